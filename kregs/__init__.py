@@ -1,0 +1,59 @@
+"""Keras models whose regularization is one explicit value, and the search that finds that value.
+
+Public names are loaded on first use, so that `import kregs` does not import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Regularization": "kregs.regularization",
+    "initializer_for": "kregs.initializers",
+    "mlp": "kregs.builders",
+    "convnet": "kregs.builders",
+    "resnet": "kregs.builders",
+    "text_cnn": "kregs.builders",
+    "recurrent": "kregs.builders",
+    "linear": "kregs.builders",
+    "autoencoder": "kregs.builders",
+    "regularize": "kregs.builders",
+    "compile_model": "kregs.training",
+    "DataLoss": "kregs.training",
+    "early_stopping": "kregs.training",
+    "default_callbacks": "kregs.training",
+    "warmup_cosine": "kregs.training",
+    "augment": "kregs.training",
+    "augmentation_layers": "kregs.training",
+    "set_up_gpu": "kregs.training",
+    "Population": "kregs.population",
+    "PopulationTuner": "kregs.search",
+    "tune": "kregs.search",
+    "SearchResult": "kregs.search",
+    "load_result": "kregs.search",
+}
+_SUBPACKAGES = ("builders", "layers", "training", "population", "search", "reporting", "catalog")
+
+__all__ = sorted([*_HOMES, "__version__", *_SUBPACKAGES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _SUBPACKAGES:
+        value = importlib.import_module(f"kregs.{name}")
+    else:
+        from kregs.validation import suggestion
+
+        raise AttributeError(
+            f"module 'kregs' has no attribute {name!r}.{suggestion(name, __all__)}"
+        )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

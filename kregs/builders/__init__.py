@@ -1,0 +1,20 @@
+"""Builders: shapes, sizes and a `Regularization` in, an uncompiled stock Keras model out."""
+
+from kregs.builders.autoencoder import autoencoder
+from kregs.builders.convolutional import convnet
+from kregs.builders.dense import mlp
+from kregs.builders.linear import linear
+from kregs.builders.residual import resnet
+from kregs.builders.retrofit import regularize
+from kregs.builders.text import recurrent, text_cnn
+
+__all__ = [
+    "autoencoder",
+    "convnet",
+    "linear",
+    "mlp",
+    "recurrent",
+    "regularize",
+    "resnet",
+    "text_cnn",
+]

@@ -1,0 +1,6 @@
+"""Layers that Keras lacks. A model that holds one needs kregs to be loaded."""
+
+from kregs.layers.drop_block import DropBlock2D
+from kregs.layers.tied_dense import TiedDense
+
+__all__ = ["DropBlock2D", "TiedDense"]

@@ -1,0 +1,125 @@
+"""`TiedDense`: one kernel used in both directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kregs.validation import check_integer
+
+
+@keras.saving.register_keras_serializable(package="kregs")
+class TiedDense(keras.layers.Layer):
+    """A dense layer that also runs backwards through the same kernel, transposed.
+
+    Forwards it is `inputs @ kernel + bias`, backwards `inputs @ transpose(kernel) +
+    reverse_bias`. A model uses it twice: the encoder calls it, the decoder calls it with
+    `reverse=True` (as `keras_hub.layers.ReversibleEmbedding` does). There is one kernel, so it is
+    saved, counted and penalized once.
+
+    Args:
+        units: outputs forwards, inputs backwards.
+        use_bias: whether there is a bias forwards, of shape `(units,)`.
+        use_reverse_bias: whether there is a bias backwards, of shape `(inputs,)`.
+        kernel_initializer, kernel_regularizer, kernel_constraint: of the kernel, of shape
+            `(inputs, units)`.
+        bias_initializer, bias_regularizer: of both biases.
+
+    Call arguments:
+        inputs: floats of shape `(batch, inputs)`; backwards `(batch, units)`.
+        reverse: whether to run backwards. The first call must run forwards.
+
+    Output shape:
+        `(batch, units)`; backwards `(batch, inputs)`.
+
+    Raises:
+        TypeError, ValueError: `units` is no integer >= 1, or the first call runs backwards.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kregs.layers import TiedDense
+    >>> layer = TiedDense(2)
+    >>> code = layer(np.ones((5, 3), "float32"))
+    >>> layer(code, reverse=True).shape, len(layer.weights)
+    (TensorShape([5, 3]), 3)
+
+    References:
+        Vincent et al., "Stacked Denoising Autoencoders", JMLR 11, 2010, section 2.1 (tied
+        weights).
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        use_bias: bool = True,
+        use_reverse_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = check_integer("units", units, minimum=1)
+        self.use_bias = use_bias
+        self.use_reverse_bias = use_reverse_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias: Any = None
+        self.reverse_bias: Any = None
+
+    def build(self, input_shape: tuple) -> None:
+        inputs = input_shape[-1]
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(inputs, self.units),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
+        if self.use_bias:
+            self.bias = self._add_bias("bias", self.units)
+        if self.use_reverse_bias:
+            self.reverse_bias = self._add_bias("reverse_bias", inputs)
+
+    def _add_bias(self, name: str, size: int) -> Any:
+        return self.add_weight(
+            name=name,
+            shape=(size,),
+            initializer=self.bias_initializer,
+            regularizer=self.bias_regularizer,
+        )
+
+    def call(self, inputs: Any, reverse: bool = False) -> Any:
+        kernel = ops.transpose(self.kernel) if reverse else self.kernel
+        if inputs.shape[-1] != kernel.shape[0]:
+            # a first call with reverse=True builds the kernel for the wrong side
+            direction = "backwards" if reverse else "forwards"
+            raise ValueError(
+                f"`TiedDense` expected {kernel.shape[0]} inputs {direction}. "
+                f"Received: input of shape {tuple(inputs.shape)}"
+            )
+        outputs = ops.matmul(inputs, kernel)
+        bias = self.reverse_bias if reverse else self.bias
+        return outputs if bias is None else ops.add(outputs, bias)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "use_bias": self.use_bias,
+            "use_reverse_bias": self.use_reverse_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+        }

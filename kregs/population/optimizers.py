@@ -1,0 +1,270 @@
+"""Stacked optimizers: every hyperparameter a vector of K, every member clipped by its own norm.
+
+The update rules are Keras's, tensor for tensor, checked against `fit`. Keras's own optimizers hold
+their numbers as Python floats and clip a stacked variable as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kregs.population.registry import NotStackable
+from kregs.population.stacked import per_member
+
+_CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
+
+
+class StackedOptimizer:
+    """One optimizer for K members.
+
+    Args:
+        optimizers: the Keras optimizer of every member, of one class.
+        variables: the stacked trainable variables, `(K, *shape)`.
+        decays: per variable, the weight decay of every member, `(K,)` each.
+
+    Attributes:
+        numbers: the hyperparameters that may differ.
+        slots: names of what is kept per weight.
+    """
+
+    numbers: ClassVar[tuple[str, ...]] = ()
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, template: Any, variables: Sequence[tf.Variable], members: int) -> None:
+        self.template = template
+        self.variables = list(variables)
+        self.vectors = {
+            name: tf.Variable(np.zeros(members), dtype=keras.config.floatx(), trainable=False)
+            for name in (*self.numbers, *_CLIPS)
+        }
+        self.decays = [
+            tf.Variable(np.zeros(members), dtype=variable.dtype, trainable=False)
+            for variable in self.variables
+        ]
+        self.state = {
+            slot: [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
+            for slot in self.slots_of(template)
+        }
+        self.clips: tuple[str, ...] = ()
+
+    @classmethod
+    def slots_of(cls, template: Any) -> tuple[str, ...]:
+        """Return the slots that this configuration needs."""
+        return cls.slots
+
+    @classmethod
+    def read(cls, optimizer: Any) -> dict[str, float]:
+        """Return one member's numbers; a clip that is not set is infinite."""
+        numbers = {name: float(getattr(optimizer, name)) for name in cls.numbers}
+        for name in _CLIPS:
+            value = getattr(optimizer, name)
+            numbers[name] = float(value) if value and value > 0 else np.inf
+        return numbers
+
+    def number(self, name: str, variable: tf.Variable, *, cast: bool = False) -> tf.Tensor:
+        """Return a hyperparameter so that it broadcasts over a stacked variable.
+
+        `cast`: Keras casts it to a tensor, which takes it through float32, where it does not leave
+        it a Python float.
+        """
+        vector = tf.cast(self.vectors[name], tf.float32) if cast else self.vectors[name]
+        vector = tf.cast(vector, variable.dtype)
+        return per_member(vector, len(variable.shape))
+
+    def apply(
+        self,
+        gradients: Sequence[tf.Tensor],
+        learning_rate: tf.Tensor,
+        step: tf.Tensor,
+        active: tf.Tensor | None,
+    ) -> None:
+        """Take one step.
+
+        Args:
+            gradients: of each variable.
+            learning_rate: `(K,)`.
+            step: how many steps each member has taken before, `(K,)`.
+            active: which members take the step, bool `(K,)`; `None` for all.
+        """
+        gradients = self._clip(list(gradients))
+        for index, (variable, gradient) in enumerate(zip(self.variables, gradients, strict=True)):
+            rank = len(variable.shape)
+            rate = per_member(tf.cast(learning_rate, variable.dtype), rank)
+            value = variable - variable * per_member(self.decays[index], rank) * rate
+            own = {slot: self.state[slot][index] for slot in self.state}
+            value, state = self.update(value, gradient, rate, step, own, variable)
+            alive = None if active is None else per_member(active, rank)
+            self._assign(variable, value, alive)
+            for slot, new in state.items():
+                self._assign(own[slot], new, alive)
+
+    @staticmethod
+    def _assign(variable: tf.Variable, value: tf.Tensor, alive: tf.Tensor | None) -> None:
+        variable.assign(value if alive is None else tf.where(alive, value, variable))
+
+    def update(
+        self,
+        value: tf.Tensor,
+        gradient: tf.Tensor,
+        rate: tf.Tensor,
+        step: tf.Tensor,
+        state: dict[str, tf.Variable],
+        variable: tf.Variable,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Return the new value and the new state of one variable."""
+        raise NotImplementedError
+
+    def _clip(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        if "clipnorm" in self.clips:
+            return [
+                g * self._norm_scale(tf.reduce_sum(tf.square(g), _inner(g)), "clipnorm", g)
+                for g in gradients
+            ]
+        if "global_clipnorm" in self.clips:
+            squares = [tf.reduce_sum(tf.square(g), _inner(g)) for g in gradients]
+            total = tf.add_n([tf.cast(s, squares[0].dtype) for s in squares])
+            return [g * self._norm_scale(total, "global_clipnorm", g) for g in gradients]
+        if "clipvalue" in self.clips:
+            clipped = []
+            for g in gradients:
+                bound = per_member(tf.cast(self.vectors["clipvalue"], g.dtype), len(g.shape))
+                clipped.append(tf.minimum(tf.maximum(g, -bound), bound))
+            return clipped
+        return gradients
+
+    def _norm_scale(self, squares: tf.Tensor, clip: str, gradient: tf.Tensor) -> tf.Tensor:
+        """The factor that brings each member's own norm down to its bound."""
+        bound = tf.cast(self.vectors[clip], squares.dtype)
+        norm = tf.sqrt(squares)
+        # no bound: the factor is 1 (inf / inf is not)
+        scale = tf.where(tf.math.is_inf(bound), tf.ones_like(norm), bound / tf.maximum(norm, bound))
+        return per_member(tf.cast(scale, gradient.dtype), len(gradient.shape))
+
+
+def _inner(tensor: tf.Tensor) -> list[int]:
+    return list(range(1, len(tensor.shape)))
+
+
+class StackedSGD(StackedOptimizer):
+    """`keras.optimizers.SGD` with momentum and Nesterov's variant."""
+
+    numbers = ("momentum",)
+    slots = ("momentums",)
+
+    def update(self, value, gradient, rate, step, state, variable):
+        momentum = self.number("momentum", variable, cast=True)
+        m = state["momentums"] * momentum - gradient * rate
+        change = m * momentum - gradient * rate if self.template.nesterov else m
+        return value + change, {"momentums": m}
+
+
+class StackedAdam(StackedOptimizer):
+    """`keras.optimizers.Adam` and `AdamW`."""
+
+    numbers = ("beta_1", "beta_2")
+    slots = ("momentums", "velocities")
+
+    @classmethod
+    def slots_of(cls, template: Any) -> tuple[str, ...]:
+        return (*cls.slots, *(("velocity_hats",) if template.amsgrad else ()))
+
+    def update(self, value, gradient, rate, step, state, variable):
+        beta_1, beta_2 = self.number("beta_1", variable), self.number("beta_2", variable)
+        taken = per_member(tf.cast(step + 1, variable.dtype), len(variable.shape))
+        power_1, power_2 = (
+            tf.pow(self.number(name, variable, cast=True), taken) for name in self.numbers
+        )
+        alpha = rate * tf.sqrt(1 - power_2) / (1 - power_1)
+        m = state["momentums"] + (gradient - state["momentums"]) * (1 - beta_1)
+        v = state["velocities"] + (tf.square(gradient) - state["velocities"]) * (1 - beta_2)
+        new = {"momentums": m, "velocities": v}
+        if self.template.amsgrad:
+            v = new["velocity_hats"] = tf.maximum(state["velocity_hats"], v)
+        return value - m * alpha / (tf.sqrt(v) + self.template.epsilon), new
+
+
+class StackedRMSprop(StackedOptimizer):
+    """`keras.optimizers.RMSprop`, plain, centred and with momentum."""
+
+    numbers = ("rho", "momentum")
+    slots = ("velocities", "momentums")
+
+    @classmethod
+    def slots_of(cls, template: Any) -> tuple[str, ...]:
+        return (*cls.slots, *(("average_gradients",) if template.centered else ()))
+
+    def update(self, value, gradient, rate, step, state, variable):
+        rho, momentum = self.number("rho", variable), self.number("momentum", variable)
+        v = rho * state["velocities"] + (1 - rho) * tf.square(gradient)
+        new = {"velocities": v}
+        denominator = v + self.template.epsilon
+        if self.template.centered:
+            mean = rho * state["average_gradients"] + (1 - rho) * gradient
+            new["average_gradients"] = mean
+            denominator = v - tf.square(mean) + self.template.epsilon
+        m = new["momentums"] = momentum * state["momentums"] + rate * gradient / tf.sqrt(
+            denominator
+        )
+        return value - m, new
+
+
+class StackedLion(StackedOptimizer):
+    """`keras.optimizers.Lion`."""
+
+    numbers = ("beta_1", "beta_2")
+    slots = ("momentums",)
+
+    def update(self, value, gradient, rate, step, state, variable):
+        beta_1, beta_2 = (self.number(name, variable, cast=True) for name in self.numbers)
+        m = state["momentums"]
+        direction = tf.sign(m * beta_1 + gradient * (1 - beta_1))
+        return value - rate * direction, {"momentums": m * beta_2 + gradient * (1 - beta_2)}
+
+
+_FORMS: dict[type, type[StackedOptimizer]] = {
+    keras.optimizers.SGD: StackedSGD,
+    keras.optimizers.Adam: StackedAdam,
+    keras.optimizers.AdamW: StackedAdam,
+    keras.optimizers.RMSprop: StackedRMSprop,
+    keras.optimizers.Lion: StackedLion,
+}
+
+
+def optimizer_form(optimizer: Any) -> type[StackedOptimizer]:
+    """Return the stacked form of a Keras optimizer, or raise `NotStackable`."""
+    form = _FORMS.get(type(optimizer))
+    name = type(optimizer).__name__
+    if form is None:
+        known = ", ".join(sorted(c.__name__ for c in _FORMS))
+        raise NotStackable(f"the optimizer {name} has no stacked form (there is one for {known})")
+    for option in ("use_ema", "loss_scale_factor", "gradient_accumulation_steps"):
+        if getattr(optimizer, option):
+            raise NotStackable(f"the optimizer {name} uses {option}, which has no stacked form")
+    return form
+
+
+def learning_rate_table(optimizer: Any, first: int, count: int) -> np.ndarray:
+    """Return the learning rates of `count` steps, from step `first` on."""
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return _schedule_table(rate, first, count)
+    return np.full(count, float(keras.ops.convert_to_numpy(rate)))
+
+
+def _schedule_table(schedule: Any, first: int, count: int) -> np.ndarray:
+    steps = np.arange(first, first + count)
+    try:
+        # most schedules are arithmetic, which takes all steps at once
+        table = np.asarray(schedule(tf.constant(steps, tf.float32)), np.float64)
+        probes = sorted({0, count // 2, count - 1})
+        single = [float(schedule(steps[i])) for i in probes]
+        if table.shape == steps.shape and np.allclose(table[probes], single, rtol=1e-6):
+            return table
+    except (ValueError, TypeError, tf.errors.OpError):
+        pass  # a schedule with branches takes one step at a time
+    return np.array([float(schedule(step)) for step in steps])

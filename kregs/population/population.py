@@ -1,0 +1,314 @@
+"""`Population`: many compiled Keras models of one structure, trained as one."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kregs.population.layout import Layout
+from kregs.population.loop import GATHER_BYTES, Job, Rows, Training, in_steps
+from kregs.population.registry import NotStackable
+from kregs.population.structure import read_member
+from kregs.validation import check_integer, check_number
+
+# these look at one member's logs, weights and learning rate, which a member has
+STACKED_CALLBACKS = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.ReduceLROnPlateau,
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.TerminateOnNaN,
+)
+# members that fit the cache together; more only wait for memory
+_CPU_MEMBERS = 32
+_GPU_MEMBERS = 512
+
+
+class Population:
+    """Models of one structure, trained as one stacked model. Make one with `from_models`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> def build(l2):
+    ...     layers = [
+    ...         keras.Input((4,)),
+    ...         keras.layers.Dense(8, "relu", kernel_regularizer=keras.regularizers.L2(l2)),
+    ...         keras.layers.Dense(1),
+    ...     ]
+    ...     model = keras.Sequential(layers)
+    ...     model.compile("adam", "mse")
+    ...     return model
+    >>> population = Population.from_models([build(l2) for l2 in (0.0, 1e-3, 1e-1)])
+    >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    >>> history = population.fit(x, x[:, :1], epochs=2)
+    >>> len(population), len(history), len(history[0]["loss"])
+    (3, 3, 2)
+    >>> population.predict(x).shape
+    (3, 64, 1)
+    """
+
+    def __init__(self, models: Sequence[keras.Model], *, seeds: Sequence[int]) -> None:
+        self.models = list(models)
+        self.members = [read_member(model) for model in self.models]
+        self.layout = Layout(self.members)
+        self.seeds = list(seeds)
+        self.history: list[dict[str, list[float]]] = [{} for _ in self.models]
+        self.failures: list[str | None] = [None] * len(self.models)
+        self._weights: list[list[np.ndarray]] | None = None
+
+    @classmethod
+    def from_models(
+        cls, models: Sequence[keras.Model], *, seeds: int | Sequence[int] = 0
+    ) -> Population:
+        """Stack compiled models that differ only in numbers.
+
+        The numbers that may differ: l1 and l2 coefficients of kernels, biases and activities, the
+        rates of Dropout, SpatialDropout and GaussianDropout, the deviation of GaussianNoise, the
+        maximum of MaxNorm, learning rate, its schedule, weight decay, momentum, betas, clipping
+        bounds and label smoothing. A dropout layer may also be missing in some.
+
+        Args:
+            models: built and compiled Sequential or Functional models.
+            seeds: of batch order and noise, one for all (members are then compared under the same
+                luck) or one a member.
+
+        Raises:
+            NotStackable: the models differ in anything else; the message names the layer, the
+                field and both values. Or a layer, loss or optimizer has no stacked form.
+        """
+        models = list(models)
+        if isinstance(seeds, (int, np.integer)):
+            seeds = [int(seeds)] * len(models)
+        if len(seeds) != len(models):
+            raise ValueError(
+                f"`seeds` must be one integer or one a model ({len(models)}). "
+                f"Received: {len(seeds)} seeds"
+            )
+        return cls(models, seeds=[check_integer("seeds", seed) for seed in seeds])
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        validation_data: tuple | None = None,
+        epochs: int = 1,
+        batch_size: int = 32,
+        validation_batch_size: int | None = None,
+        shuffle: bool = True,
+        early_stopping: keras.callbacks.EarlyStopping | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        sample_weight: Any = None,
+        class_weight: Mapping[int, float] | None = None,
+        max_members: int | None = None,
+        accelerate: bool | None = None,
+    ) -> list[dict[str, list[float]]]:
+        """Train all members.
+
+        Args:
+            x, y: arrays, rows first; shared by all members.
+            validation_data: `(x, y)` or `(x, y, sample_weight)`.
+            epochs, batch_size, validation_batch_size, shuffle, sample_weight, class_weight: as in
+                `keras.Model.fit`.
+            early_stopping: applied to each member by itself.
+            callbacks: further ones of EarlyStopping, ReduceLROnPlateau, LearningRateScheduler,
+                TerminateOnNaN; each member has its own copy.
+            max_members: how many train at once. Default: what memory and cache suggest.
+            accelerate: compile with XLA; default: where it is known to be faster.
+
+        Returns:
+            The history of each member: metric name to a list with one number an epoch. A member
+            whose loss is not finite ends there; `failures` says so.
+
+        Raises:
+            ValueError: arguments or shapes do not fit.
+        """
+        check_integer("epochs", epochs, minimum=1)
+        check_integer("batch_size", batch_size, minimum=1)
+        callbacks = [*callbacks, *([early_stopping] if early_stopping is not None else [])]
+        check_callbacks(callbacks)
+        data = as_rows(x, y, sample_weight, class_weight)
+        validation = None if validation_data is None else as_rows(*validation_data)
+        jobs = [
+            Job(
+                member=member,
+                weights=None if self._weights is None else self._weights[k],
+                seed=seed,
+                callbacks=copy.deepcopy(callbacks),
+                epochs=epochs,
+                name=k,
+            )
+            for k, (member, seed) in enumerate(zip(self.members, self.seeds, strict=True))
+        ]
+        slots = members_at_once(self.layout, batch_size, max_members)
+        training = Training(
+            self.layout,
+            slots,
+            data,
+            validation,
+            batch_size=batch_size,
+            validation_batch_size=validation_batch_size,
+            shuffle=shuffle,
+            accelerate=accelerate,
+        )
+        done: dict[int, Job] = {}
+        training.on_done = lambda job: done.update({job.name: job})
+        training.run(collections.deque(jobs))
+        finished = [done[k] for k in range(len(self))]
+        self._weights = [job.best_weights for job in finished]  # type: ignore[misc]
+        self.history = [job.history for job in finished]
+        self.failures = [job.failure for job in finished]
+        self._training = training
+        return self.history
+
+    def evaluate(
+        self, x: Any, y: Any, *, batch_size: int = 32, sample_weight: Any = None
+    ) -> dict[str, np.ndarray]:
+        """Return each metric of each member, an array of shape `(members,)` a name."""
+        data = as_rows(x, y, sample_weight)
+        parts = [sums for sums, _ in self._test(data, batch_size, collect=False)]
+        names = parts[0].keys()
+        values = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        return {name: own[: len(self)] for name, own in values.items()}
+
+    def predict(self, x: Any, *, batch_size: int = 32) -> np.ndarray:
+        """Return the predictions of all members, shape `(members, rows, ...)`."""
+        x = np.asarray(x)
+        shape = self.layout.template.model.output_shape[1:]
+        y = np.zeros((len(x), *shape), keras.config.floatx())
+        if self._sparse():
+            y = np.zeros(len(x), "int32")
+        data = as_rows(x, y)
+        parts = [
+            predictions.reshape(len(predictions), -1, *predictions.shape[3:])[:, : len(x)]
+            for _, predictions in self._test(data, batch_size, collect=True)
+        ]
+        return np.concatenate(parts)[: len(self)]
+
+    def unstack(self) -> list[keras.Model]:
+        """Return the members as plain Keras models, with the weights that they ended with."""
+        if self._weights is not None:
+            for member, weights in zip(self.members, self._weights, strict=True):
+                for variable, value in zip(member.weights, weights, strict=True):
+                    variable.assign(value)
+        return self.models
+
+    def _sparse(self) -> bool:
+        loss = self.layout.template.model.loss
+        name = loss if isinstance(loss, str) else getattr(loss, "name", "")
+        return "sparse" in name.lower()
+
+    def _test(self, data: Rows, batch_size: int, *, collect: bool):
+        slots = min(len(self), members_at_once(self.layout, batch_size, None))
+        training = getattr(self, "_training", None) or Training(
+            self.layout, slots, data, None, batch_size=batch_size
+        )
+        program = training.program(slots)
+        steps = math.ceil(len(data) / batch_size)
+        index = in_steps(np.arange(len(data), dtype=np.int32), steps, batch_size)
+        index = np.broadcast_to(index, (slots, steps, batch_size))
+        weights = self._weights or [[v.value.numpy() for v in m.weights] for m in self.members]
+        for first in range(0, len(self), slots):
+            chosen = range(first, min(first + slots, len(self)))
+            program.fill(
+                range(len(chosen)),
+                [weights[k] for k in chosen],
+                [self.layout.settings[k] for k in chosen],
+                [self.seeds[k] for k in chosen],
+            )
+            sums, predictions = program.test(data, index, True, GATHER_BYTES, collect=collect)
+            own = {name: values[: len(chosen)] for name, values in sums.means().items()}
+            yield own, None if predictions is None else predictions[: len(chosen)]
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raise `NotStackable` naming the first callback that cannot serve one member."""
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise TypeError(f"`callbacks` must hold keras callbacks. Received: {callback!r}")
+        if not isinstance(callback, STACKED_CALLBACKS):
+            known = ", ".join(c.__name__ for c in STACKED_CALLBACKS)
+            raise NotStackable(
+                f"the callback {type(callback).__name__} wants one model (populations run {known})"
+            )
+
+
+def as_rows(
+    x: Any, y: Any, sample_weight: Any = None, class_weight: Mapping[int, float] | None = None
+) -> Rows:
+    """Put arrays on the device, with the types that Keras gives them.
+
+    Raises:
+        ValueError: the lengths differ, or both kinds of weights are given.
+    """
+    x, y = _as_array("x", x), _as_array("y", y)
+    if len(x) != len(y):
+        raise ValueError(f"`x` and `y` must have the same length. Received: {len(x)} and {len(y)}")
+    if len(x) == 0:
+        raise ValueError("`x` must have at least one row. Received: 0 rows")
+    if class_weight is not None:
+        if sample_weight is not None:
+            raise ValueError("Give `sample_weight` or `class_weight`, not both.")
+        sample_weight = _class_weights(y, class_weight)
+    if sample_weight is not None:
+        sample_weight = np.asarray(sample_weight, keras.config.floatx())
+        if sample_weight.shape != (len(x),):
+            raise ValueError(
+                f"`sample_weight` must have shape ({len(x)},), one number a row. "
+                f"Received: shape {sample_weight.shape}"
+            )
+        sample_weight = tf.convert_to_tensor(sample_weight)
+    return Rows(tf.convert_to_tensor(x), tf.convert_to_tensor(y), sample_weight)
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise TypeError(f"`{name}` must be an array of numbers. Received: dtype object")
+    if array.ndim == 0:
+        raise ValueError(f"`{name}` must have rows. Received: the scalar {value!r}")
+    if array.dtype.kind == "f" and array.dtype != keras.config.floatx():
+        return array.astype(keras.config.floatx())
+    return array.astype("int32") if array.dtype == "int64" else array
+
+
+def _class_weights(y: np.ndarray, class_weight: Mapping[int, float]) -> np.ndarray:
+    labels = y.argmax(-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(len(y)).round()
+    weights = np.ones(len(y))
+    for label, weight in class_weight.items():
+        weights[labels == label] = check_number(f"class_weight[{label}]", weight, minimum=0.0)
+    return weights
+
+
+def members_at_once(layout: Layout, batch_size: int, max_members: int | None) -> int:
+    """How many members should train together: what fits the cache and a quarter of memory."""
+    if max_members is not None:
+        return check_integer("max_members", max_members, minimum=1)
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+    # weights, gradients, best weights, optimizer state; activations once forward, twice backward
+    weights = 5 * sum(int(np.prod(v.shape)) for v in layout.weights)
+    outputs = sum(
+        int(np.prod([d or 1 for d in node.layer.output.shape[1:]]))
+        for node in layout.template.graph.nodes
+    )
+    bytes_each = 4 * (weights + 3 * outputs * batch_size)
+    budget = 0.25 * _memory_bytes(gpu)
+    most = _GPU_MEMBERS if gpu else _CPU_MEMBERS
+    return max(1, min(most, int(budget / max(1, bytes_each))))
+
+
+def _memory_bytes(gpu: bool) -> float:
+    if gpu:
+        return 8 * 2**30
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

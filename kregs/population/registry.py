@@ -1,0 +1,149 @@
+"""Stacked forms of layers: what a layer does for K members at once, and who knows it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from kregs.population.random import Noise
+from kregs.population.stacked import Stacked
+
+
+class NotStackable(ValueError):
+    """The models cannot be trained as one; the message says why."""
+
+
+@dataclasses.dataclass
+class Context:
+    """What a stacked layer needs to know of the step it runs in.
+
+    Args:
+        training: whether noise is drawn and batch statistics are used.
+        noise: the step's random numbers; `None` outside of training.
+        rows: which rows of the batch are real, float tensor of shape `(K, batch)`; `None` if all.
+    """
+
+    training: bool
+    noise: Noise | None = None
+    rows: tf.Tensor | None = None
+    penalties: list = dataclasses.field(default_factory=list)
+    updates: list = dataclasses.field(default_factory=list)
+
+
+class StackedLayer:
+    """The stacked form of one Keras layer. Subclass it and decorate with `register`.
+
+    Attributes:
+        numbers: names of the layer's attributes that may differ between members; each becomes a
+            vector of K, `self.number(name)`.
+        ignored: further config entries that do not change what the layer computes.
+        absent: where a member lacks the layer and the layer is the identity for some number, that
+            number, by attribute name. Such a layer may stand in some members only.
+        accelerated: whether XLA runs it well on a CPU.
+    """
+
+    numbers: ClassVar[tuple[str, ...]] = ()
+    ignored: ClassVar[tuple[str, ...]] = ()
+    absent: ClassVar[dict[str, float]] = {}
+    accelerated: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        members: int,
+        weights: dict[int, tf.Variable],
+        numbers: dict[str, tf.Variable],
+        stream: int,
+    ) -> None:
+        self.layer = layer
+        self.members = members
+        self.stream = stream
+        self._weights = weights
+        self._numbers = numbers
+
+    @classmethod
+    def check(cls, layer: keras.layers.Layer) -> None:
+        """Raise `NotStackable` if this configuration of the layer has no stacked form."""
+
+    def weight(self, name: str) -> tf.Variable:
+        """Return the stacked weight, of shape `(K, *shape)`, of the layer's attribute `name`."""
+        return self._weights[id(getattr(self.layer, name))]
+
+    def number(self, name: str) -> tf.Tensor:
+        """Return the vector of K of an attribute that may differ."""
+        return self._numbers[name]
+
+    def call(self, *args: Any, **kwargs: Any) -> Stacked:
+        """Do for K members what the layer does for one.
+
+        Implement it as `call(self, x, *, context)`, or with several inputs.
+        """
+        raise NotImplementedError
+
+    def output(self, value: tf.Tensor) -> Stacked:
+        """Wrap a member-first tensor."""
+        return Stacked(value, self.members)
+
+
+_FORMS: dict[type, type[StackedLayer]] = {}
+
+
+def register(*layer_classes: type) -> Callable[[type[StackedLayer]], type[StackedLayer]]:
+    """Register the decorated `StackedLayer` as the stacked form of Keras layer classes.
+
+    Args:
+        *layer_classes: subclasses of `keras.layers.Layer`. A subclass of a registered class is not
+            covered by it: it may compute something else.
+
+    Raises:
+        TypeError: something is no layer class, or the form is no `StackedLayer`.
+
+    Example:
+
+    >>> import keras, tensorflow as tf
+    >>> from kregs.population import StackedLayer, register
+    >>> class Scale(keras.layers.Layer):
+    ...     def build(self, shape):
+    ...         self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+    ...     def call(self, x):
+    ...         return x * self.scale
+    >>> @register(Scale)
+    ... class StackedScale(StackedLayer):
+    ...     def call(self, x, *, context):
+    ...         return self.output(x.member_first() * self.weight("scale")[:, None])
+    """
+    for layer_class in layer_classes:
+        if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
+            raise TypeError(
+                f"`register` expects subclasses of keras.layers.Layer. Received: {layer_class!r}"
+            )
+
+    def decorate(form: type[StackedLayer]) -> type[StackedLayer]:
+        if not (isinstance(form, type) and issubclass(form, StackedLayer)):
+            raise TypeError(f"`register` decorates a subclass of StackedLayer. Received: {form!r}")
+        for layer_class in layer_classes:
+            _FORMS[layer_class] = form
+        return form
+
+    return decorate
+
+
+def form_of(layer: Any) -> type[StackedLayer]:
+    """Return the stacked form of a layer, or raise `NotStackable`."""
+    form = _FORMS.get(type(layer))
+    if form is None:
+        raise NotStackable(
+            f"layer {layer.name!r} is a {type(layer).__name__}, which has no stacked form; "
+            "kregs.population.register adds one"
+        )
+    form.check(layer)
+    return form
+
+
+def has_form(layer: Any) -> bool:
+    """Whether a stacked form is registered for this layer's class."""
+    return type(layer) in _FORMS

@@ -1,0 +1,57 @@
+"""`Stacked`: the tensors of K members as one tensor, in one of two layouts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+    """One tensor that holds the same activation of every member.
+
+    Args:
+        value: of shape `(K, batch, ...)`, or `(batch, ..., K * channels)` if `packed`.
+        members: K.
+        packed: whether the members lie side by side on the channel axis, as a grouped convolution
+            wants them, each member's channels together.
+    """
+
+    value: tf.Tensor
+    members: int
+    packed: bool = False
+
+    def member_first(self) -> tf.Tensor:
+        """Return the tensor as `(K, batch, ..., channels)`."""
+        if not self.packed:
+            return self.value
+        shape = tf.shape(self.value)
+        rank = len(self.value.shape)
+        channels = self.value.shape[-1] // self.members
+        split = tf.reshape(self.value, tf.concat([shape[:-1], [self.members, channels]], axis=0))
+        return tf.transpose(split, [rank - 1, *range(rank - 1), rank])
+
+    def channels_packed(self) -> tf.Tensor:
+        """Return the tensor as `(batch, ..., K * channels)`."""
+        if self.packed:
+            return self.value
+        rank = len(self.value.shape)
+        channels = self.value.shape[-1]
+        moved = tf.transpose(self.value, [*range(1, rank - 1), 0, rank - 1])
+        shape = tf.shape(moved)
+        return tf.reshape(moved, tf.concat([shape[:-2], [self.members * channels]], axis=0))
+
+    def like(self, value: tf.Tensor) -> Stacked:
+        """Return `value` in this one's layout."""
+        return dataclasses.replace(self, value=value)
+
+
+def per_member(vector: tf.Tensor, rank: int) -> tf.Tensor:
+    """Reshape a vector of K so that it broadcasts over member-first tensors of this rank."""
+    return tf.reshape(vector, [-1] + [1] * (rank - 1))
+
+
+def per_channel(vector: tf.Tensor, channels: int, rank: int) -> tf.Tensor:
+    """Repeat a vector of K so that it broadcasts over channel-packed tensors of this rank."""
+    return tf.reshape(tf.repeat(vector, channels), [1] * (rank - 1) + [-1])

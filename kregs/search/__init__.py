@@ -1,0 +1,9 @@
+"""Search: spaces sampled through keras-tuner, trials judged by the loss without penalties."""
+
+from __future__ import annotations
+
+from kregs.search.population_tuner import PopulationTuner, SequentialFallback
+from kregs.search.result import SearchResult, load_result
+from kregs.search.tuning import tune
+
+__all__ = ["PopulationTuner", "SearchResult", "SequentialFallback", "load_result", "tune"]

@@ -1,0 +1,74 @@
+"""What a search makes as small or as large as it can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras_tuner
+
+from kregs.training.callbacks import early_stopping
+from kregs.validation import suggestion
+
+
+def make_objective(objective: Any) -> keras_tuner.Objective:
+    """Return a keras-tuner objective for a metric's name, its direction inferred.
+
+    Args:
+        objective: a name as it stands in the logs (`"val_data_loss"`, `"val_accuracy"`), or a
+            `keras_tuner.Objective`.
+
+    Raises:
+        TypeError: `objective` is neither, or holds several objectives.
+        ValueError: the direction cannot be inferred from the name.
+
+    Example:
+
+    >>> make_objective("val_data_loss").direction, make_objective("val_auc").direction
+    ('min', 'max')
+    """
+    several = hasattr(objective, "objectives")  # keras-tuner's MultiObjective, not public
+    if isinstance(objective, keras_tuner.Objective) and not several:
+        if objective.direction not in ("min", "max"):
+            raise ValueError(
+                "`objective` must have direction 'min' or 'max'. "
+                f"Received: direction={objective.direction!r}"
+            )
+        return objective
+    if not isinstance(objective, str) or not objective:
+        raise TypeError(
+            "`objective` must be the name of one metric in the logs, such as 'val_data_loss', or "
+            f"a keras_tuner.Objective. Received: objective={objective!r}"
+        )
+    try:
+        direction = early_stopping(objective).mode
+    except ValueError:
+        raise ValueError(
+            f"`objective`: whether {objective!r} should be small or large cannot be told from its "
+            f"name. Pass keras_tuner.Objective({objective!r}, 'min') or 'max'. "
+            f"Received: objective={objective!r}"
+        ) from None
+    return keras_tuner.Objective(objective, direction)
+
+
+def is_unset(objective: keras_tuner.Objective) -> bool:
+    """Return whether an oracle was made without an objective: keras-tuner then puts a stand-in."""
+    return objective.name == "default_objective"
+
+
+def check_logged(objective: keras_tuner.Objective, logged: Iterable[str]) -> None:
+    """Raise `ValueError` if the objective is none of the metrics that training will log."""
+    logged = list(logged)
+    if objective.name in logged:
+        return
+    if objective.name in ("data_loss", "val_data_loss"):
+        hint = (
+            " The loss without penalties is logged by models that are compiled with "
+            "kregs.compile_model(model, loss, ...)."
+        )
+    else:
+        hint = suggestion(objective.name, logged)
+    raise ValueError(
+        f"`objective` must be one of the metrics that training logs: {', '.join(logged)}. "
+        f"Received: objective={objective.name!r}.{hint}"
+    )

@@ -1,0 +1,499 @@
+"""`PopulationTuner`: a keras-tuner tuner that trains its trials together."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import copy
+import dataclasses
+import inspect
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+import tensorflow as tf
+from keras_tuner.errors import FailedTrialError
+
+from kregs.files import write_json
+from kregs.population.layout import Layout
+from kregs.population.loop import Job, Rows, Training
+from kregs.population.population import as_rows, check_callbacks, members_at_once
+from kregs.population.registry import NotStackable
+from kregs.population.structure import Member, read_member
+from kregs.reporting.progress import SearchProgress
+from kregs.search.checkpoints import CheckpointWriter
+from kregs.search.engine import TrialRecord
+from kregs.search.oracles import BayesianOracle, GridOracle
+from kregs.search.probe import make_hypermodel
+from kregs.search.randomness import cheap_collection, derived_seed, fresh_session, preserved_state
+from kregs.search.sequential import SequentialTuner, _reason
+from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
+from kregs.validation import check_choice, check_integer, check_names
+
+_ORACLES = {
+    "random": keras_tuner.oracles.RandomSearchOracle,
+    "bayesian": BayesianOracle,
+    "hyperband": keras_tuner.oracles.HyperbandOracle,
+    "grid": GridOracle,
+}
+# proposals that learn from results: asking for many at once is asking for guesses
+_MODEL_BASED_AT_ONCE = 8
+_FIT_ARGUMENTS = (
+    "x", "y", "validation_data", "validation_split", "batch_size", "epochs", "callbacks",
+    "class_weight", "sample_weight", "shuffle", "verbose", "validation_batch_size",
+)  # fmt: skip
+
+
+class SequentialFallback(UserWarning):
+    """Trials are trained one by one; the message says why."""
+
+
+@dataclasses.dataclass
+class _Trial:
+    """A trial under way: its executions are jobs."""
+
+    trial: Any
+    models: list[keras.Model]
+    members: list[Member]
+    started: float
+    done: list[Job] = dataclasses.field(default_factory=list)
+
+
+class PopulationTuner(SequentialTuner):
+    """Trains the trials of one structure as one stacked model.
+
+    It is a `keras_tuner.Tuner`: `search`, `get_best_models`, `get_best_hyperparameters`,
+    `results_summary` and the project directory are keras-tuner's. Trials whose models differ in
+    more than numbers are grouped by structure. A trial that cannot be stacked is trained by its own
+    `fit`, with a `SequentialFallback` warning that says why.
+
+    Args:
+        hypermodel: a function of `hp` that returns a compiled model, or a `HyperModel`.
+        objective: what the oracle optimizes; not used if `oracle` is an object.
+        max_trials: how many trials; not used if `oracle` is an object, or for Hyperband.
+        oracle: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"`, or a `keras_tuner.Oracle`.
+        seed: of proposals, initial weights, batch order and noise; all trials share the latter
+            three, so that they are compared under the same luck.
+        executions_per_trial: members per trial, with different seeds; the score is their mean.
+        max_members: how many members train at once. Default: what memory and cache suggest.
+        directory, project_name, overwrite: as in `keras_tuner.Tuner`.
+        strict: raise `kregs.population.NotStackable` instead of training a trial by itself.
+        **kwargs: further arguments of the oracle (`max_epochs`, `factor`, `num_initial_points`,
+            `hyperparameters`, ...) or of `keras_tuner.Tuner`.
+
+    Raises:
+        TypeError: an argument is not known; the message names the nearest.
+
+    Example:
+
+    >>> import keras, kregs, numpy as np, tempfile
+    >>> def build(hp):
+    ...     layers = [keras.Input((2,)), keras.layers.Dense(8, "relu"), keras.layers.Dropout(
+    ...         hp.Float("dropout", 0.0, 0.5)), keras.layers.Dense(1)]
+    ...     model = keras.Sequential(layers)
+    ...     model.compile(keras.optimizers.Adam(hp.Float("lr", 1e-3, 1e-1)), "mse")
+    ...     return model
+    >>> tuner = kregs.PopulationTuner(
+    ...     build, objective="val_loss", max_trials=4, seed=1, directory=tempfile.mkdtemp())
+    >>> x = np.random.default_rng(0).normal(size=(60, 2)).astype("float32")
+    >>> tuner.search(x, x.sum(1), epochs=3, validation_split=0.3, verbose=0)
+    >>> len(tuner.oracle.trials), tuner.get_best_models()[0].output_shape
+    (4, (None, 1))
+    """
+
+    def __init__(
+        self,
+        hypermodel: Callable[[Any], keras.Model] | keras_tuner.HyperModel,
+        objective: Any = None,
+        max_trials: int = 10,
+        *,
+        oracle: str | keras_tuner.Oracle = "random",
+        seed: int | None = None,
+        executions_per_trial: int = 1,
+        max_members: int | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        project_name: str | None = None,
+        overwrite: bool = False,
+        progress: SearchProgress | None = None,
+        strict: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        for_tuner = {k: kwargs.pop(k) for k in _TUNER_ARGUMENTS if k in kwargs}
+        if isinstance(oracle, str):
+            check_choice("oracle", oracle, _ORACLES)
+            oracle_class = _ORACLES[oracle]
+            known = inspect.signature(oracle_class).parameters
+            check_names("PopulationTuner", kwargs, [*known, *_TUNER_ARGUMENTS])
+            given = {"objective": objective, "seed": seed, "max_trials": max_trials, **kwargs}
+            oracle = oracle_class(**{k: v for k, v in given.items() if k in known})
+        elif kwargs:
+            check_names("PopulationTuner", kwargs, _TUNER_ARGUMENTS)
+        if max_members is not None:
+            max_members = check_integer("max_members", max_members, minimum=1)
+        self._max_members = max_members
+        self._given_progress = progress
+        self._strict = strict
+        super().__init__(
+            hypermodel=make_hypermodel(hypermodel),
+            oracle=oracle,
+            directory=os.fspath(directory or "."),
+            project_name=project_name or "untitled_project",
+            executions_per_trial=check_integer(
+                "executions_per_trial", executions_per_trial, minimum=1
+            ),
+            seed=oracle.seed if seed is None else seed,
+            progress=progress,
+            overwrite=overwrite,
+            **for_tuner,
+        )
+        self._best_weights: dict[str, list[np.ndarray]] = {}
+        self._said: set[str] = set()
+
+    def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
+        """Train trials until the oracle stops; arguments as in `keras.Model.fit`."""
+        verbose = fit_kwargs.get("verbose", "auto")
+        if self._given_progress is None and verbose != 0:
+            objective = self.oracle.objective
+            self._progress = SearchProgress(
+                getattr(self.oracle, "max_trials", None),
+                done=len(self.oracle.end_order) if hasattr(self.oracle, "end_order") else 0,
+                objective=objective.name,
+                direction=objective.direction,
+            )
+        fit = _bind_fit(fit_args, fit_kwargs)
+        reason = self._why_not_together(fit)
+        with preserved_state():
+            if reason is not None or fit is None:
+                self._say(reason or "")
+                with self._shown():
+                    super().search(*fit_args, **{**fit_kwargs, "verbose": 0})
+                return
+            self.oracle.verbose = 0
+            self.save()
+            with cheap_collection(), self._shown():
+                self.on_search_begin()
+                _Search(self, fit, fit_args, fit_kwargs).run()
+                self.on_search_end()
+
+    def _shown(self) -> Any:
+        """The progress display, if it is this tuner's own to open."""
+        return contextlib.nullcontext() if self._given_progress is not None else self._progress
+
+    def _why_not_together(self, fit: dict[str, Any] | None) -> str | None:
+        if type(self.hypermodel).fit is not keras_tuner.HyperModel.fit:
+            return "the hypermodel has a `fit` of its own"
+        if self.distribution_strategy is not None:
+            return "a distribution strategy is used"
+        from keras_tuner.src.distribute import utils as distribute
+
+        if distribute.is_chief_oracle():
+            return "this process is the chief, which trains nothing"
+        if fit is None:
+            return "`search` is given arguments of `fit` that populations have not"
+        validation = fit["validation_data"]
+        if validation is not None and not isinstance(validation, (tuple, list)):
+            return f"`validation_data` is a {type(validation).__name__}, not arrays"
+        for part in (fit["x"], fit["y"], *(validation or ())[:2]):
+            if not _is_array(part):
+                return f"the data are a {type(part).__name__}, not arrays"
+        try:
+            check_callbacks([c for c in fit["callbacks"] or [] if not is_plain_tensorboard(c)])
+        except NotStackable as error:
+            return str(error)
+        return None
+
+    def _say(self, reason: str) -> None:
+        """Say once why trials are trained one by one; raise if that is not wanted."""
+        if self._strict:
+            raise NotStackable(reason)
+        if reason in self._said:
+            return
+        self._said.add(reason)
+        message = f"trials are trained one by one: {reason}"
+        if self._given_progress is not None:
+            self._progress.note(message)
+        else:
+            warnings.warn(message, SequentialFallback, stacklevel=2)
+
+
+_TUNER_ARGUMENTS = (
+    "max_model_size", "optimizer", "loss", "metrics", "distribution_strategy", "logger", "tuner_id",
+)  # fmt: skip
+
+
+def _is_array(value: Any) -> bool:
+    # for Keras a list or a dictionary is several inputs
+    return isinstance(value, (np.ndarray, tf.Tensor)) or hasattr(value, "__array__")
+
+
+def _bind_fit(args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments of `fit` by name, or `None` if one is not of `_FIT_ARGUMENTS`."""
+    signature = inspect.signature(keras.Model.fit)
+    bound = signature.bind(None, *args, **kwargs)
+    given = {name: value for name, value in bound.arguments.items() if name != "self"}
+    if set(given) - set(_FIT_ARGUMENTS):
+        return None
+    defaults = {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if name in _FIT_ARGUMENTS
+    }
+    return {**defaults, **given}
+
+
+class _Search:
+    """One call of `search`: asks for trials, groups them by structure, trains, reports."""
+
+    def __init__(
+        self, tuner: PopulationTuner, fit: dict[str, Any], args: tuple, kwargs: dict[str, Any]
+    ) -> None:
+        self.tuner = tuner
+        self.oracle = tuner.oracle
+        self.fit = fit
+        self.fit_args, self.fit_kwargs = args, kwargs
+        self.epochs = fit["epochs"]
+        self.batch_size = fit["batch_size"] or 32
+        given = list(fit["callbacks"] or [])
+        self.tensorboards = [c for c in given if is_plain_tensorboard(c)]
+        self.callbacks = [c for c in given if not is_plain_tensorboard(c)]
+        self.data, self.validation = self._rows()
+        self.writers: dict[tuple, CheckpointWriter] = {}
+        self.trainings: dict[tuple, list[Training]] = {}
+        self.waiting: dict[tuple, list[Job]] = collections.defaultdict(list)
+        self.under_way: dict[str, _Trial] = {}
+        self.asked = 0
+
+    def _rows(self) -> tuple[Rows, Rows | None]:
+        fit = self.fit
+        x, y, weight = np.asarray(fit["x"]), np.asarray(fit["y"]), fit["sample_weight"]
+        validation = fit["validation_data"]
+        if validation is None and fit["validation_split"]:
+            # as Keras: the last rows
+            cut = int(len(x) * (1.0 - fit["validation_split"]))
+            weight = None if weight is None else np.asarray(weight)
+            validation = (x[cut:], y[cut:], *(() if weight is None else (weight[cut:],)))
+            x, y = x[:cut], y[:cut]
+            weight = None if weight is None else weight[:cut]
+        rows = as_rows(x, y, weight, fit["class_weight"])
+        return rows, None if validation is None else as_rows(*validation)
+
+    def run(self) -> None:
+        self._ask()
+        while self.waiting:
+            # the largest group first: later results may still add to the others
+            self._train(max(self.waiting, key=lambda s: len(self.waiting[s])))
+            self._ask()
+
+    # ---- asking ----------------------------------------------------------------------------
+
+    def _at_once(self) -> int:
+        if isinstance(self.oracle, keras_tuner.oracles.BayesianOptimizationOracle):
+            return self.tuner._max_members or _MODEL_BASED_AT_ONCE
+        return 2 * (self.tuner._max_members or 32)
+
+    def _ask(self) -> None:
+        """Ask the oracle for trials until enough are under way or it has none at the moment."""
+        while len(self.under_way) < self._at_once():
+            self.tuner.pre_create_trial()
+            trial = self.oracle.create_trial(f"{self.tuner.tuner_id}-{self.asked}")
+            if trial.status in ("STOPPED", "IDLE"):
+                return
+            self.asked += 1
+            self._start(trial)
+
+    def _start(self, trial: Any) -> None:
+        self.tuner.on_trial_begin(trial)
+        began = time.perf_counter()
+        values = trial.hyperparameters.values
+        models, members, jobs = [], [], []
+        try:
+            for execution in range(self.tuner.executions_per_trial):
+                seed = derived_seed(self.tuner._seed, execution)
+                keras.utils.set_random_seed(seed)
+                model = self._build(trial.hyperparameters)
+                members.append(read_member(model))
+                models.append(model)
+                jobs.append(
+                    Job(
+                        member=members[-1],
+                        weights=self.tuner._best_weights.get(values.get("tuner/trial_id")),
+                        seed=seed,
+                        callbacks=copy.deepcopy(self.callbacks),
+                        epochs=values.get("tuner/epochs", self.epochs),
+                        first_epoch=values.get("tuner/initial_epoch", 0),
+                        name=(trial.trial_id, execution),
+                    )
+                )
+        except NotStackable as error:
+            self.tuner._say(str(error))
+            self._train_alone(trial)
+            return
+        except Exception as error:
+            self._fail(trial, error, began)
+            return
+        self.under_way[trial.trial_id] = _Trial(trial, models, members, began)
+        for job in jobs:
+            self.waiting[job.member.signature].append(job)
+
+    def _build(self, hp: Any) -> keras.Model:
+        fresh_session()
+        model = keras_tuner.Tuner._build_hypermodel(self.tuner, hp)
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"`build` returned no keras.Model but {type(model).__name__}")
+        if not model.built:
+            model.build((None, *self.data.x.shape[1:]))
+        return model
+
+    def _train_alone(self, trial: Any) -> None:
+        self.tuner._try_run_and_update_trial(
+            trial, *self.fit_args, **{**self.fit_kwargs, "verbose": 0}
+        )
+        self.tuner.on_trial_end(trial)
+
+    # ---- training --------------------------------------------------------------------------
+
+    def _train(self, signature: tuple) -> None:
+        jobs = self.waiting.pop(signature)
+        try:
+            self._train_together(signature, jobs)
+        except (NotStackable, tf.errors.OpError, TypeError, ValueError) as error:
+            # found out only when TensorFlow traced or ran it: nothing that is done is lost
+            self.tuner._say(_reason(error))
+            for trial_id, under_way in list(self.under_way.items()):
+                if under_way.members[0].signature == signature:
+                    del self.under_way[trial_id]
+                    self._train_alone(under_way.trial)
+
+    def _train_together(self, signature: tuple, jobs: list[Job]) -> None:
+        training = self._training(signature, jobs)
+        queue = collections.deque(jobs)
+
+        def on_done(job: Job) -> None:
+            self._done(job)
+            self._ask()
+            for new in self.waiting.pop(signature, []):
+                if training.layout.fits(new.member):
+                    queue.append(new)
+                else:
+                    self.waiting[signature].append(new)
+
+        training.on_done = on_done
+        training.run(queue)
+
+    def _training(self, signature: tuple, jobs: list[Job]) -> Training:
+        """Return a training that the jobs fit, compiled already if one of this structure was."""
+        for training in self.trainings.get(signature, []):
+            if all(training.layout.fits(job.member) for job in jobs):
+                return training
+        layout = Layout([job.member for job in jobs])
+        training = Training(
+            layout,
+            members_at_once(layout, self.batch_size, self.tuner._max_members),
+            self.data,
+            self.validation,
+            batch_size=self.batch_size,
+            validation_batch_size=self.fit["validation_batch_size"],
+            shuffle=bool(self.fit["shuffle"]),
+            objective=self._objective,
+            on_epoch=self._on_epoch,
+        )
+        self.trainings.setdefault(signature, []).append(training)
+        return training
+
+    def _objective(self, logs: dict[str, float]) -> float:
+        objective = self.oracle.objective
+        try:
+            value = objective.get_value(logs)
+        except KeyError:
+            raise ValueError(
+                f"the objective {objective.name!r} was not logged. Logged: {', '.join(logs)}"
+            ) from None
+        return -value if objective.direction == "max" else value
+
+    def _on_epoch(self, job: Job, epoch: int, logs: dict[str, float]) -> None:
+        self.tuner._progress.epoch_ended(job.name[0], epoch + 1, job.epochs)
+
+    # ---- reporting -------------------------------------------------------------------------
+
+    def _done(self, job: Job) -> None:
+        trial_id, execution = job.name
+        under_way = self.under_way[trial_id]
+        under_way.done.append(job)
+        for callback in self.tensorboards:
+            write_tensorboard(
+                callback,
+                self.tuner._get_tensorboard_dir(callback.log_dir, trial_id, execution),
+                under_way.trial,
+                job.history,
+            )
+        if len(under_way.done) == self.tuner.executions_per_trial:
+            del self.under_way[trial_id]
+            self._report(under_way)
+
+    def _report(self, under_way: _Trial) -> None:
+        trial, jobs = under_way.trial, sorted(under_way.done, key=lambda job: job.name[1])
+        failed = next((job for job in jobs if job.best_epoch < 0), None)
+        if failed is not None:
+            reason = f"{self.oracle.objective.name} was never a finite number"
+            if failed.failure:
+                reason += f": {failed.failure}"
+            self._fail(trial, FailedTrialError(reason), under_way.started, jobs)
+            return
+        names = set.intersection(*(set(job.history) for job in jobs))
+        at_best = [
+            {name: job.history[name][job.best_epoch - job.first_epoch] for name in names}
+            for job in jobs
+        ]
+        metrics = {name: statistics.fmean(own[name] for own in at_best) for name in names}
+        objective = self.oracle.objective
+        metrics.setdefault(objective.name, objective.get_value(metrics))  # several in one
+        step = int(statistics.fmean(job.best_epoch for job in jobs))
+        best = min(jobs, key=lambda job: job.best_value)
+        self._save(trial, under_way.models[best.name[1]], best)
+        self.oracle.update_trial(trial.trial_id, metrics, step=step)
+        trial.status = "COMPLETED"
+        record = TrialRecord(
+            histories=[job.history for job in jobs],
+            best_epoch=round(statistics.fmean(job.best_epoch for job in jobs)) + 1,
+            initial_epoch=jobs[0].first_epoch,
+            seconds=sum(job.seconds for job in jobs),
+        )
+        record.write(self.tuner.get_trial_dir(trial.trial_id))
+        if "tuner/epochs" in trial.hyperparameters.values:
+            self.tuner._best_weights[trial.trial_id] = best.best_weights  # type: ignore[assignment]
+        self.tuner._progress.trial_ended(trial.trial_id, metrics[objective.name], None)
+        self.tuner.on_trial_end(trial)
+
+    def _save(self, trial: Any, model: keras.Model, job: Job) -> None:
+        """Write the best weights, and the learning rate that a reloaded model goes on with."""
+        variables = [*job.member.weights, *model.optimizer.variables]
+        values = [*(job.best_weights or []), *(v.value.numpy() for v in model.optimizer.variables)]
+        writer = self.writers.get(job.member.signature)
+        if writer is None:
+            writer = CheckpointWriter(model, variables)
+            self.writers[job.member.signature] = writer
+        for variable, value in zip(job.member.weights, job.best_weights or [], strict=True):
+            variable.assign(value)
+        write_json(self.tuner._get_build_config_fname(trial.trial_id), model.get_build_config())
+        writer.write(self.tuner._get_checkpoint_fname(trial.trial_id), model, values)
+
+    def _fail(
+        self, trial: Any, error: Exception, started: float, jobs: list[Job] | None = None
+    ) -> None:
+        trial.status = "FAILED" if isinstance(error, FailedTrialError) else "INVALID"
+        trial.message = f"{type(error).__name__}: {error}"
+        record = TrialRecord(
+            histories=[job.history for job in jobs or []],
+            seconds=time.perf_counter() - started,
+            status="failed",
+            message=_reason(error),
+        )
+        record.write(self.tuner.get_trial_dir(trial.trial_id))
+        self.tuner._progress.trial_ended(trial.trial_id, None, record.message)
+        self.tuner.on_trial_end(trial)

@@ -1,0 +1,98 @@
+"""What a build function builds and searches, found out before any training."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import keras_tuner
+
+from kregs.search.protocol import Data
+
+
+def make_hypermodel(build: Any) -> keras_tuner.HyperModel:
+    """Return `build` as a keras-tuner hypermodel; `TypeError` if it can be none."""
+    if isinstance(build, keras_tuner.HyperModel):
+        return build
+    if inspect.isclass(build) or not callable(build):
+        raise TypeError(
+            "`build` must be a function of one argument, keras-tuner's hp, that returns a compiled "
+            f"model, or a keras_tuner.HyperModel object. Received: build={build!r}"
+        )
+    return _Function(build)
+
+
+class _Function(keras_tuner.HyperModel):
+    """A build function. keras-tuner's own wrapper of functions is not public."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+        super().__init__()
+
+    def build(self, hp: Any) -> Any:
+        return self._function(hp)
+
+
+def explore(
+    hypermodel: keras_tuner.HyperModel,
+) -> tuple[keras_tuner.HyperParameters, keras.Model]:
+    """Build with the defaults, then once per condition that these leave out.
+
+    Returns:
+        The space with all conditional hyperparameters, and the model of the defaults.
+
+    Raises:
+        TypeError: no `keras.Model` comes back.
+        ValueError: the model is not compiled.
+    """
+    space = keras_tuner.HyperParameters()
+    hypermodel.declare_hyperparameters(space)
+    first: keras.Model | None = None
+    seen: list[list[Any]] = []
+    unseen: list[list[Any]] = []
+    while first is None or unseen:
+        hp = space.copy()
+        for condition in unseen[0] if unseen else ():
+            hp.values[condition.name] = condition.values[0]
+        hp.ensure_active_values()
+        model = hypermodel.build(hp)
+        if first is None:
+            first = _checked(model)
+        space.merge([h for h in hp.space if not space._exists(h.name, h.conditions)])
+        seen += [copy.deepcopy(scope) for scope in hp.active_scopes if scope not in seen]
+        if unseen:
+            seen.append(unseen.pop(0))  # tried, even if the build did not come by
+        unseen += [
+            copy.deepcopy(scope)
+            for scope in hp.inactive_scopes
+            if scope not in seen and scope not in unseen
+        ]
+        unseen = [scope for scope in unseen if scope not in seen]
+    return space, first
+
+
+def _checked(model: Any) -> keras.Model:
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`build` must return a compiled keras.Model. "
+            f"Received: {model!r} of type {type(model).__name__}"
+        )
+    if not model.compiled:
+        raise ValueError(
+            "`build` must return a compiled model: end it with "
+            "`return kregs.compile_model(model, loss)`. Received: a model that is not compiled"
+        )
+    return model
+
+
+def logged_metrics(
+    hypermodel: keras_tuner.HyperModel, model: keras.Model, data: Data, *, rows: int
+) -> list[str] | None:
+    """Return the names that training will log, or `None` if the user's own `fit` decides them."""
+    if type(hypermodel).fit is not keras_tuner.HyperModel.fit:
+        return None
+    names = model.evaluate(**data.sample(rows), return_dict=True, verbose=0)
+    return [*names, *(f"val_{name}" for name in names)]

@@ -1,0 +1,194 @@
+"""How trials are judged: which rows train, which validate, and the record of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.model_selection import train_test_split
+
+from kregs.training.data_checks import check_data
+from kregs.validation import check_number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """What `fit` gets in every trial, and the plain facts about it.
+
+    Args:
+        fit: the arguments of `fit` that are data: `x`, and `y`, `sample_weight`,
+            `validation_data` where there are any.
+        facts: where the validation rows come from, how many rows there are, and a checksum.
+    """
+
+    fit: dict[str, Any]
+    facts: dict[str, Any]
+
+    def sample(self, rows: int) -> dict[str, Any]:
+        """Return arguments for `evaluate` on a few rows, or on one batch of a dataset."""
+        x, y = self.fit["x"], self.fit.get("y")
+        if is_dataset(x):
+            return {"x": x, "steps": 1}
+        return {**_take({"x": x, "y": y}, slice(rows)), "batch_size": rows}
+
+
+def is_dataset(x: Any) -> bool:
+    """Return whether `x` yields batches of inputs and targets by itself."""
+    return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+
+
+def prepare_data(
+    x: Any,
+    y: Any,
+    *,
+    validation_data: Any,
+    validation_split: float,
+    sample_weight: Any,
+    seed: int,
+    model: keras.Model,
+) -> Data:
+    """Check the data and divide them into training and validation rows.
+
+    Args:
+        x, y, validation_data, validation_split, sample_weight, seed: as in `kregs.tune`.
+        model: a compiled model with the shapes that all trials share.
+
+    Raises:
+        TypeError, ValueError: see `kregs.tune`.
+    """
+    if is_dataset(x):
+        return _prepare_dataset(x, y, validation_data, sample_weight, model)
+    if hasattr(x, "__next__"):
+        raise TypeError(
+            "`x` must be arrays or a dataset that can be read again in every trial. "
+            f"Received: {type(x).__name__}; wrap it into tf.data.Dataset.from_generator"
+        )
+    if y is None:
+        raise ValueError("`y` must be given with arrays: a search needs targets. Received: y=None")
+    check_data(x, y, model=model)
+    x, y = _arrays(x), _arrays(y)
+    rows = _rows(x)
+    weights = _weights(sample_weight, rows)
+    whole = {"x": x, "y": y} | ({} if weights is None else {"sample_weight": weights})
+    facts: dict[str, Any] = {"checksum": _checksum(whole)}
+    if validation_data is not None:
+        held_out = _validation(validation_data, model)
+        facts |= {"validation": "given", "rows": rows}
+        if not is_dataset(held_out):
+            facts["validation_rows"] = _rows(held_out[0])
+            facts["validation_checksum"] = _checksum(held_out)
+        return Data(fit={**whole, "validation_data": held_out}, facts=facts)
+    fraction = check_number("validation_split", validation_split, above=0.0, below=1.0)
+    train, held, stratified = _split(y, rows, fraction, seed)
+    facts |= {
+        "validation": "stratified split" if stratified else "shuffled split",
+        "validation_split": fraction,
+        "rows": len(train),
+        "validation_rows": len(held),
+    }
+    held_out = tuple(_take(part, held) for part in whole.values())
+    return Data(fit={**_take(whole, train), "validation_data": held_out}, facts=facts)
+
+
+def _prepare_dataset(
+    x: Any, y: Any, validation_data: Any, sample_weight: Any, model: keras.Model
+) -> Data:
+    for name, value in (("y", y), ("sample_weight", sample_weight)):
+        if value is not None:
+            raise ValueError(
+                f"`{name}` must be None if `x` is a dataset: it is part of the dataset's batches. "
+                f"Received: {name} of type {type(value).__name__}"
+            )
+    if validation_data is None:
+        raise ValueError(
+            "`validation_data` must be given if `x` is a dataset, which cannot be split. "
+            "Received: validation_data=None"
+        )
+    if isinstance(x, tf.data.Dataset):
+        check_data(x, model=model)
+        if x.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("`x` must end. Received: an infinite tf.data.Dataset")
+    held_out = _validation(validation_data, model)
+    return Data(fit={"x": x, "validation_data": held_out}, facts={"validation": "given"})
+
+
+def _validation(validation_data: Any, model: keras.Model) -> Any:
+    names = {"x_name": "validation_data[0]", "y_name": "validation_data[1]"}
+    if is_dataset(validation_data):
+        if isinstance(validation_data, tf.data.Dataset):
+            check_data(validation_data, model=model, x_name="validation_data")
+        return validation_data
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+        raise TypeError(
+            "`validation_data` must be (x, y), (x, y, sample_weight) or a dataset. "
+            f"Received: {type(validation_data).__name__}"
+        )
+    x, y, *weights = validation_data
+    check_data(x, y, model=model, **names)
+    x, y = _arrays(x), _arrays(y)
+    if not weights:
+        return x, y
+    return x, y, _weights(weights[0], _rows(x), "validation_data[2]")
+
+
+def _weights(weights: Any, rows: int, name: str = "sample_weight") -> np.ndarray | None:
+    if weights is None:
+        return None
+    check_data(weights, x_name=name)
+    weights = np.asarray(weights)
+    if len(weights) != rows:
+        raise ValueError(f"`{name}` must have {rows} rows, as x has. Received: {len(weights)}")
+    return weights
+
+
+def _split(y: Any, rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return the rows to train on, the rows to validate on, and whether they are stratified."""
+    held = round(rows * fraction)
+    if not 0 < held < rows:
+        raise ValueError(
+            "`validation_split` must leave rows to train and to validate on. "
+            f"Received: validation_split={fraction} of {rows} rows"
+        )
+    labels = y if isinstance(y, np.ndarray) and y.dtype.kind in "iub" else None
+    if labels is not None:
+        labels = labels.reshape(rows, -1)
+        _, sizes = np.unique(labels, return_counts=True)
+        # scikit-learn refuses classes of one row, and fewer rows than classes on a side
+        possible = labels.shape[1] == 1 and sizes.min() > 1 and len(sizes) <= min(held, rows - held)
+        labels = labels[:, 0] if possible else None
+    train, validation = train_test_split(
+        np.arange(rows), test_size=held, random_state=seed, shuffle=True, stratify=labels
+    )
+    return train, validation, labels is not None
+
+
+def _arrays(data: Any) -> Any:
+    """Return the data as NumPy arrays, several inputs as a list or a dictionary of them."""
+    if isinstance(data, dict):
+        return {name: np.asarray(part) for name, part in data.items()}
+    # as in Keras, a list of arrays is several inputs, and a list of numbers is one
+    if isinstance(data, (list, tuple)) and any(getattr(part, "shape", ()) for part in data):
+        return [np.asarray(part) for part in data]
+    return np.asarray(data)
+
+
+def _take(data: Any, rows: Any) -> Any:
+    return keras.tree.map_structure(lambda array: array[rows], data)
+
+
+def _rows(data: Any) -> int:
+    return len(keras.tree.flatten(data)[0])
+
+
+def _checksum(data: Any) -> int:
+    """Return a number that tells these data from others, for a search that is resumed."""
+    checksum = 0
+    for array in keras.tree.flatten(data):
+        if array.dtype.kind == "O":
+            array = array.astype(str)
+        checksum = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, checksum)
+    return checksum

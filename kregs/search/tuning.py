@@ -1,0 +1,358 @@
+"""`tune`: search the hyperparameters of a build function."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+import tensorflow as tf
+
+import kregs
+from kregs.reporting.progress import SearchProgress
+from kregs.search.engine import check_engine, make_tuner
+from kregs.search.objective import check_logged, make_objective
+from kregs.search.oracles import check_oracle, expected_trials, make_oracle
+from kregs.search.probe import explore, logged_metrics, make_hypermodel
+from kregs.search.protocol import is_dataset, prepare_data
+from kregs.search.randomness import derived_seed, preserved_state
+from kregs.search.result import (
+    RESULT_FILE,
+    SearchResult,
+    new_record,
+    read_record,
+    with_trials,
+    write_result,
+)
+from kregs.training.callbacks import early_stopping
+from kregs.validation import check_choice, check_integer
+
+_PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy")
+
+
+def tune(
+    build: Callable[[Any], keras.Model] | keras_tuner.HyperModel,
+    x: Any,
+    y: Any = None,
+    *,
+    validation_data: Any = None,
+    validation_split: float = 0.2,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
+    oracle: str | keras_tuner.Oracle = "random",
+    max_trials: int | None = None,
+    epochs: int = 30,
+    batch_size: int = 32,
+    objective: str | keras_tuner.Objective = "val_data_loss",
+    callbacks: Iterable[keras.callbacks.Callback] | None = None,
+    executions_per_trial: int = 1,
+    seed: int = 0,
+    directory: str | os.PathLike[str] = "kregs_runs",
+    project_name: str = "search",
+    resume: bool = False,
+    engine: str = "auto",
+    verbose: str | int = "auto",
+) -> SearchResult:
+    """Search the hyperparameters that a build function samples.
+
+    Every trial starts from the same seed, so that trials differ by their hyperparameters and not
+    by luck, and the same call gives the same trials. The caller's random state is left as it was.
+
+    The validation rows are chosen once, at random: Keras's own `validation_split` takes the last
+    rows, which in sorted data are other data. If `y` holds integers, they are stratified: each
+    value keeps its share.
+
+    Trials are judged by `val_data_loss`, the loss without penalties: Keras's `val_loss` contains
+    them and so favours λ = 0. Models compiled with `kregs.compile_model` log it.
+
+    Args:
+        build: a function of keras-tuner's `hp` that returns a compiled model, or a
+            `keras_tuner.HyperModel`. See `Regularization.from_hp` for sampling.
+        x: arrays (n, ...), a list or dictionary of them for several inputs, a `tf.data.Dataset`
+            or a `keras.utils.PyDataset`.
+        y: targets (n, ...); `None` with a dataset.
+        validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset. Default: rows of `x`.
+        validation_split: the fraction of rows for validation, in (0, 1); not used if
+            `validation_data` is given.
+        sample_weight: weights (n,) of the rows of `x`.
+        class_weight: weights by class, for training.
+        oracle: what proposes trials: `"random"`, `"bayesian"` (a Gaussian process), `"hyperband"`
+            (many short trials, the best go on), `"grid"`, or a `keras_tuner.Oracle` object.
+        max_trials: upper bound. Default: 20 for `"random"` and `"bayesian"`, all points for
+            `"grid"`, one sweep for `"hyperband"`, which with a bound makes the largest sweep that
+            fits.
+        epochs: the most epochs of a trial.
+        batch_size: rows per step; not used with a dataset.
+        objective: a metric in the logs, its direction inferred from the name, or a
+            `keras_tuner.Objective`.
+        callbacks: for every trial, each of which gets a copy. Default: early stopping on the
+            objective, with a patience of a fifth of the epochs and at least 5. `[]` for none. The
+            weights of the best epoch are kept either way.
+        executions_per_trial: models trained per trial, with different seeds; the score is their
+            mean.
+        seed: integer >= 0, of the proposals, the split, and the training.
+        directory, project_name: the search's files are in `directory/project_name`.
+        resume: go on with the search that is there, if there is one. Its trials must be
+            comparable: the same space, objective, seed, data and protocol. `max_trials` may grow.
+        engine: what trains the trials: `"population"`, trials of one structure as one stacked
+            model (an error where that cannot be); `"sequential"`, one after the other; `"auto"`,
+            the first where it can be and the second, with a line that says why, where not.
+        verbose: `"auto"` (live display in a terminal, else a line per few trials), 0 (nothing), 1
+            (live display), 2 (lines).
+
+    Returns:
+        A `SearchResult`. Its `result.json`, `trials.csv` and `best.keras` are in
+        `directory/project_name`, beside keras-tuner's own files.
+
+    Raises:
+        TypeError: an argument has the wrong type, or `build` returns no model.
+        ValueError: an argument is out of bounds, the data are unfit (NaN, shapes, labels), the
+            model is not compiled, training will not log the objective, `directory` cannot be
+            written, or a search to be resumed is another one.
+        FileExistsError: there is a search of this name and `resume` is not set.
+        RuntimeError: all trials failed; the message has the first reason.
+        KeyboardInterrupt: passed on after what was done is saved; `resume=True` goes on.
+
+    Example:
+
+    >>> import keras, numpy as np, tempfile
+    >>> def build(hp):
+    ...     l2 = hp.Choice("l2", [0.0, 1e-3])
+    ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(
+    ...         1, kernel_regularizer=keras.regularizers.L2(l2))])
+    ...     return kregs.compile_model(model, "mse", learning_rate=0.1)
+    >>> x = np.random.default_rng(0).normal(size=(40, 2)).astype("float32")
+    >>> result = kregs.tune(
+    ...     build, x, x.sum(axis=1), oracle="grid", epochs=2, verbose=0,
+    ...     directory=tempfile.mkdtemp(),
+    ... )
+    >>> result.best_hyperparameters, len(result.trials())
+    ({'l2': 0.0}, 2)
+
+    References:
+        Bergstra, Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 13, 2012;
+        Snoek et al., "Practical Bayesian Optimization", 2012; Li et al., "Hyperband", JMLR 18,
+        2018.
+    """
+    hypermodel = make_hypermodel(build)
+    goal = make_objective(objective)
+    if max_trials is not None:
+        max_trials = check_integer("max_trials", max_trials, minimum=1)
+    check_oracle(oracle, max_trials, goal)
+    epochs = check_integer("epochs", epochs, minimum=1)
+    batch_size = check_integer("batch_size", batch_size, minimum=1)
+    executions_per_trial = check_integer("executions_per_trial", executions_per_trial, minimum=1)
+    seed = check_integer("seed", seed, minimum=0)
+    check_engine(engine)
+    check_choice("verbose", verbose, ("auto", 0, 1, 2))
+    used_callbacks = _callbacks(callbacks, goal, epochs)
+    folder = _check_project(directory, project_name, resume)
+
+    with preserved_state():
+        keras.utils.set_random_seed(derived_seed(seed, 0))
+        space, model = explore(hypermodel)
+        data = prepare_data(
+            x,
+            y,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            sample_weight=sample_weight,
+            seed=seed,
+            model=model,
+        )
+        logged = logged_metrics(hypermodel, model, data, rows=batch_size)
+        if logged is not None:
+            check_logged(goal, logged)
+        del model
+        record = new_record(
+            versions=_versions(),
+            seed=seed,
+            objective={"name": goal.name, "direction": goal.direction},
+            protocol={
+                "oracle": oracle if isinstance(oracle, str) else type(oracle).__name__,
+                "max_trials": max_trials,
+                "epochs": epochs,
+                "batch_size": None if is_dataset(x) else batch_size,
+                "executions_per_trial": executions_per_trial,
+                "callbacks": _describe(used_callbacks),
+                "engine": engine,
+                **data.facts,
+            },
+            space=json.loads(json.dumps(space.get_config()["space"])),
+        )
+        made = make_oracle(
+            oracle, objective=goal, space=space, max_trials=max_trials, epochs=epochs, seed=seed
+        )
+        record = _start(folder, record)
+        before = SearchResult(record, folder)
+        expected = expected_trials(made)
+        done = [t for t in record["trials"] if t["status"] != "interrupted"]
+        progress = SearchProgress(
+            expected,
+            done=len(done),
+            objective=goal.name,
+            direction=goal.direction,
+            best=(before.best_score, before.best_hyperparameters) if record["best"] else None,
+            verbose=verbose,
+        )
+        tuner = make_tuner(
+            engine,
+            hypermodel=hypermodel,
+            oracle=made,
+            directory=directory,
+            project_name=project_name,
+            executions_per_trial=executions_per_trial,
+            seed=seed,
+            progress=progress,
+        )
+        fit = {**data.fit, "epochs": epochs, "callbacks": used_callbacks}
+        if not is_dataset(x):
+            fit["batch_size"] = batch_size
+        elif isinstance(x, tf.data.Dataset):
+            fit["shuffle"] = False  # the dataset's own affair: Keras warns of its default
+        if class_weight is not None:
+            fit["class_weight"] = dict(class_weight)
+        started = time.perf_counter()
+        try:
+            with progress:
+                tuner.search(**fit)
+        finally:
+            record["seconds"] += time.perf_counter() - started
+            result = SearchResult(with_trials(record, folder), folder, build=hypermodel)
+            write_result(result)
+    if result._record["best"] is None:
+        first = result.failures().iloc[0]
+        raise RuntimeError(
+            f"all {len(result.trials())} trials failed. The first, trial {first['trial']}: "
+            f"{first['message']}. What there is stands in {str(folder)!r}"
+        )
+    return result
+
+
+def _callbacks(
+    callbacks: Any, objective: keras_tuner.Objective, epochs: int
+) -> list[keras.callbacks.Callback]:
+    if callbacks is None:
+        # the best epoch's weights are kept anyway
+        return [
+            early_stopping(
+                objective.name,
+                mode=objective.direction,
+                patience=max(5, epochs // 5),
+                restore_best_weights=False,
+            )
+        ]
+    if isinstance(callbacks, keras.callbacks.Callback) or not isinstance(callbacks, Iterable):
+        raise TypeError(
+            f"`callbacks` must be a list of Keras callbacks or None. Received: {callbacks!r}"
+        )
+    callbacks = list(callbacks)
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise TypeError(
+                "`callbacks` must hold Keras callbacks. "
+                f"Received: {callback!r} of type {type(callback).__name__}"
+            )
+        try:
+            copy.deepcopy(callback)
+        except Exception as error:
+            raise ValueError(
+                "`callbacks` must hold callbacks that copy.deepcopy can copy, one for each trial. "
+                f"Received: {type(callback).__name__}, which raises {error!r}"
+            ) from error
+    return callbacks
+
+
+def _describe(callbacks: list[keras.callbacks.Callback]) -> list[str]:
+    words = []
+    for callback in callbacks:
+        name = type(callback).__name__.lstrip("_")
+        patience = getattr(callback, "patience", None)
+        words.append(name if patience is None else f"{name}(patience={patience})")
+    return words
+
+
+def _check_project(directory: Any, project_name: Any, resume: bool) -> Path:
+    """Return the project directory, or raise if it is taken, cannot be written or has no name."""
+    if not isinstance(project_name, str) or not project_name:
+        raise TypeError(f"`project_name` must be a name. Received: project_name={project_name!r}")
+    if Path(project_name).name != project_name:
+        raise ValueError(
+            "`project_name` must be the name of one folder; its place is `directory`. "
+            f"Received: project_name={project_name!r}"
+        )
+    if not isinstance(directory, (str, os.PathLike)):
+        raise TypeError(f"`directory` must be a path. Received: directory={directory!r}")
+    folder = Path(directory) / project_name
+    if folder.is_dir() and any(folder.iterdir()) and not resume:
+        raise FileExistsError(
+            f"{str(folder)!r} holds a search already. Pass resume=True to go on with it, another "
+            "project_name to begin a new one, or delete the folder"
+        )
+    probe = folder / f".{os.getpid()}-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"`directory` must be a folder that can be written. Received: {str(folder)!r}, "
+            f"{error.strerror or error}"
+        ) from error
+    return folder
+
+
+def _start(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Write the record of a new search, or return that of the one that is resumed."""
+    from kregs.files import write_json
+
+    if any(folder.iterdir()):
+        try:
+            earlier = read_record(folder)
+        except ValueError as error:
+            raise ValueError(
+                f"`resume`: {str(folder)!r} holds no search of kregs.tune to go on with ({error}). "
+                "Choose another project_name"
+            ) from None
+        _check_same(earlier, record, folder)
+        earlier["protocol"]["max_trials"] = record["protocol"]["max_trials"]
+        return earlier
+    write_json(folder / RESULT_FILE, record)
+    return record
+
+
+def _check_same(earlier: dict[str, Any], record: dict[str, Any], folder: Path) -> None:
+    def flat(whole: dict[str, Any]) -> dict[str, Any]:
+        protocol = {k: v for k, v in whole["protocol"].items() if k != "max_trials"}
+        space = {
+            f"hyperparameter {hp['config']['name']} {hp['config']['conditions'] or ''}".strip(): hp
+            for hp in whole["space"]
+        }
+        return {"seed": whole["seed"], "objective": whole["objective"], **protocol, **space}
+
+    before, now = flat(earlier), flat(record)
+    for name in dict.fromkeys([*before, *now]):
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            if name == "checksum":
+                name, old, new = "data", "those that it began with", "others"
+            raise ValueError(
+                f"`resume`: the search in {str(folder)!r} is another one; its trials could not be "
+                f"compared. Expected {name}: {old}. Received: {new}. Choose another project_name"
+            )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "kregs": kregs.__version__,
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+    }

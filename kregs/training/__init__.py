@@ -1,0 +1,23 @@
+"""Training: compile, callbacks, schedules, augmentation, checks of the data, devices."""
+
+from __future__ import annotations
+
+from kregs.training.augmentation import augment, augmentation_layers
+from kregs.training.callbacks import default_callbacks, early_stopping
+from kregs.training.compilation import compile_model
+from kregs.training.data_checks import check_data
+from kregs.training.data_loss import DataLoss
+from kregs.training.device import set_up_gpu
+from kregs.training.schedules import warmup_cosine
+
+__all__ = [
+    "DataLoss",
+    "augment",
+    "augmentation_layers",
+    "check_data",
+    "compile_model",
+    "default_callbacks",
+    "early_stopping",
+    "set_up_gpu",
+    "warmup_cosine",
+]

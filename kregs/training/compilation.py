@@ -1,0 +1,305 @@
+"""`compile_model`: compile a Keras model so that its logs hold the loss without penalties."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+
+from kregs.training.data_loss import DataLoss
+from kregs.validation import check_number, suggestion
+
+# the variables that weight decay leaves alone; Keras matches its own names ("bias") and
+# TensorFlow's ("model/dense/bias:0")
+_NOT_DECAYED = r"(^|/)(bias|gamma|beta)(:\d+)?$"
+_SHORT_METRICS = ("accuracy", "acc", "crossentropy", "ce")  # resolved by Keras from the shapes
+_ABBREVIATIONS = ("mse", "mae", "mape", "msle", "bce", "kld")  # which dir() does not list
+_TAKEN = ("loss", "data_loss")
+
+
+def compile_model(
+    model: keras.Model,
+    loss: str | keras.losses.Loss | Callable,
+    *,
+    optimizer: str | keras.optimizers.Optimizer = "adam",
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
+    weight_decay: float | None = None,
+    label_smoothing: float = 0.0,
+    metrics: Iterable[Any] = (),
+) -> keras.Model:
+    """Compile a model, with `data_loss` (the loss without penalties) among its metrics.
+
+    The logs then hold `loss` and `data_loss`, and with validation data `val_loss` and
+    `val_data_loss`; `data_loss` is `loss` minus the penalties, `sum(model.losses)`. Label
+    smoothing is part of the loss, hence of `data_loss`: choose its value by another metric.
+
+    A saved `.keras` file loads by `keras.models.load_model` where kregs is not installed, and its
+    training goes on. The file, and any copy of the model, hold a stock
+    `keras.metrics.MeanMetricWrapper` as `data_loss`, which differs from the exact one under sample
+    weights (it divides by their sum) and for `reduction="sum"` (it takes the mean). What excludes
+    variables from weight decay is in no Keras file. Call `compile_model` again to have both back.
+
+    Args:
+        model: a Keras model with one output; compiled in place. Under a `tf.distribute` strategy
+            call this inside `strategy.scope()`, as `model.compile`.
+        loss: a Keras loss by name (`"mse"`, `"sparse_categorical_crossentropy"`,
+            `"SparseCategoricalCrossentropy"`, ...), a `keras.losses.Loss`, or a function of
+            `(y_true, y_pred)`. Any reduction but `"none"`.
+        optimizer: a Keras optimizer by name, or an optimizer object with all that belongs to it.
+        learning_rate: number > 0 or a schedule such as `kregs.warmup_cosine`; default: Keras's.
+        weight_decay: decoupled weight decay per step and unit of learning rate, >= 0: each step
+            multiplies the weights by `1 - learning_rate * weight_decay`. Biases and the scales and
+            shifts of normalization layers are left alone. Default: Keras's.
+        label_smoothing: in [0, 1), for the losses that know it (categorical and binary
+            crossentropies).
+        metrics: Keras metrics by name, as objects, or as functions; not weighted by samples.
+
+    Returns:
+        The same model.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: a loss, optimizer or metric has an unknown name (the message gives the
+            nearest), there are several losses or outputs, the loss knows no label smoothing, or an
+            optimizer object comes together with `learning_rate` or `weight_decay`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> head = keras.layers.Dense(1, kernel_regularizer=keras.regularizers.L2(0.1))
+    >>> model = keras.Sequential([keras.Input((2,)), head])
+    >>> model = compile_model(model, "mse", optimizer="sgd", learning_rate=0.01)
+    >>> logs = model.evaluate(np.ones((4, 2)), np.ones(4), verbose=0, return_dict=True)
+    >>> sorted(logs)
+    ['data_loss', 'loss']
+    >>> penalty = float(sum(model.losses))
+    >>> bool(abs(logs["loss"] - logs["data_loss"] - penalty) < 1e-6)
+    True
+
+    References:
+        Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019 (weight_decay);
+        Szegedy et al., "Rethinking the Inception Architecture", 2016 (label_smoothing).
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`model` must be a keras.Model. Received: model={model!r} of {type(model).__name__}"
+        )
+    outputs = getattr(model, "outputs", None) or []
+    if len(outputs) > 1:
+        raise ValueError(
+            f"`model` must have one output. Received: {len(outputs)} outputs, "
+            f"{', '.join(map(repr, model.output_names))}"
+        )
+    resolved_loss = _loss(loss, label_smoothing)
+    resolved_metrics = _metrics(metrics)
+    resolved_optimizer = _optimizer(optimizer, learning_rate, weight_decay)
+    data_loss = DataLoss(resolved_loss)
+    model.compile(
+        optimizer=resolved_optimizer,
+        loss=resolved_loss,
+        metrics=resolved_metrics or None,
+        weighted_metrics=[data_loss],
+    )
+    model.get_compile_config = types.MethodType(
+        functools.partial(_portable_compile_config, data_loss.stand_in()), model
+    )
+    return model
+
+
+def _portable_compile_config(stand_in: keras.metrics.Metric, model: keras.Model) -> dict[str, Any]:
+    """Return the model's compile config with the stock metric in place of `DataLoss`."""
+    config = type(model).get_compile_config(model)
+    own = keras.saving.get_registered_name(DataLoss)
+    config["weighted_metrics"] = [
+        keras.saving.serialize_keras_object(stand_in)
+        if isinstance(metric, dict) and metric.get("registered_name") == own
+        else metric
+        for metric in config.get("weighted_metrics") or []
+    ] or None
+    return config
+
+
+def _loss(loss: Any, label_smoothing: Any) -> keras.losses.Loss | Callable:
+    label_smoothing = check_number("label_smoothing", label_smoothing, minimum=0.0, below=1.0)
+    if isinstance(loss, (list, tuple, dict)):
+        raise ValueError(
+            "`loss` must be one loss: kregs compiles models with one output. "
+            f"Received: loss={loss!r}"
+        )
+    resolved = loss_object(loss)
+    reduction = getattr(resolved, "reduction", "sum_over_batch_size")  # Keras's, for a function
+    if reduction in (None, "none"):
+        raise ValueError(
+            "`loss` must reduce to one number, or no penalty can be added to it: expected "
+            "reduction 'sum_over_batch_size', 'sum' or 'mean_with_sample_weight'. "
+            f"Received: reduction={reduction!r}"
+        )
+    return _smoothed(resolved, label_smoothing) if label_smoothing else resolved
+
+
+def loss_object(loss: Any) -> keras.losses.Loss | Callable:
+    """Return the Keras `Loss` for a name, class, Keras function or object; else the function.
+
+    Raises:
+        TypeError: `loss` is none of these.
+        ValueError: Keras knows no loss of that name; the message gives the nearest.
+    """
+    if isinstance(loss, str):
+        try:
+            found = keras.losses.get(loss)
+        except ValueError:
+            hint = (
+                " Name the one that fits the labels, such as 'sparse_categorical_crossentropy'."
+                if loss in _SHORT_METRICS
+                else suggestion(loss, [*_ABBREVIATIONS, *_public_names(keras.losses)])
+            )
+            raise ValueError(
+                f"`loss` must be the name of a Keras loss. Received: loss={loss!r}.{hint}"
+            ) from None
+        return loss_object(found)
+    if inspect.isclass(loss) and issubclass(loss, keras.losses.Loss):
+        return loss()
+    if isinstance(loss, keras.losses.Loss):
+        return loss
+    if callable(loss):
+        by_function = _loss_classes().get(loss)
+        return by_function() if by_function else loss
+    raise TypeError(
+        "`loss` must be a name, a keras.losses.Loss or a function of (y_true, y_pred). "
+        f"Received: loss={loss!r} of type {type(loss).__name__}"
+    )
+
+
+@functools.cache
+def _loss_classes() -> dict[Callable, type[keras.losses.Loss]]:
+    """Return Keras's own loss functions, each with the class that does the same."""
+    classes = [
+        value
+        for value in vars(keras.losses).values()
+        if inspect.isclass(value) and issubclass(value, keras.losses.Loss)
+    ]
+    made = [cls() for cls in classes if cls is not keras.losses.Loss]
+    return {loss.fn: type(loss) for loss in made if hasattr(loss, "fn")}
+
+
+def _smoothed(loss: keras.losses.Loss | Callable, label_smoothing: float) -> keras.losses.Loss:
+    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+        raise ValueError(
+            "`label_smoothing` needs labels that are distributions, and Keras's "
+            "SparseCategoricalCrossentropy takes class numbers: pass "
+            "keras.utils.to_categorical(y) as labels and loss='categorical_crossentropy'. "
+            f"Received: label_smoothing={label_smoothing}"
+        )
+    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+    if not isinstance(loss, keras.losses.Loss) or "label_smoothing" not in config:
+        known = sorted(c.__name__ for c in _loss_classes().values() if _knows_smoothing(c))
+        raise ValueError(
+            f"`label_smoothing` is known to these losses only: {', '.join(known)}. "
+            f"Received: label_smoothing={label_smoothing} with loss={_name_of(loss)}"
+        )
+    if config["label_smoothing"]:
+        raise ValueError(
+            "`label_smoothing` is set twice: in the loss object "
+            f"({config['label_smoothing']}) and here ({label_smoothing}). Give it once."
+        )
+    return type(loss).from_config({**config, "label_smoothing": label_smoothing})
+
+
+def _knows_smoothing(loss_class: type[keras.losses.Loss]) -> bool:
+    return "label_smoothing" in inspect.signature(loss_class).parameters
+
+
+def _name_of(thing: Any) -> str:
+    return getattr(thing, "__name__", type(thing).__name__)
+
+
+def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> keras.optimizers.Optimizer:
+    settings: dict[str, Any] = {}
+    if learning_rate is not None:
+        is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+        settings["learning_rate"] = (
+            learning_rate
+            if is_schedule
+            else check_number("learning_rate", learning_rate, above=0.0)
+        )
+    if weight_decay is not None:
+        settings["weight_decay"] = check_number("weight_decay", weight_decay, minimum=0.0)
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        if settings:
+            raise ValueError(
+                "`optimizer` as an object has its own settings: set "
+                f"{' and '.join(settings)} there, or give the optimizer by name. "
+                f"Received: optimizer={_name_of(optimizer)}, {settings}"
+            )
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(
+            "`optimizer` must be a name or a keras.optimizers.Optimizer. "
+            f"Received: optimizer={optimizer!r} of type {type(optimizer).__name__}"
+        )
+    known = _optimizer_classes()
+    if optimizer.lower() not in known:
+        raise ValueError(
+            f"`optimizer` must be one of {', '.join(map(repr, known))}. "
+            f"Received: optimizer={optimizer!r}.{suggestion(optimizer.lower(), known)}"
+        )
+    made = known[optimizer.lower()](**settings)
+    if made.weight_decay:
+        made.exclude_from_weight_decay(var_names=[_NOT_DECAYED])
+    return made
+
+
+@functools.cache
+def _optimizer_classes() -> dict[str, type[keras.optimizers.Optimizer]]:
+    # those that are no optimizer without another optimizer
+    wrappers = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
+    return {
+        name.lower(): value
+        for name, value in vars(keras.optimizers).items()
+        if inspect.isclass(value)
+        and issubclass(value, keras.optimizers.Optimizer)
+        and name not in wrappers
+    }
+
+
+def _metrics(metrics: Any) -> list[Any]:
+    if isinstance(metrics, (str, dict)) or not isinstance(metrics, Iterable):
+        raise TypeError(
+            "`metrics` must be a list of metrics, such as metrics=['accuracy']. "
+            f"Received: metrics={metrics!r}"
+        )
+    metrics = list(metrics)
+    for metric in metrics:
+        if isinstance(metric, str):
+            _check_metric_name(metric)
+        elif not isinstance(metric, keras.metrics.Metric) and not callable(metric):
+            raise TypeError(
+                "`metrics` must hold names, keras.metrics.Metric objects or functions. "
+                f"Received: {metric!r} of type {type(metric).__name__}"
+            )
+        name = metric if isinstance(metric, str) else getattr(metric, "name", "")
+        if name in _TAKEN:
+            raise ValueError(f"`metrics` may not hold a metric named {name!r}: it is in the logs.")
+    return metrics
+
+
+def _check_metric_name(name: str) -> None:
+    if name in _SHORT_METRICS:
+        return
+    try:
+        keras.metrics.get(name)
+    except ValueError:
+        known = [*_SHORT_METRICS, *_ABBREVIATIONS, *_public_names(keras.metrics)]
+        raise ValueError(
+            "`metrics` must hold names of Keras metrics. "
+            f"Received: {name!r}.{suggestion(name, known)}"
+        ) from None
+
+
+def _public_names(module: types.ModuleType) -> list[str]:
+    helpers = ("get", "serialize", "deserialize")
+    return [name for name in dir(module) if not name.startswith("_") and name not in helpers]

@@ -1,0 +1,306 @@
+"""`check_data`: wrong data are an error before training, not a NaN or a crash within it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kregs.training.compilation import loss_object
+
+_SPARSE = (keras.losses.SparseCategoricalCrossentropy,)
+_CATEGORICAL = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.CategoricalGeneralizedCrossEntropy,
+)
+_BINARY = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
+_ELEMENTWISE = (
+    keras.losses.MeanSquaredError,
+    keras.losses.MeanAbsoluteError,
+    keras.losses.MeanAbsolutePercentageError,
+    keras.losses.MeanSquaredLogarithmicError,
+    keras.losses.Huber,
+    keras.losses.LogCosh,
+    keras.losses.Poisson,
+    keras.losses.KLDivergence,
+    keras.losses.Hinge,
+    keras.losses.SquaredHinge,
+)
+
+
+def check_data(
+    x: Any,
+    y: Any = None,
+    *,
+    model: keras.Model | None = None,
+    x_name: str = "x",
+    y_name: str = "y",
+) -> None:
+    """Raise if data cannot be what a model should be trained or evaluated on.
+
+    Args:
+        x: inputs: a NumPy array, a list of numbers, a pandas object, a TensorFlow tensor, a list or
+            dict of such for several inputs, or a `tf.data.Dataset` of batches `(x, y)`. A dataset
+            is read once if its length is known and finite; else its first batch is checked.
+        y: targets, of the same kinds; `None` for a dataset, or to check `x` alone.
+        model: if given, shapes are compared with its input and output, and labels with the loss
+            that it is compiled with.
+        x_name, y_name: what the messages call the data.
+
+    Raises:
+        TypeError: the data cannot be read as numbers.
+        ValueError: data are empty, contain NaN or infinity (the message says how many and where the
+            first is), differ in length, have a shape that the model does not take, or hold labels
+            that its outputs and loss do not know.
+
+    Example:
+
+    >>> import numpy as np
+    >>> check_data(np.zeros((3, 2)), np.array([0, 1, 1]))
+    >>> check_data(np.array([[0.0], [np.nan], [np.inf]]))
+    Traceback (most recent call last):
+        ...
+    ValueError: `x` must be finite. Received: 1 NaN and 1 infinite of 3 values, the first in row 1
+    """
+    if isinstance(x, tf.data.Dataset):
+        if y is not None:
+            raise ValueError(
+                f"`{y_name}` must be None if `{x_name}` is a dataset: the targets are in it."
+            )
+        batches = _dataset_batches(x, x_name)
+    else:
+        batches = iter([(x, y)])
+    finite = _FiniteCheck()
+    rows = 0
+    for inputs, targets in batches:
+        x_leaves = _leaves(x_name, inputs)
+        y_leaves = {} if targets is None else _leaves(y_name, targets)
+        if model is not None:
+            _check_inputs(x_name, x_leaves, model)
+        _check_lengths(x_leaves | y_leaves)
+        for name, array in (x_leaves | y_leaves).items():
+            finite.add(name, array, rows)
+        for name, array in y_leaves.items():
+            if array.dtype.kind in "OSU":
+                raise TypeError(f"`{name}` must hold numbers. Received: text, {array.dtype}")
+        if model is not None and len(y_leaves) == 1:
+            _check_targets(y_name, next(iter(y_leaves.values())), model, rows)
+        rows += len(next(iter(x_leaves.values())))
+    if not rows:
+        raise ValueError(f"`{x_name}` must not be empty. Received: a dataset without batches")
+    finite.finish()
+
+
+def _dataset_batches(data: tf.data.Dataset, name: str) -> Iterator[tuple[Any, Any]]:
+    cardinality = int(data.cardinality())
+    for element in data if cardinality >= 0 else data.take(1):
+        parts = element if isinstance(element, tuple) else (element,)
+        if not 1 <= len(parts) <= 3:
+            raise ValueError(
+                f"`{name}` must be a dataset of x, (x, y) or (x, y, sample_weight). "
+                f"Received: elements of {len(parts)} parts"
+            )
+        yield parts[0], parts[1] if len(parts) > 1 else None
+
+
+def _leaves(name: str, data: Any) -> dict[str, np.ndarray]:
+    """Return the arrays in `data`, each under the name a message should call it."""
+    if isinstance(data, dict):
+        return {f"{name}[{key!r}]": _array(f"{name}[{key!r}]", part) for key, part in data.items()}
+    # as in Keras, a list of arrays is several inputs, and a list of numbers or of lists is one
+    if isinstance(data, (list, tuple)) and any(getattr(part, "shape", ()) for part in data):
+        return {f"{name}[{i}]": _array(f"{name}[{i}]", part) for i, part in enumerate(data)}
+    return {name: _array(name, data)}
+
+
+def _array(name: str, data: Any) -> np.ndarray:
+    try:
+        array = np.asarray(data)
+    except (ValueError, TypeError) as error:
+        raise TypeError(
+            f"`{name}` must be an array of numbers. Received: {type(data).__name__} ({error})"
+        ) from None
+    not_numbers = array.dtype.kind in "Mm" or array.dtype.names is not None
+    if not_numbers or (array.dtype.kind == "O" and not _is_text(array)):
+        first = f", the first {array.reshape(-1)[0]!r}" if array.size else ""
+        raise TypeError(
+            f"`{name}` must be an array of numbers. Received: dtype {array.dtype}{first}"
+        )
+    if array.ndim == 0:
+        raise ValueError(f"`{name}` must have one row per sample. Received: a single value")
+    if not len(array):
+        raise ValueError(f"`{name}` must not be empty. Received: shape {array.shape}")
+    return array
+
+
+def _is_text(array: np.ndarray) -> bool:
+    return bool(array.size) and all(isinstance(v, (str, bytes)) for v in array.reshape(-1))
+
+
+def _check_lengths(leaves: dict[str, np.ndarray]) -> None:
+    lengths = {name: len(array) for name, array in leaves.items()}
+    if len(set(lengths.values())) > 1:
+        names = " and ".join(f"`{name}`" for name in lengths)
+        counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ValueError(f"{names} must have the same number of rows. Received: {counts}")
+
+
+class _FiniteCheck:
+    """Counts what is not finite over all batches, to report it as one."""
+
+    def __init__(self) -> None:
+        self._nan: dict[str, int] = {}
+        self._infinite: dict[str, int] = {}
+        self._values: dict[str, int] = {}
+        self._first: dict[str, int] = {}
+
+    def add(self, name: str, array: np.ndarray, first_row: int) -> None:
+        self._values[name] = self._values.get(name, 0) + array.size
+        # the dtypes TensorFlow adds (bfloat16) are of kind V to NumPy
+        if array.dtype.kind not in "fcV":
+            return
+        bad = ~np.isfinite(array)
+        if not bad.any():
+            return
+        self._nan[name] = self._nan.get(name, 0) + int(np.isnan(array).sum())
+        self._infinite[name] = self._infinite.get(name, 0) + int(np.isinf(array).sum())
+        row = int(np.argmax(bad.reshape(len(array), -1).any(axis=1)))
+        self._first.setdefault(name, first_row + row)
+
+    def finish(self) -> None:
+        for name, row in self._first.items():
+            counts = [
+                f"{count} {word}"
+                for count, word in ((self._nan[name], "NaN"), (self._infinite[name], "infinite"))
+                if count
+            ]
+            raise ValueError(
+                f"`{name}` must be finite. Received: {' and '.join(counts)} of "
+                f"{self._values[name]} values, the first in row {row}"
+            )
+
+
+def _check_inputs(x_name: str, leaves: dict[str, np.ndarray], model: keras.Model) -> None:
+    expected = getattr(model, "inputs", None)
+    if not expected:  # a model that is not built takes any shape
+        return
+    if len(expected) != len(leaves):
+        raise ValueError(
+            f"`{x_name}` must hold {len(expected)} input(s) for this model. Received: {len(leaves)}"
+        )
+    if len(expected) > 1:  # Keras matches several inputs by name or order; it checks them itself
+        return
+    name, array = next(iter(leaves.items()))
+    if not _fits(array.shape, expected[0].shape):
+        unbatched = _fits((1, *array.shape), expected[0].shape)
+        raise ValueError(
+            f"`{name}` must have the shape of the model's input, "
+            f"{_shape_words(expected[0].shape)}. Received: shape {array.shape}"
+            + (". Are the samples in batches?" if unbatched else "")
+        )
+    if (array.dtype.kind in "OSU") != (expected[0].dtype == "string"):
+        raise TypeError(
+            f"`{name}` must be of the model's input dtype, {expected[0].dtype}. "
+            f"Received: dtype {array.dtype}"
+        )
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Return whether Keras takes data of this shape; it adds or drops a last axis of 1."""
+    if len(shape) == len(expected) + 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    elif len(shape) == len(expected) - 1 and expected[-1] == 1:
+        shape = (*shape, 1)
+    return len(shape) == len(expected) and all(
+        size is None or size == given for size, given in zip(expected, shape, strict=True)
+    )
+
+
+def _shape_words(shape: tuple[int | None, ...]) -> str:
+    sizes = ["n", *("any" if size is None else str(size) for size in shape[1:])]
+    return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+
+
+def _check_targets(name: str, y: np.ndarray, model: keras.Model, first_row: int) -> None:
+    outputs = getattr(model, "outputs", None)
+    loss = _compiled_loss(model)
+    if not outputs or len(outputs) != 1 or loss is None:
+        return
+    shape = tuple(outputs[0].shape)
+    if isinstance(loss, _SPARSE):
+        _check_class_numbers(name, y, shape, first_row, getattr(loss, "ignore_class", None))
+    elif isinstance(loss, (*_CATEGORICAL, *_BINARY)):
+        hint = ""
+        if isinstance(loss, _CATEGORICAL) and y.reshape(len(y), -1).shape[1] == 1 != shape[-1]:
+            hint = ". For class numbers use loss='sparse_categorical_crossentropy'"
+        _check_shape(name, y, shape, hint)
+        _check_within_01(name, y, first_row)
+    elif isinstance(loss, _ELEMENTWISE):
+        _check_shape(name, y, shape)
+
+
+def _compiled_loss(model: keras.Model) -> keras.losses.Loss | Callable | None:
+    """Return the model's one loss as an object, or `None` if there is none or it is not known."""
+    loss = getattr(model, "loss", None)
+    if isinstance(loss, (list, tuple)) and len(loss) == 1:
+        loss = loss[0]
+    if isinstance(loss, str) or callable(loss) or inspect.isclass(loss):
+        try:
+            return loss_object(loss)
+        except ValueError:  # "crossentropy", which Keras resolves from shapes
+            return None
+    return None
+
+
+def _check_class_numbers(
+    name: str, y: np.ndarray, shape: tuple, first_row: int, ignored: int | None
+) -> None:
+    classes = shape[-1]
+    if not _fits(y.shape, (*shape[:-1], 1)) and not _fits(y.shape, shape[:-1]):
+        one_hot = _fits(y.shape, shape)
+        raise ValueError(
+            f"`{name}` must hold class numbers of shape {_shape_words(shape[:-1])} for "
+            f"sparse_categorical_crossentropy. Received: shape {y.shape}"
+            + (". For one-hot labels use loss='categorical_crossentropy'" if one_hot else "")
+        )
+    rows = y.reshape(len(y), -1)
+    if rows.dtype.kind == "f":
+        rows = np.where(np.isfinite(rows), rows, 0)  # reported as not finite
+        _raise_at(name, rows != np.floor(rows), rows, first_row, "hold whole class numbers")
+    if classes is not None:
+        wrong = (rows < 0) | (rows >= classes)
+        if ignored is not None:
+            wrong &= rows != ignored
+        expected = f"hold class numbers in [0, {classes}): the model has {classes} outputs"
+        _raise_at(name, wrong, rows, first_row, expected)
+
+
+def _check_shape(name: str, y: np.ndarray, shape: tuple, hint: str = "") -> None:
+    if not _fits(y.shape, shape):
+        raise ValueError(
+            f"`{name}` must have the shape of the model's output, {_shape_words(shape)}. "
+            f"Received: shape {y.shape}{hint}"
+        )
+
+
+def _check_within_01(name: str, y: np.ndarray, first_row: int) -> None:
+    rows = y.reshape(len(y), -1)
+    if rows.dtype.kind in "iuf":
+        wrong = (rows < 0) | (rows > 1)
+        _raise_at(name, wrong, rows, first_row, "hold labels in [0, 1] for a crossentropy")
+
+
+def _raise_at(
+    name: str, wrong: np.ndarray, rows: np.ndarray, first_row: int, expected: str
+) -> None:
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"`{name}` must {expected}. Received: {int(wrong.sum())} other value(s), the first "
+            f"{rows[row, column].item()!r} in row {first_row + int(row)}"
+        )

@@ -1,0 +1,107 @@
+"""`DataLoss`: the loss without penalties, measured exactly as Keras measures `loss`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+# private, but the very code that this metric has to mirror
+from keras.src.losses.loss import unscale_loss_for_distribution
+from keras.src.losses.losses import LossFunctionWrapper
+
+
+@keras.saving.register_keras_serializable(package="kregs")
+class DataLoss(keras.metrics.Metric):
+    """The loss of the data alone: Keras's `loss` minus `sum(model.losses)`.
+
+    Keras adds every penalty (kernel, bias and activity regularizers) to `loss` and `val_loss`, so
+    choosing a penalty's coefficient by `val_loss` favours 0. This metric calls the same loss
+    object, with its own reduction, sample weights and masks, and averages over batches as Keras's
+    loss tracker does: weighted by the number of samples of the batch.
+
+    `kregs.compile_model` adds it to a model. To use it with `model.compile`, put it into
+    `weighted_metrics`, where it sees sample and class weights.
+
+    Args:
+        loss: a `keras.losses.Loss`, or a function of `(y_true, y_pred)`.
+        name: what the logs call it.
+        dtype: dtype of the running sums; default: Keras's `floatx`.
+
+    Raises:
+        TypeError: `loss` is neither.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> metric = DataLoss(keras.losses.MeanSquaredError())
+    >>> float(metric(np.array([[1.0], [3.0]]), np.array([[1.0], [1.0]])))
+    2.0
+    """
+
+    _direction = "down"  # what keras.callbacks reads in mode="auto"
+
+    def __init__(
+        self,
+        loss: keras.losses.Loss | Callable,
+        name: str = "data_loss",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        if isinstance(loss, keras.losses.Loss):
+            self._loss = loss
+        elif callable(loss):
+            self._loss = LossFunctionWrapper(loss)
+        else:
+            raise TypeError(
+                "`loss` must be a keras.losses.Loss or a function of (y_true, y_pred). "
+                f"Received: loss={loss!r} of type {type(loss).__name__}"
+            )
+        self._given = loss
+        self._stand_in_fn = _unreduced(loss)
+        self.total = self.add_weight(name="total", initializer="zeros")
+        self.count = self.add_weight(name="count", initializer="zeros")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add one batch: the loss's own value, weighted by the batch's number of samples."""
+        value = unscale_loss_for_distribution(self._loss(y_true, y_pred, sample_weight))
+        samples = keras.ops.cast(keras.ops.shape(y_pred)[0], self.dtype)
+        self.total.assign_add(keras.ops.cast(value, self.dtype) * samples)
+        self.count.assign_add(samples)
+
+    def result(self) -> Any:
+        """Return the mean over all samples seen since the last reset."""
+        return keras.ops.divide_no_nan(self.total, self.count)
+
+    def stand_in(self) -> keras.metrics.Metric:
+        """Return the stock Keras metric that takes this one's place in a saved file.
+
+        It is the mean of the loss per sample. It equals `DataLoss` unless there are sample
+        weights (it divides by their sum, Keras's `loss` by the number of samples), the outputs
+        carry a mask (it divides by all that is not masked, Keras batch by batch), or the loss
+        reduces by `"sum"`.
+        """
+        return keras.metrics.MeanMetricWrapper(self._stand_in_fn, name=self.name, dtype=self.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor, serialized."""
+        return {
+            **super().get_config(),
+            "loss": keras.saving.serialize_keras_object(self._given),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> DataLoss:
+        """Rebuild the metric from `get_config()`."""
+        return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
+
+
+def _unreduced(loss: keras.losses.Loss | Callable) -> Callable:
+    """Return a copy of a loss object that gives one value per sample; a function as it is."""
+    if not isinstance(loss, keras.losses.Loss):
+        return loss
+    copy = object.__new__(type(loss))  # copy.copy would go through a file: Keras's __reduce__
+    copy.__dict__.update(loss.__dict__)
+    copy.reduction = "none"
+    return copy

@@ -1,0 +1,97 @@
+"""The template: copy it, put in your data and your network, search, keep what was found.
+
+Command:  kregs copy forkme my_model.py && python my_model.py
+Time:     7 s on 2 CPU cores
+Result:   test accuracy 0.9850 ± 0.0065, unregularized 0.9775 ± 0.0112; data loss 0.0580 ± 0.0238,
+          unregularized 0.0879 ± 0.0328 (3 seeds)
+Data:     178 wines of three growers, 13 numeric columns, bundled with scikit-learn; half of them
+          are the test set
+Search:   python my_model.py search
+
+1. load_data   your arrays; the test set is for the last line of main, not for the search
+2. make_model  your network: a kregs builder, or your own Keras model through kregs.regularize
+3. sample      what is searched, and how far
+4. search      run it, then write what it prints into TUNED, LEARNING_RATE and EPOCHS
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import keras
+from sklearn.datasets import load_wine
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+import kregs
+
+TUNED = kregs.Regularization(l2=0.00033, dropout=0.54)
+LEARNING_RATE = 0.0084
+EPOCHS = 28
+BATCH_SIZE = 16
+
+
+def load_data():
+    """Return (x_train, y_train), (x_test, y_test): x standardized, y in 0..2."""
+    x, y = load_wine(return_X_y=True)
+    x_train, x_test, y_train, y_test = train_test_split(
+        x, y, test_size=0.5, stratify=y, random_state=0
+    )
+    scaler = StandardScaler().fit(x_train)
+    x_train, x_test = (scaler.transform(part).astype("float32") for part in (x_train, x_test))
+    return (x_train, y_train), (x_test, y_test)
+
+
+def make_model(
+    regularization: kregs.Regularization = TUNED,
+    *,
+    learning_rate: float = LEARNING_RATE,
+    seed: int | None = None,
+) -> keras.Model:
+    model = kregs.mlp((13,), 3, units=(32, 32), regularization=regularization, seed=seed)
+    return kregs.compile_model(
+        model, "sparse_categorical_crossentropy", learning_rate=learning_rate, metrics=["accuracy"]
+    )
+
+
+def sample(hp) -> dict[str, Any]:
+    """Return the arguments of `make_model` that are searched, sampled from keras-tuner's `hp`."""
+    return {
+        "regularization": kregs.Regularization.from_hp(
+            hp, base=TUNED, l2=(0, 1e-5, 1e-1), dropout=(0.0, 0.6)
+        ),
+        "learning_rate": hp.Float("learning_rate", 1e-3, 1e-2, sampling="log"),
+    }
+
+
+def build(hp) -> keras.Model:
+    return make_model(**sample(hp), seed=0)
+
+
+def search() -> None:
+    """Try 24 values on the training data; print the best and the arguments it stands for."""
+    (x_train, y_train), _ = load_data()
+    result = kregs.tune(
+        build, x_train, y_train, max_trials=24, epochs=EPOCHS, batch_size=BATCH_SIZE, resume=True
+    )
+    print(result.trials().head())
+    print(sample(result.best_hyperparameters))
+
+
+def main(*, quick: bool = False, seed: int = 0) -> dict[str, float]:
+    """Train the tuned model and print what it scores on the test set."""
+    (x_train, y_train), (x_test, y_test) = load_data()
+    model = make_model(seed=seed)
+    model.fit(x_train, y_train, batch_size=BATCH_SIZE, epochs=2 if quick else EPOCHS, verbose=0)
+    scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
+    print(f"test accuracy {scores['accuracy']:.4f}, data loss {scores['data_loss']:.4f}")
+    return scores
+
+
+if __name__ == "__main__":
+    keras.utils.set_random_seed(0)
+    if "search" in sys.argv:
+        search()
+    else:
+        main(quick="--quick" in sys.argv)

@@ -1,0 +1,96 @@
+"""Dropout, max-norm and λ for Kim's convolutional network on film reviews.
+
+Command:  kregs run imdb_text_cnn
+Time:     with --quick 13 s on 2 CPU cores; on all reviews not timed
+Result:   test accuracy 0.8278 ± 0.0055, unregularized 0.8440 ± 0.0061; data loss 0.3914 ± 0.0100,
+          unregularized 0.4537 ± 0.0181 (3 seeds), trained on 5,000 examples
+Data:     50,000 IMDB reviews through keras.datasets; half are the test set. The result is from a
+          copy of 25,000 of them, half of these the test set
+Search:   kregs tune imdb_text_cnn
+
+Kim, "Convolutional Neural Networks for Sentence Classification", EMNLP 2014.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import keras
+
+import kregs
+
+TUNED = kregs.Regularization(max_norm=3.0, dropout=0.34, spatial_dropout=0.49)
+LEARNING_RATE = 0.0022
+EPOCHS = 4
+BATCH_SIZE = 64
+WORDS = 10_000
+LENGTH = 200
+
+
+def load_data():
+    """Return (x_train, y_train), (x_test, y_test): x of shape (n, 200), word numbers; y 0 or 1."""
+    train, test = keras.datasets.imdb.load_data(num_words=WORDS)
+    return tuple(
+        (keras.utils.pad_sequences(x, LENGTH), y.astype("float32")[:, None])
+        for x, y in (train, test)
+    )
+
+
+def make_model(
+    regularization: kregs.Regularization = TUNED,
+    *,
+    learning_rate: float = LEARNING_RATE,
+    seed: int | None = None,
+) -> keras.Model:
+    model = kregs.text_cnn(
+        WORDS,
+        1,
+        sequence_length=LENGTH,
+        embedding_units=64,
+        filters=64,
+        head_activation="sigmoid",
+        regularization=regularization,
+        seed=seed,
+    )
+    return kregs.compile_model(
+        model, "binary_crossentropy", learning_rate=learning_rate, metrics=["accuracy"]
+    )
+
+
+def sample(hp) -> dict[str, Any]:
+    """Return the arguments of `make_model` that are searched, sampled from keras-tuner's `hp`."""
+    return {
+        "regularization": kregs.Regularization.from_hp(
+            hp,
+            base=TUNED,
+            l2=(0, 1e-6, 1e-2),
+            spatial_dropout=(0.0, 0.5),
+            dropout=(0.0, 0.7),
+            max_norm=[None, 1.0, 3.0],
+        ),
+        "learning_rate": hp.Float("learning_rate", 3e-4, 3e-3, sampling="log"),
+    }
+
+
+def build(hp) -> keras.Model:
+    return make_model(**sample(hp), seed=0)
+
+
+def main(*, quick: bool = False, seed: int = 0) -> dict[str, float]:
+    """Train the tuned model and print what it scores on the test set."""
+    (x_train, y_train), (x_test, y_test) = load_data()
+    epochs = EPOCHS
+    if quick:
+        x_train, y_train, x_test, y_test = x_train[:512], y_train[:512], x_test[:256], y_test[:256]
+        epochs = 1
+    model = make_model(seed=seed)
+    model.fit(x_train, y_train, batch_size=BATCH_SIZE, epochs=epochs, verbose=0 if quick else 2)
+    scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
+    print(f"test accuracy {scores['accuracy']:.4f}, data loss {scores['data_loss']:.4f}")
+    return scores
+
+
+if __name__ == "__main__":
+    keras.utils.set_random_seed(0)
+    main(quick="--quick" in sys.argv)

@@ -1,0 +1,157 @@
+"""How many trials a second: PopulationTuner beside keras_tuner.RandomSearch.
+
+    python tests/benchmarks/search_speed.py [mlp convnet fashion seeds] [--repeats 3]
+        [--peer-trials 8]
+
+Both search the same space with the same seed, so that the peer's trials are the first of ours, with
+the same epochs and early stopping. Each run is a process of its own, imports left out; building and
+compiling the models is in. Runs alternate; the ratio is that of the medians of seconds a trial. The
+peer's time a trial does not depend on how many it runs, so it may run fewer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+CASES = {
+    # trials, epochs, executions, reach at least, aim
+    "mlp": (64, 30, 1, 25, 50),
+    "convnet": (32, 30, 1, 12, 20),
+    "fashion": (16, 5, 1, 3, 5),
+    "seeds": (16, 30, 5, 25, 50),
+}
+
+
+def data(case):
+    import numpy as np
+
+    if case == "fashion":
+        import keras
+
+        (x, y), _ = keras.datasets.fashion_mnist.load_data()
+        x, y = x[:8000, ..., None].astype("float32"), y[:8000].astype("int32")
+        return (x[:6400], y[:6400]), (x[6400:], y[6400:])
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    x = x.astype("float32").reshape((-1, 8, 8, 1) if case == "convnet" else (-1, 64))
+    order = np.random.default_rng(0).permutation(len(x))
+    train, validation = order[:1437], order[1437:]
+    return (x[train], y[train]), (x[validation], y[validation])
+
+
+def make_build(case):
+    import kregs
+
+    def build(hp):
+        r = kregs.Regularization.from_hp(
+            hp,
+            base=kregs.Regularization(normalization="batch"),
+            l2=(1e-6, 1e-2),
+            dropout=(0.0, 0.6),
+            **({} if case in ("mlp", "seeds") else {"spatial_dropout": (0.0, 0.4)}),
+        )
+        if case in ("mlp", "seeds"):
+            model = kregs.mlp((64,), 10, units=(128, 128), regularization=r)
+        elif case == "convnet":
+            model = kregs.convnet(
+                (8, 8, 1), 10, filters=(16, 32), rescaling=1 / 16, regularization=r
+            )
+        else:
+            model = kregs.convnet((28, 28, 1), 10, filters=(32, 64), regularization=r)
+        return kregs.compile_model(
+            model,
+            "sparse_categorical_crossentropy",
+            learning_rate=hp.Float("learning_rate", 1e-4, 1e-2, sampling="log"),
+            metrics=["accuracy"],
+        )
+
+    return build
+
+
+def run(case, engine, trials):
+    """Search and print the seconds, peak memory and best score as JSON."""
+    import resource
+
+    import keras
+    import keras_tuner
+
+    import kregs
+
+    (x, y), validation = data(case)
+    _, epochs, executions, *_ = CASES[case]
+    goal = keras_tuner.Objective("val_data_loss", "min")
+    arguments = {
+        "objective": goal,
+        "max_trials": trials,
+        "seed": 1,
+        "executions_per_trial": executions,
+        "directory": tempfile.mkdtemp(),
+        "project_name": "benchmark",
+    }
+    stopping = keras.callbacks.EarlyStopping("val_data_loss", mode="min", patience=6)
+    tuner_class = {"kregs": kregs.PopulationTuner, "keras_tuner": keras_tuner.RandomSearch}[engine]
+    began = time.perf_counter()
+    tuner = tuner_class(make_build(case), **arguments)
+    tuner.search(
+        x, y, validation_data=validation, epochs=epochs, batch_size=32, callbacks=[stopping],
+        verbose=0,
+    )  # fmt: skip
+    seconds = time.perf_counter() - began
+    scores = [t.score for t in tuner.oracle.trials.values() if t.score is not None]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        json.dumps({"seconds": seconds, "trials": len(scores), "best": min(scores), "MiB": memory})
+    )
+
+
+def measure(case, engine, trials):
+    command = [sys.executable, __file__, case, "--engine", engine, "--trials", str(trials)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", default=list(CASES), metavar="case")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peer-trials", type=int, default=8)
+    parser.add_argument("--engine", help=argparse.SUPPRESS)
+    parser.add_argument("--trials", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.engine:
+        run(arguments.cases[0], arguments.engine, arguments.trials)
+        return
+    print(f"{os.cpu_count()} cores, median of {arguments.repeats} paired runs")
+    print("| case | trials | kregs s/trial | keras_tuner s/trial | ratio | at least | aim |")
+    print("|---|---|---|---|---|---|---|")
+    for case in arguments.cases:
+        trials, _, executions, least, aim = CASES[case]
+        peer_trials = min(arguments.peer_trials, trials)
+        ours, theirs = [], []
+        for _ in range(arguments.repeats):
+            for engine, count, into in (
+                ("kregs", trials, ours),
+                ("keras_tuner", peer_trials, theirs),
+            ):
+                result = measure(case, engine, count)
+                into.append(result["seconds"] / result["trials"])
+        a, b = statistics.median(ours), statistics.median(theirs)
+        words = f"{trials} x {executions} seeds" if executions > 1 else str(trials)
+        print(
+            f"| {case} | {words} | {a:.3f} | {b:.2f} | {b / a:.1f} | {least} | {aim} |", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Gives `keras.datasets` the copies in `../shared`, so that recipes run without a network.
+
+`python tests/offline_data.py NAME` records the study NAME with them. Fashion-MNIST is complete
+there; of IMDB there are 25,000 of the 50,000 reviews, without Keras's numbering of the words.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+
+def shared_folder() -> Path | None:
+    """Return the folder of the copies: `KREGS_SHARED`, or `../shared` of the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("KREGS_SHARED") or beside)
+    return folder if folder.is_dir() else None
+
+
+def write_imdb(shared: Path, target: Path) -> None:
+    """Write the reviews as Keras's `imdb.npz`: words numbered by how often they occur."""
+    spec = importlib.util.spec_from_file_location("shared_load", shared / "data" / "load.py")
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    rows = loader.imdb()
+    reviews = [re.findall(r"[a-z0-9']+", text.lower().replace("<br />", " ")) for *_, text in rows]
+    counts = collections.Counter(word for review in reviews for word in review)
+    number = {word: i for i, (word, _) in enumerate(counts.most_common(), start=1)}
+    arrays = {}
+    for part in ("train", "test"):
+        chosen = [i for i, row in enumerate(rows) if row[0] == part]
+        sequences = np.empty(len(chosen), dtype=object)
+        sequences[:] = [[number[word] for word in reviews[i]] for i in chosen]
+        arrays[f"x_{part}"] = sequences
+        arrays[f"y_{part}"] = np.array([rows[i][1] for i in chosen])
+    np.savez_compressed(target, **arrays)
+
+
+def offline_get_file(shared: Path, scratch: Path):
+    """Return what replaces Keras's `get_file`: the path of a copy instead of a download."""
+
+    def get_file(fname: str, *, cache_subdir: str = "datasets", **_: object) -> str:
+        if fname == "imdb.npz":
+            target = scratch / fname
+            if not target.exists():
+                write_imdb(shared, target)
+            return str(target)
+        return str(shared / "keras_home" / cache_subdir / fname)
+
+    return get_file
+
+
+def main() -> None:
+    import keras.src.datasets.fashion_mnist as fashion_mnist
+    import keras.src.datasets.imdb as imdb
+
+    from kregs import catalog
+
+    shared = shared_folder()
+    if shared is None:
+        sys.exit("../shared is not there: set KREGS_SHARED")
+    with tempfile.TemporaryDirectory() as scratch:
+        imdb.get_file = fashion_mnist.get_file = offline_get_file(shared, Path(scratch))
+        catalog.record_study(sys.argv[1], command=f"python tests/offline_data.py {sys.argv[1]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,381 @@
+# ruff: noqa: E501 (a table row is a line)
+"""Each member ends where Keras's `fit` ends, from the same weights and batches."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, losses, optimizers, regularizers
+
+from kregs.population import NotStackable, Population
+
+STEPS, BATCH = 200, 4
+ROWS = STEPS * BATCH
+
+
+@pytest.fixture
+def double():
+    """Layers and optimizers of float64, so that only the arithmetic can differ."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(before)
+    keras.config.set_dtype_policy(before)
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def one_hot(rows, classes, seed=1):
+    return np.eye(classes)[np.random.default_rng(seed).integers(0, classes, rows)]
+
+
+def make(body, inputs, optimizer=None, loss="mse", head=None, metrics=()):
+    """A compiled Sequential of fresh layers."""
+    model = keras.Sequential([keras.Input(inputs), *body, *(head or [layers.Dense(3)])])
+    model.compile(optimizer or optimizers.Adam(1e-2), loss, metrics=list(metrics))
+    return model
+
+
+def twin(model):
+    """An independent copy with equal weights, compiled alike."""
+    copy = keras.models.clone_model(model)
+    copy.compile_from_config(model.get_compile_config())
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def check_equal(models, x, y, *, tolerance=1e-8, accelerate=False, twins=None, **fit):
+    fit = {"epochs": 1, "batch_size": BATCH, "shuffle": False, **fit}
+    expected = []
+    twins = twins or [twin(model) for model in models]
+    population = Population.from_models(models)
+    histories = population.fit(x, y, accelerate=accelerate, **fit)
+    ends = population.unstack()
+    for model, history, reference in zip(ends, histories, twins, strict=True):
+        own = reference.fit(x, y, verbose=0, **fit).history
+        expected.append(own)
+        assert set(own) == set(history)
+        for name, values in own.items():
+            np.testing.assert_allclose(history[name], values, rtol=tolerance, atol=tolerance)
+        for ours, theirs in zip(model.get_weights(), reference.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+    return histories, expected
+
+
+def l2(value):
+    return regularizers.L2(value)
+
+
+LAYERS = {
+    "dense": ((5,), lambda n: [layers.Dense(6, "gelu", kernel_regularizer=l2(n), bias_regularizer="l1")]),
+    "activity": ((5,), lambda n: [layers.Dense(6, "tanh", activity_regularizer=regularizers.L1L2(n, n / 2))]),
+    "max_norm": ((5,), lambda n: [layers.Dense(6, "relu", kernel_constraint=keras.constraints.MaxNorm(0.5 + n))]),
+    "unit_norm": ((5,), lambda n: [layers.Dense(6, kernel_constraint="unit_norm", bias_constraint="non_neg")]),
+    "batch_norm": ((5,), lambda n: [layers.Dense(6, use_bias=False), layers.BatchNormalization(momentum=0.9 - n), layers.ReLU()]),
+    "layer_norm": ((5,), lambda n: [layers.Dense(6), layers.LayerNormalization(), layers.Activation("silu"), layers.UnitNormalization()]),
+    "group_norm": ((4, 4, 2), lambda n: [layers.Conv2D(6, 2), layers.GroupNormalization(3), layers.Flatten()]),
+    "conv2d": ((6, 6, 2), lambda n: [layers.Rescaling(0.5), layers.Conv2D(4, 3, strides=2, padding="same", activation="relu", kernel_regularizer=l2(n)), layers.BatchNormalization(), layers.MaxPooling2D(), layers.Flatten()]),
+    "dilated": ((7, 7, 1), lambda n: [layers.Conv2D(3, 3, dilation_rate=2, activation="softmax"), layers.GlobalAveragePooling2D()]),
+    "conv1d": ((8, 2), lambda n: [layers.ZeroPadding1D(1), layers.Conv1D(4, 3, padding="causal"), layers.LeakyReLU(0.1 + n), layers.AveragePooling1D(2), layers.Conv1D(3, 2, strides=2), layers.GlobalMaxPooling1D()]),
+    "depthwise": ((6, 6, 2), lambda n: [layers.DepthwiseConv2D(3, depth_multiplier=2, depthwise_regularizer=l2(n)), layers.PReLU(), layers.Cropping2D(1), layers.UpSampling2D(), layers.Flatten()]),
+    "separable": ((6, 6, 2), lambda n: [layers.SeparableConv2D(4, 3, padding="same"), layers.AveragePooling2D(2), layers.GlobalMaxPooling2D()]),
+    "reshape": ((6,), lambda n: [layers.Dense(6), layers.Reshape((2, 3)), layers.Permute((2, 1)), layers.Dense(4), layers.ELU(), layers.Flatten(), layers.RepeatVector(2), layers.Flatten(), layers.Softmax()]),
+    "absent_noise": ((5,), lambda n: [layers.Dense(6), *([layers.Dropout(0.0), layers.GaussianNoise(0.0)] if n else []), layers.ReLU()]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer(double, name):
+    inputs, body = LAYERS[name]
+    x = numbers(ROWS, *inputs)
+    y = numbers(ROWS, 3, seed=2)
+    models = [make(body(0.0), inputs), make(body(0.02), inputs)]
+    check_equal(models, x, y, validation_data=(x[:10], y[:10]))
+
+
+def test_embedding(double):
+    x = np.random.default_rng(0).integers(0, 9, (ROWS, 4))
+    models = [
+        make([layers.Embedding(9, 3, embeddings_regularizer=l2(n)), layers.Flatten()], (4,))
+        for n in (0.0, 0.01)
+    ]
+    check_equal(models, x, numbers(ROWS, 3))
+
+
+def test_adapted_normalization(double):
+    def body():
+        normalization = layers.Normalization()
+        normalization.adapt(numbers(50, 5, seed=3) * 4 + 1)
+        return [normalization, layers.Dense(4, "relu")]
+
+    models, twins = ([make(body(), (5,)) for _ in range(2)] for _ in range(2))
+    for model, reference in zip(models, twins, strict=True):
+        reference.set_weights(model.get_weights())
+    check_equal(models, numbers(ROWS, 5), numbers(ROWS, 3), twins=twins)
+
+
+def test_huber_deltas_are_told_apart():
+    models = [make([], (5,), loss=losses.Huber(delta=delta)) for delta in (0.5, 1.0)]
+    with pytest.raises(NotStackable, match="loss"):
+        Population.from_models(models)
+
+
+def test_functional_model_with_branches_and_a_nested_model(double):
+    def build(rate):
+        inputs = keras.Input((6, 6, 2))
+        inner = keras.Sequential([keras.Input((6, 6, 4)), layers.Conv2D(4, 3, padding="same")])
+        x = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+        y = layers.SpatialDropout2D(rate)(inner(x)) if rate is not None else inner(x)
+        x = layers.Add()([x, y])
+        x = layers.Concatenate()([x, layers.Maximum()([x, y])])
+        x = layers.Multiply()([x, layers.Average()([x, x])])
+        outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+        model = keras.Model(inputs, outputs)
+        model.compile(optimizers.SGD(0.05), "mse")
+        return model
+
+    check_equal([build(0.0), build(None)], numbers(ROWS, 6, 6, 2), numbers(ROWS, 3))
+
+
+def test_shared_layer(double):
+    def build(n):
+        inputs = keras.Input((4,))
+        shared = layers.Dense(4, "tanh", kernel_regularizer=l2(n))
+        model = keras.Model(inputs, layers.Dense(3)(shared(shared(inputs))))
+        model.compile("sgd", "mse")
+        return model
+
+    check_equal([build(0.0), build(0.1)], numbers(ROWS, 4), numbers(ROWS, 3))
+
+
+def test_frozen_layer(double):
+    def build():
+        model = make([layers.Dense(4), layers.BatchNormalization()], (4,))
+        model.layers[0].trainable = False
+        model.layers[1].trainable = False
+        model.compile("adam", "mse")
+        return model
+
+    models = [build(), build()]
+    before = models[0].get_weights()[0]
+    twins = [twin(model) for model in models]
+    for copy in twins:
+        copy.layers[0].trainable = copy.layers[1].trainable = False
+        copy.compile("adam", "mse")
+    population = Population.from_models(models)
+    x, y = numbers(80, 4), numbers(80, 3)
+    population.fit(x, y, shuffle=False, batch_size=8)
+    twins[0].fit(x, y, shuffle=False, batch_size=8, verbose=0)
+    ended = population.unstack()[0].get_weights()
+    np.testing.assert_array_equal(ended[0], before)
+    for ours, theirs in zip(ended, twins[0].get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+OPTIMIZERS = {
+    "sgd": lambda n: optimizers.SGD(0.01 + n),
+    "sgd_momentum": lambda n: optimizers.SGD(0.01, momentum=0.9 * n * 10, weight_decay=n),
+    "sgd_nesterov": lambda n: optimizers.SGD(0.01, momentum=0.8 + n, nesterov=True),
+    "adam": lambda n: optimizers.Adam(0.01 + n, beta_1=0.9 - n, beta_2=0.99 + n / 100),
+    "adam_amsgrad": lambda n: optimizers.Adam(0.01, amsgrad=True, epsilon=1e-4, clipvalue=0.1 + n),
+    "adamw": lambda n: optimizers.AdamW(0.01, weight_decay=0.1 + n),
+    "adam_clipnorm": lambda n: optimizers.Adam(0.01, clipnorm=0.05 if n else None),
+    "rmsprop": lambda n: optimizers.RMSprop(0.01 + n, rho=0.9 - n),
+    "rmsprop_all": lambda n: optimizers.RMSprop(0.01, momentum=n, centered=True, global_clipnorm=0.3 + n),
+    "lion": lambda n: optimizers.Lion(0.001 + n / 10, beta_1=0.9 - n, weight_decay=n),
+    "cosine": lambda n: optimizers.Adam(optimizers.schedules.CosineDecay(0.01 + n, 150, warmup_steps=10, warmup_target=0.02)),
+    "piecewise": lambda n: optimizers.SGD(optimizers.schedules.PiecewiseConstantDecay([50, 100], [0.02, 0.01, n])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer(double, name):
+    def build(n):
+        return make([layers.Dense(4, "tanh")], (5,), optimizer=OPTIMIZERS[name](n))
+
+    check_equal([build(0.0), build(0.05)], numbers(ROWS, 5), numbers(ROWS, 3))
+
+
+def test_excluded_variables_are_not_decayed(double):
+    def build(decay):
+        optimizer = optimizers.AdamW(0.01, weight_decay=decay)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        return make([layers.Dense(4)], (5,), optimizer=optimizer)
+
+    models = [build(0.1), build(0.5)]
+    twins = [twin(model) for model in models]
+    for copy in twins:
+        copy.optimizer.exclude_from_weight_decay(var_names=["bias"])
+    population = Population.from_models(models)
+    x, y = numbers(80, 5), numbers(80, 3)
+    population.fit(x, y, shuffle=False, epochs=3)
+    for model, copy in zip(population.unstack(), twins, strict=True):
+        copy.fit(x, y, shuffle=False, epochs=3, verbose=0)
+        for ours, theirs in zip(model.get_weights(), copy.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+POSITIVE = [layers.Dense, {"units": 3, "activation": "softmax"}]
+LOSSES = {
+    "mse": ("mse", "linear", "numbers"),
+    "mae": (lambda: losses.MeanAbsoluteError(), "linear", "numbers"),
+    "mape": ("mean_absolute_percentage_error", "linear", "numbers"),
+    "msle": ("msle", "softplus", "positive"),
+    "log_cosh": ("log_cosh", "linear", "numbers"),
+    "huber": (lambda: losses.Huber(), "linear", "numbers"),
+    "poisson": ("poisson", "softplus", "positive"),
+    "kl_divergence": ("kl_divergence", "softmax", "one_hot"),
+    "hinge": ("hinge", "tanh", "signs"),
+    "squared_hinge": ("squared_hinge", "tanh", "signs"),
+    "categorical_hinge": ("categorical_hinge", "softmax", "one_hot"),
+    "cosine_similarity": (lambda: losses.CosineSimilarity(), "linear", "numbers"),
+    "binary": ("binary_crossentropy", "sigmoid", "one_hot"),
+    "binary_logits": (lambda: losses.BinaryCrossentropy(from_logits=True), "linear", "one_hot"),
+    "binary_focal": ("binary_focal_crossentropy", "sigmoid", "one_hot"),
+    "categorical": ("categorical_crossentropy", "softmax", "one_hot"),
+    "categorical_focal": (lambda: losses.CategoricalFocalCrossentropy(), "softmax", "one_hot"),
+    "categorical_sum": (lambda: losses.CategoricalCrossentropy(reduction="sum"), "softmax", "one_hot"),
+    "sparse": ("sparse_categorical_crossentropy", "softmax", "labels"),
+    "sparse_logits": (lambda: losses.SparseCategoricalCrossentropy(from_logits=True), "linear", "labels"),
+    "dice": (lambda: losses.Dice(), "sigmoid", "one_hot"),
+    "tversky": ("tversky", "sigmoid", "one_hot"),
+}  # fmt: skip
+
+
+def targets(kind):
+    return {
+        "numbers": lambda: numbers(ROWS, 3, seed=4),
+        "positive": lambda: np.abs(numbers(ROWS, 3, seed=4)),
+        "one_hot": lambda: one_hot(ROWS, 3),
+        "signs": lambda: 2 * one_hot(ROWS, 3) - 1,
+        "labels": lambda: np.random.default_rng(5).integers(0, 3, ROWS),
+    }[kind]()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss(double, name):
+    loss, activation, kind = LOSSES[name]
+    loss = loss if isinstance(loss, str) else loss()  # made under the fixture's float64
+
+    def build(n):
+        optimizer = optimizers.SGD(0.01 + n)
+        return make([], (5,), optimizer, loss, head=[layers.Dense(3, activation)])
+
+    check_equal([build(0.0), build(0.05)], numbers(ROWS, 5), targets(kind))
+
+
+@pytest.mark.parametrize("kind", ["binary", "categorical"])
+def test_label_smoothing_differs(double, kind):
+    loss_class = {
+        "binary": losses.BinaryCrossentropy,
+        "categorical": losses.CategoricalCrossentropy,
+    }[kind]
+    activation = {"binary": "sigmoid", "categorical": "softmax"}[kind]
+    models = [
+        make([], (5,), "sgd", loss_class(label_smoothing=e), head=[layers.Dense(3, activation)])
+        for e in (0.0, 0.1, 0.3)
+    ]
+    check_equal(models, numbers(ROWS, 5), one_hot(ROWS, 3))
+
+
+@keras.saving.register_keras_serializable("kregs_tests")
+def own_loss(y_true, y_pred):
+    return keras.ops.mean(keras.ops.abs(y_true - y_pred) ** 1.5, axis=-1)
+
+
+def test_own_loss_function(double):
+    models = [make([], (5,), optimizers.SGD(r), own_loss) for r in (0.01, 0.02)]
+    check_equal(models, numbers(ROWS, 5), numbers(ROWS, 3))
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_last_batch_is_smaller(double, accelerate):
+    def build(n):
+        body = [layers.Dense(6, activity_regularizer=l2(n)), layers.BatchNormalization()]
+        head = [layers.Dense(3, "softmax")]
+        loss = "sparse_categorical_crossentropy"
+        return make(body, (5,), None, loss, head=head, metrics=["accuracy"])
+
+    x, y = numbers(59, 5), np.random.default_rng(5).integers(0, 3, 59)
+    validation = (x[:21], y[:21])
+    check_equal(
+        [build(0.0), build(0.1)], x, y, batch_size=16, epochs=4, validation_data=validation,
+        accelerate=accelerate,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_weights_of_rows_and_classes(double, accelerate):
+    x, y = numbers(59, 5), np.random.default_rng(5).integers(0, 3, 59)
+    weight = np.random.default_rng(6).uniform(0, 2, 59)
+
+    def build():
+        head = [layers.Dense(3, "softmax")]
+        model = make([], (5,), None, "sparse_categorical_crossentropy", head=head)
+        model.compile("adam", model.loss, metrics=["accuracy"], weighted_metrics=["accuracy"])
+        return model
+
+    fit = {"batch_size": 16, "epochs": 2, "accelerate": accelerate}
+    check_equal([build(), build()], x, y, sample_weight=weight, **fit)
+    check_equal([build(), build()], x, y, class_weight={0: 0.2, 2: 3.0}, **fit)
+
+
+def test_accelerated_model(double):
+    def build(n):
+        body = [
+            layers.Dense(6, "relu", kernel_regularizer=l2(n)),
+            layers.BatchNormalization(),
+            layers.Dense(6, kernel_constraint=keras.constraints.MaxNorm(1 + n)),
+            layers.LayerNormalization(),
+        ]
+        return make(body, (5,))
+
+    check_equal([build(0.0), build(0.1)], numbers(ROWS, 5), numbers(ROWS, 3), accelerate=True)
+
+
+def test_float32_is_close():
+    def build(n):
+        body = [
+            layers.Conv2D(4, 3, use_bias=False, kernel_regularizer=l2(n)),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+        ]
+        return make(body, (6, 6, 1), optimizers.SGD(0.01), metrics=["mae"])
+
+    x = numbers(ROWS, 6, 6, 1).astype("float32")
+    check_equal([build(0.0), build(0.01)], x, numbers(ROWS, 3).astype("float32"), tolerance=1e-3)
+
+
+def test_metrics_that_are_no_means():
+    def build():
+        model = keras.Sequential([keras.Input((5,)), layers.Dense(1, "sigmoid")])
+        auc = keras.metrics.AUC(name="auc")
+        model.compile("sgd", "binary_crossentropy", metrics=[auc, keras.metrics.Precision(), "mae"])
+        return model
+
+    x = numbers(200, 5).astype("float32")
+    y = (x[:, :1] > 0).astype("float32")
+    model = build()
+    population = Population.from_models([model])
+    (history,) = population.fit(x, y, validation_data=(x[:50], y[:50]), epochs=2)
+    (trained,) = population.unstack()
+    expected = trained.evaluate(x[:50], y[:50], return_dict=True, verbose=0)
+    for name in ("loss", "auc", "mae"):
+        assert history[f"val_{name}"][-1] == pytest.approx(expected[name], abs=1e-6)
+    assert any(name.startswith("val_precision") for name in history)
+
+
+def test_evaluate_and_predict_are_those_of_the_models():
+    models = [make([layers.Dense(4, "relu"), layers.Dropout(0.5)], (5,)) for _ in range(3)]
+    population = Population.from_models(models)
+    x, y = numbers(37, 5).astype("float32"), numbers(37, 3).astype("float32")
+    population.fit(x, y, epochs=2)
+    predictions = population.predict(x, batch_size=8)
+    scores = population.evaluate(x, y, batch_size=8)
+    for k, model in enumerate(population.unstack()):
+        np.testing.assert_allclose(predictions[k], model.predict(x, verbose=0), atol=1e-5)
+        assert scores["loss"][k] == pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-5)

@@ -1,0 +1,355 @@
+"""Independent, isolated, paired, faithful: what a population promises beyond being exact."""
+
+import copy
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, regularizers
+from scipy.stats import kstest
+
+from kregs.population import NotStackable, Population, StackedLayer, register
+from kregs.population.random import Noise, threefry
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(96, 6)).astype("float32")
+Y = RNG.integers(0, 3, 96)
+
+
+def build(l2=0.0, rate=0.3, learning_rate=1e-2, initializer_seed=0, body=None):
+    seeded = keras.initializers.GlorotUniform(seed=initializer_seed)
+    hidden = layers.Dense(
+        8, "relu", kernel_initializer=seeded, kernel_regularizer=regularizers.L2(l2)
+    )
+    again = keras.initializers.GlorotUniform(seed=initializer_seed + 1)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            hidden,
+            layers.BatchNormalization(),
+            layers.Dropout(rate),
+            layers.Dense(3, "softmax", kernel_initializer=again),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(learning_rate),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def weights_after(models, position, *, seeds=0, **fit):
+    population = Population.from_models(models, seeds=seeds)
+    population.fit(X, Y, epochs=3, batch_size=16, **fit)
+    return population.unstack()[position].get_weights(), population
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+@pytest.mark.parametrize(("others", "position"), [(7, 3), (63, 50)])
+def test_independent_of_the_others(accelerate, others, position):
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        fit = {"accelerate": accelerate, "validation_data": (X[:20], Y[:20])}
+        alone, _ = weights_after([build(1e-3, 0.25)], 0, **fit)
+        many = [
+            build(10 ** -RNG.uniform(1, 5), RNG.uniform(0, 0.6), initializer_seed=k + 10)
+            for k in range(others)
+        ]
+        many.insert(position, build(1e-3, 0.25))
+        together, _ = weights_after(many, position, **fit)
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+    finally:
+        keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_a_member_that_diverges_harms_nobody(accelerate):
+    def others():
+        return [build(l2, rate) for l2, rate in ((1e-3, 0.2), (1e-2, 0.4), (0.0, 0.0))]
+
+    fit = {"accelerate": accelerate, "max_members": 4}
+    sane = [*others(), build(1e-4)]
+    mad = [*others(), build(1e-4, learning_rate=1e30)]
+    expected, _ = weights_after(sane, 0, **fit)
+    first, population = weights_after(mad, 0, **fit)
+    assert population.failures[:3] == [None] * 3
+    assert "loss is" in population.failures[3]
+    for a, b in zip(expected, first, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert all(np.isfinite(population.history[0]["loss"]))
+
+
+def test_members_with_one_seed_are_paired():
+    (_, same), (_, other) = (
+        weights_after([build(), build(), build()], 0, seeds=seeds) for seeds in (5, [5, 6, 5])
+    )
+    assert same.history[0] == same.history[1]
+    assert other.history[0] == other.history[2] == same.history[0]
+    assert other.history[0]["loss"] != other.history[1]["loss"]
+
+
+def test_slots_are_given_on_without_a_trace():
+    """With fewer slots than members, all end as with a slot each."""
+    rates = np.linspace(0, 0.6, 7)
+
+    def models():
+        return [build(rate=rate) for rate in rates]
+
+    stopping = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=0.05)
+    many = Population.from_models(models())
+    many.fit(X, Y, epochs=8, early_stopping=stopping)
+    few = Population.from_models(models())
+    few.fit(X, Y, epochs=8, early_stopping=stopping, max_members=2)
+    assert [len(h["loss"]) for h in many.history] == [len(h["loss"]) for h in few.history]
+    for a, b in zip(many.unstack(), few.unstack(), strict=True):
+        for one, other in zip(a.get_weights(), b.get_weights(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+STOPPING = [
+    {"monitor": "val_loss", "patience": 2},
+    {"monitor": "val_loss", "patience": 1, "min_delta": 0.01, "restore_best_weights": True},
+    {"monitor": "val_accuracy", "mode": "max", "patience": 3, "restore_best_weights": True},
+    {"monitor": "val_loss", "patience": 1, "start_from_epoch": 4, "restore_best_weights": True},
+    {"monitor": "val_loss", "patience": 2, "baseline": 0.5},
+]
+
+
+@pytest.mark.parametrize("arguments", STOPPING)
+def test_early_stopping_is_keras(arguments):
+    """Keras's own callback, replayed over each history, stops there and restores those weights."""
+    models = [build(rate=0.0, learning_rate=r) for r in (1e-3, 3e-2, 0.3)]
+    starts = [model.get_weights() for model in models]
+    population = Population.from_models(models)
+    stopping = keras.callbacks.EarlyStopping(**arguments)
+    fit = {"epochs": 12, "batch_size": 16, "shuffle": False, "validation_data": (X[:30], Y[:30])}
+    population.fit(X, Y, early_stopping=stopping, **fit)
+    for model, start, history in zip(population.unstack(), starts, population.history, strict=True):
+        ended = model.get_weights()
+        model.set_weights(start)
+        model.compile(
+            type(model.optimizer)(float(model.optimizer.learning_rate.numpy())), model.loss,
+            metrics=["accuracy"],
+        )  # fmt: skip
+        own = model.fit(X, Y, verbose=0, callbacks=[copy.deepcopy(stopping)], **fit)
+        assert len(own.history["loss"]) == len(history["loss"])
+        for one, other in zip(ended, model.get_weights(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-2, atol=2e-3)
+
+
+def test_learning_rate_callbacks_are_each_members_own():
+    models = [build(rate=0.0, learning_rate=r) for r in (1e-3, 0.5)]
+    starts = [model.get_weights() for model in models]
+    callbacks = [
+        keras.callbacks.ReduceLROnPlateau("loss", factor=0.1, patience=1, min_delta=0.02),
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
+    ]
+    population = Population.from_models(models)
+    fit = {"epochs": 6, "batch_size": 16, "shuffle": False}
+    population.fit(X, Y, callbacks=callbacks, **fit)
+    for model, start, history in zip(population.unstack(), starts, population.history, strict=True):
+        model.set_weights(start)
+        rate = float(model.optimizer.learning_rate.numpy())
+        model.compile(type(model.optimizer)(rate), model.loss, metrics=["accuracy"])
+        own = model.fit(X, Y, verbose=0, callbacks=copy.deepcopy(callbacks), **fit).history
+        np.testing.assert_allclose(history["loss"], own["loss"], rtol=2e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_noise_has_the_right_mean_and_variance(compiled):
+    noise = Noise(tf.constant([1, 2, 1]), tf.constant([3, 3, 4]), batch=200, compiled=compiled)
+    rates = np.array([0.1, 0.5, 0.0])
+    kept = noise.kept([200, 51], 1, tf.constant(rates)).numpy()
+    assert kept.shape == (3, 200, 51)
+    np.testing.assert_allclose(kept.mean((1, 2)), 1 - rates, atol=0.02)
+    normal = noise.normal([200, 51], 2).numpy()
+    np.testing.assert_allclose(normal.mean((1, 2)), 0, atol=0.05)
+    np.testing.assert_allclose(normal.std((1, 2)), 1, atol=0.03)
+    assert abs(np.corrcoef(normal.reshape(3, -1)) - np.eye(3)).max() < 0.05
+    assert kstest(normal[0].ravel(), "norm").pvalue > 1e-3
+
+
+def test_a_short_step_gets_the_first_rows_of_the_noise():
+    arguments = tf.constant([1, 2]), tf.constant([3, 4])
+    whole = Noise(*arguments, batch=8, compiled=False).normal([8, 5], 1).numpy()
+    short = Noise(*arguments, batch=8, compiled=False).normal([tf.constant(3), 5], 1).numpy()
+    np.testing.assert_array_equal(short, whole[:, :3])
+
+
+def test_threefry_gives_the_published_numbers():
+    """Known answers of Random123's kat_vectors for threefry2x32, 20 rounds."""
+    cases = [
+        ((0x00000000, 0x00000000), (0x00000000, 0x00000000), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    ]
+    for key, counter, expected in cases:
+        words = [tuple(tf.constant([w], tf.uint32) for w in pair) for pair in (key, counter)]
+        got = tuple(int(word[0]) for word in threefry(*words))
+        assert got == expected
+
+
+NOISE = {
+    "dropout": (layers.Dropout, 0.4, (6,)),
+    "spatial": (layers.SpatialDropout2D, 0.4, (4, 4, 3)),
+    "gaussian_dropout": (layers.GaussianDropout, 0.3, (6,)),
+    "gaussian_noise": (layers.GaussianNoise, 0.5, (6,)),
+}
+
+
+@pytest.mark.parametrize("name", NOISE)
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_noise_layers_agree_with_keras_in_distribution(name, accelerate):
+    """With a learning rate of 0 the mean loss over an epoch depends on the noise alone."""
+    layer_class, number, shape = NOISE[name]
+    if accelerate and len(shape) > 1:
+        pytest.skip("packed layouts are not compiled with XLA on a CPU")
+    x = np.random.default_rng(1).normal(size=(256, *shape)).astype("float32")
+    y = np.zeros((256, 1), "float32")
+
+    def make():
+        body = [layer_class(number), layers.Flatten(), layers.Dense(1, kernel_initializer="ones")]
+        conv = [layers.Conv2D(3, 1, kernel_initializer="ones")] if len(shape) > 1 else []
+        model = keras.Sequential([keras.Input(shape), *conv, *body])
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        return model
+
+    epochs = 40
+    population = Population.from_models([make() for _ in range(4)], seeds=[1, 2, 3, 4])
+    histories = population.fit(x, y, epochs=epochs, batch_size=64, accelerate=accelerate)
+    ours = np.array([h["loss"] for h in histories])
+    keras.utils.set_random_seed(0)
+    theirs = np.array(make().fit(x, y, epochs=2 * epochs, batch_size=64, verbose=0).history["loss"])
+    error = np.sqrt(ours.var() / ours.size + theirs.var() / theirs.size)
+    assert abs(ours.mean() - theirs.mean()) < 5 * error
+    assert 0.5 < ours.std() / theirs.std() < 2
+
+
+def test_noise_differs_by_layer_step_and_row():
+    noise, later = (
+        Noise(tf.constant([1]), tf.constant([t]), batch=5, compiled=True) for t in (0, 1)
+    )
+    one = noise.normal([5, 4], 1).numpy()
+    assert len(np.unique(one)) == 20
+    assert not np.isin(one, noise.normal([5, 4], 2).numpy()).any()
+    assert not np.isin(one, later.normal([5, 4], 1).numpy()).any()
+
+
+def dense(units=4, **kwargs):
+    return [keras.Input((4,)), layers.Dense(units, **kwargs), layers.Dense(2)]
+
+
+def compiled(body, optimizer="sgd", loss="mse"):
+    model = keras.Sequential(body)
+    model.compile(optimizer, loss)
+    return model
+
+
+class Doubling(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs * 2
+
+
+class Scaling(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, inputs):
+        return inputs * self.scale
+
+
+@register(Scaling)
+class StackedScaling(StackedLayer):
+    def call(self, x, *, context):
+        return self.output(x.member_first() * self.weight("scale")[:, None])
+
+
+DIFFERENCES = {
+    "units": (lambda: [compiled(dense(4)), compiled(dense(5))], r"units.*4 and 5"),
+    "activation": (
+        lambda: [compiled(dense(activation="relu")), compiled(dense(activation="tanh"))],
+        r"activation.*'relu' and 'tanh'",
+    ),
+    "optimizer": (lambda: [compiled(dense()), compiled(dense(), "adam")], r"optimizer.*class"),
+    "loss": (lambda: [compiled(dense()), compiled(dense(), loss="mae")], r"'mse' and 'mae'"),
+    "lambda": (
+        lambda: [compiled([*dense()[:2], layers.Lambda(lambda v: v), layers.Dense(2)])],
+        r"Lambda, which has no stacked form",
+    ),
+    "own layer": (lambda: [compiled([*dense()[:2], Doubling()])], r"Doubling.*register"),
+    "regularizer": (
+        lambda: [compiled(dense(kernel_regularizer=regularizers.OrthogonalRegularizer()))],
+        r"OrthogonalRegularizer",
+    ),
+    "ftrl": (lambda: [compiled(dense(), "ftrl")], r"Ftrl has no stacked form"),
+    "ema": (
+        lambda: [compiled(dense(), keras.optimizers.SGD(use_ema=True))],
+        r"use_ema",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_what_cannot_be_stacked_is_a_clear_error(name):
+    models, message = DIFFERENCES[name]
+    with pytest.raises(NotStackable, match=message):
+        Population.from_models(models())
+
+
+def test_a_registered_layer_is_stacked():
+    models = [compiled([keras.Input((6,)), Scaling(), layers.Dense(2)]) for _ in range(2)]
+    copies = [keras.models.clone_model(m) for m in models]
+    for copied, model in zip(copies, models, strict=True):
+        copied.set_weights(model.get_weights())
+        copied.compile("sgd", "mse")
+    population = Population.from_models(models)
+    y = X[:, :2]
+    population.fit(X, y, shuffle=False)
+    copies[1].fit(X, y, shuffle=False, verbose=0)
+    for one, other in zip(
+        population.unstack()[1].get_weights(), copies[1].get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+BAD_CALLS = {
+    "no models": (lambda: Population.from_models([]), ValueError, "at least one"),
+    "not compiled": (
+        lambda: Population.from_models([keras.Sequential(dense())]),
+        ValueError,
+        "must be compiled",
+    ),
+    "no model": (lambda: Population.from_models([3]), TypeError, "keras models"),
+    "seeds": (
+        lambda: Population.from_models([build()], seeds=[1, 2]),
+        ValueError,
+        "one a model",
+    ),
+    "lengths": (
+        lambda: Population.from_models([build()]).fit(X, Y[:-1]),
+        ValueError,
+        "same length",
+    ),
+    "empty": (lambda: Population.from_models([build()]).fit(X[:0], Y[:0]), ValueError, "at least"),
+    "epochs": (lambda: Population.from_models([build()]).fit(X, Y, epochs=0), ValueError, "epochs"),
+    "callback": (
+        lambda: Population.from_models([build()]).fit(
+            X, Y, callbacks=[keras.callbacks.CSVLogger("x.csv")]
+        ),
+        NotStackable,
+        "CSVLogger",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_bad_calls(name):
+    call, error, message = BAD_CALLS[name]
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kregs.search.protocol import prepare_data
+
+ROWS = 100
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.fixture(scope="module")
+def x():
+    return np.arange(2 * ROWS, dtype="float32").reshape(ROWS, 2)
+
+
+@pytest.fixture(scope="module")
+def y():
+    return np.repeat([0, 1, 2], [50, 40, 10])
+
+
+def prepare(x, y, model, **changes):
+    arguments = {
+        "validation_data": None,
+        "validation_split": 0.2,
+        "sample_weight": None,
+        "seed": 0,
+        "model": model,
+    }
+    return prepare_data(x, y, **arguments | changes)
+
+
+def test_labels_are_stratified_and_no_row_is_lost(x, y, model):
+    data = prepare(x, y, model, sample_weight=x[:, 0])
+    x_val, y_val, weights_val = data.fit["validation_data"]
+    assert np.bincount(y_val).tolist() == [10, 8, 2]
+    assert np.bincount(data.fit["y"]).tolist() == [40, 32, 8]
+    rows = np.concatenate([data.fit["x"][:, 0], x_val[:, 0]])
+    assert sorted(rows) == x[:, 0].tolist()
+    # rows stay together
+    assert (data.fit["sample_weight"] == data.fit["x"][:, 0]).all()
+    assert (weights_val == x_val[:, 0]).all()
+    assert (y[(x_val[:, 0] / 2).astype(int)] == y_val).all()
+    assert data.facts["validation"] == "stratified split"
+    assert (data.facts["rows"], data.facts["validation_rows"]) == (80, 20)
+
+
+def test_the_split_is_shuffled_and_seeded(x, y, model):
+    held = [prepare(x, y, model, seed=s).fit["validation_data"][0][:, 0] for s in (0, 0, 1)]
+    assert held[0].tolist() == held[1].tolist()
+    assert set(held[0]) != set(held[2])
+    assert held[0].min() < 60  # Keras takes the last rows
+
+
+def test_what_cannot_be_stratified_is_only_shuffled(x, model):
+    regression = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    regression.compile("sgd", "mse")
+    assert prepare(x, x[:, 0], regression).facts["validation"] == "shuffled split"
+    one_of_a_kind = np.zeros(ROWS, dtype=int)
+    one_of_a_kind[3] = 1
+    assert prepare(x, one_of_a_kind, model).facts["validation"] == "shuffled split"
+
+
+def test_several_inputs_are_split_alike(x):
+    inputs = {"a": keras.Input((2,), name="a"), "b": keras.Input((1,), name="b")}
+    outputs = keras.layers.Dense(1)(keras.layers.Concatenate()(list(inputs.values())))
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse")
+    data = prepare({"a": x, "b": x[:, :1]}, x[:, 1], model)
+    held = data.fit["validation_data"][0]
+    assert held["a"].shape == (20, 2)
+    assert (held["a"][:, :1] == held["b"]).all()
+
+
+def test_given_validation_data_are_used(x, y, model):
+    data = prepare(x, y, model, validation_data=(x[:7], y[:7]))
+    assert len(data.fit["x"]) == ROWS
+    assert len(data.fit["validation_data"][0]) == 7
+    assert data.facts["validation"] == "given"
+
+
+def test_the_checksum_tells_data_apart(x, y, model):
+    changed = x.copy()
+    changed[50, 1] += 1
+    checksums = [prepare(d, y, model).facts["checksum"] for d in (x, x.copy(), changed)]
+    assert checksums[0] == checksums[1] != checksums[2]
+
+
+def test_datasets(x, y, model):
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(10)
+    data = prepare(dataset, None, model, validation_data=dataset)
+    assert data.fit == {"x": dataset, "validation_data": dataset}
+
+
+def bad_cases():
+    x = np.zeros((ROWS, 2), dtype="float32")
+    y = np.zeros(ROWS, dtype=int)
+    nan = x.copy()
+    nan[4, 1] = np.nan
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(10)
+    nan_set = tf.data.Dataset.from_tensor_slices((nan, y)).batch(10)
+    given = {"validation_data": dataset}
+    return [
+        (nan, y, {}, ValueError, "`x` must be finite"),
+        (x, y[:-1], {}, ValueError, "same number of rows"),
+        (x, y + 3, {}, ValueError, r"class numbers in \[0, 3\)"),
+        (x[:, :1], y, {}, ValueError, "shape of the model's input"),
+        (x[:0], y[:0], {}, ValueError, "must not be empty"),
+        (x, None, {}, ValueError, "`y` must be given"),
+        (x, y, {"validation_split": 0.0}, ValueError, "validation_split"),
+        (x, y, {"validation_split": 1.0}, ValueError, "validation_split"),
+        (x, y, {"validation_split": 0.001}, ValueError, "must leave rows"),
+        (x, y, {"validation_split": "a"}, TypeError, "validation_split"),
+        (x, y, {"validation_data": x}, TypeError, "`validation_data` must be"),
+        (x, y, {"validation_data": (nan, y)}, ValueError, r"validation_data\[0\].* finite"),
+        (x, y, {"validation_data": nan_set}, ValueError, "`validation_data` must be finite"),
+        (x, y, {"sample_weight": np.ones(3)}, ValueError, "`sample_weight` must have 100 rows"),
+        (dataset, None, {}, ValueError, "`validation_data` must be given"),
+        (dataset, y, given, ValueError, "`y` must be None"),
+        (dataset, None, {**given, "sample_weight": y}, ValueError, "`sample_weight` must be None"),
+        (dataset.repeat(), None, given, ValueError, "must end"),
+        ((row for row in x), y, {}, TypeError, "read again"),
+    ]
+
+
+@pytest.mark.parametrize("case", range(len(bad_cases())))
+def test_bad_data(case, model):
+    x, y, changes, error, words = bad_cases()[case]
+    with pytest.raises(error, match=words):
+        prepare(x, y, model, **changes)

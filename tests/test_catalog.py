@@ -1,0 +1,96 @@
+"""The catalog: what ships is found, read and copied without importing it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kregs import catalog
+
+
+def test_entries_are_read_from_the_headers():
+    entry = next(entry for entry in catalog.recipes() if entry.name == "digits_mlp")
+    assert entry.summary == catalog.show("digits_mlp").splitlines()[0].strip('"')
+    assert {"command", "time", "result", "data"} <= set(entry.fields)
+    assert entry.fields["command"] == "kregs run digits_mlp"
+
+
+def test_a_field_may_take_several_lines():
+    entry = next(entry for entry in catalog.recipes() if entry.name == "diabetes_elastic_net")
+    assert entry.fields["data"].startswith("442 patients")
+    assert entry.fields["data"].endswith("something to restrain")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [catalog.show, catalog.run, catalog.load, catalog.copy, catalog.run_study, catalog.result],
+)
+def test_a_misspelt_name_gets_the_nearest_one(call):
+    with pytest.raises(ValueError, match=r"digit_mlp.*Did you mean 'digits_mlp'\?"):
+        call("digit_mlp")
+
+
+def test_copy_is_the_source_and_is_not_overwritten(tmp_path):
+    target = catalog.copy("forkme", tmp_path / "mine.py")
+    assert target == tmp_path / "mine.py"
+    assert target.read_text(encoding="utf-8") == catalog.show("forkme")
+    target.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"mine\.py"):
+        catalog.copy("forkme", target)
+    assert target.read_text() == "mine"
+    catalog.copy("forkme", target, force=True)
+    assert target.read_text(encoding="utf-8") == catalog.show("forkme")
+
+
+def test_copy_into_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        catalog.copy("forkme", tmp_path / "nowhere" / "mine.py")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "`seed`"),
+        ({"seeds": 0}, "`seeds`"),
+        ({"max_trials": 0}, "max_trials"),
+        ({"epochs": 0}, "epochs"),
+        ({"oracle": "baysian"}, "bayesian"),
+    ],
+)
+def test_wrong_study_arguments_leave_nothing_behind(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        catalog.run_study("forkme", output=tmp_path, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_repeats_itself_and_leaves_global_randomness_alone(capsys):
+    np.random.seed(5)  # noqa: NPY002
+    expected = np.random.rand()  # noqa: NPY002
+    np.random.seed(5)  # noqa: NPY002
+    first, again, other = (catalog.run("forkme", quick=True, seed=s) for s in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert np.random.rand() == expected  # noqa: NPY002
+    capsys.readouterr()
+
+
+def test_reading_the_catalog_imports_no_tensorflow():
+    program = (
+        "import sys; from kregs import catalog; catalog.recipes(); catalog.studies();"
+        "catalog.show('digits_mlp'); catalog.result('digits_mlp');"
+        "print({'tensorflow', 'keras', 'keras_tuner', 'numpy'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("set()\n", "")
+
+
+def test_spread_is_the_mean_and_the_sample_standard_deviation():
+    values = [{"accuracy": value} for value in (0.9, 0.92, 0.97)]
+    scores = catalog._spread(values)["accuracy"]
+    assert scores["mean"] == pytest.approx(np.mean([0.9, 0.92, 0.97]))
+    assert scores["sd"] == pytest.approx(np.std([0.9, 0.92, 0.97], ddof=1))
+    assert catalog.spread(scores) == "0.9300 ± 0.0361"
+    assert catalog.spread(catalog._spread(values[:1])["accuracy"]) == "0.9000"

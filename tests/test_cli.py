@@ -1,0 +1,253 @@
+"""The command `kregs`: exit codes, what it prints, what it leaves."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import kregs
+from kregs import catalog, cli
+from kregs.cli import main
+
+NAMES = [entry.name for entry in catalog.recipes()]
+
+
+def test_list_names_every_recipe(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for entry in catalog.recipes():
+        line = next(line for line in printed.splitlines() if line.startswith(entry.name))
+        assert entry.summary[:40] in line
+
+
+def test_show_prints_the_source(capsys):
+    assert main(["show", "forkme"]) == 0
+    assert capsys.readouterr().out == catalog.show("forkme")
+
+
+def test_copy(capsys, tmp_path):
+    assert main(["copy", "forkme", str(tmp_path)]) == 0
+    assert str(tmp_path / "forkme.py") in capsys.readouterr().out
+    assert main(["copy", "forkme", str(tmp_path)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main(["copy", "forkme", str(tmp_path), "--force"]) == 0
+
+
+def test_version_and_help(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"kregs {kregs.__version__}\n"
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("list", "show", "run", "tune", "copy", "doctor"):
+        assert word in printed
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "COMMAND"),
+        (["lst"], "'list'"),
+        (["show"], "NAME"),
+        (["show", "digit_mlp"], "Did you mean 'digits_mlp'?"),
+        (["run", "digit_mlp"], "Did you mean 'digits_mlp'?"),
+        (["tune", "digit_mlp"], "Did you mean 'digits_mlp'?"),
+        (["copy", "digit_mlp"], "Did you mean 'digits_mlp'?"),
+        (["copy", "digits_mlp", "no/such/folder/file.py"], "no/such/folder"),
+        (["run", "forkme", "--seed", "-1"], "seed=-1"),
+        (["run", "forkme", "--seed", "x"], "'x'"),
+        (["run", "forkme", "--quik"], "--quik"),
+        (["tune", "forkme", "--max-trials", "0"], "max_trials=0"),
+        (["tune", "forkme", "--epochs", "0"], "epochs=0"),
+        (["tune", "forkme", "--seeds", "0"], "seeds=0"),
+        (["tune", "forkme", "--oracle", "baysian"], "Did you mean 'bayesian'?"),
+        (["tune", "forkme", "--output", "/dev/null"], "/dev/null"),
+    ],
+)
+def test_bad_use_is_exit_2_and_one_line(argv, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("kregs: ")
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_download_is_one_line(capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        raise Exception("URL fetch failure on https://example.org/x.npz: None -- no route")
+
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", fail)
+    assert main(["run", "fashion_mnist_convnet", "--quick"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "could not be downloaded" in error
+
+
+def test_run_prints_the_scores(capsys):
+    assert main(["run", "forkme", "--quick", "--seed", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Device: ")
+    assert "test accuracy" in printed
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """What `kregs tune` printed, and its folder."""
+    output = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-P", "-m", "kregs", "tune", "forkme", "--max-trials", "3"]
+    command += ["--epochs", "4", "--seeds", "2", "--output", str(output)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stderr
+    return run, output
+
+
+def test_tune_prints_trials_scores_and_paths(tuned):
+    run, output = tuned
+    assert run.stderr == ""
+    flat = "".join(run.stdout.split())
+    for name in ("best.keras", "tuned.keras", "trials.csv", "result.json", "plot.png"):
+        assert str(output / "forkme" / name) in flat
+        assert (output / "forkme" / name).stat().st_size > 0
+    for word in ("tuned", "unregularized", "accuracy", "data loss", "dropout"):
+        assert word in run.stdout
+
+
+def test_tune_leaves_a_model_that_scores_what_the_record_says(tuned):
+    _, output = tuned
+    record = json.loads((output / "forkme" / "study.json").read_text())
+    model = keras.models.load_model(output / "forkme" / "tuned.keras")
+    _, (x, y) = catalog.load("forkme").load_data()
+    probabilities = model.predict(x, verbose=0)
+    test = record["test"]["tuned"]
+    accuracy = np.mean(probabilities.argmax(axis=1) == y)
+    assert accuracy == pytest.approx(test["accuracy"]["values"][0])
+    cross_entropy = -np.log(probabilities[np.arange(len(y)), y]).mean()
+    assert cross_entropy == pytest.approx(test["data_loss"]["values"][0], rel=1e-4)
+    assert len(test["accuracy"]["values"]) == 2
+    trials = pd.read_csv(output / "forkme" / "trials.csv")
+    assert len(trials) == 3
+    assert record["trials"] == {"completed": 3}
+
+
+def test_unregularized_differs_only_by_the_penalties(tuned):
+    _, output = tuned
+    record = json.loads((output / "forkme" / "study.json").read_text())
+    assert record["test"]["unregularized"]["epochs"] == record["protocol"]["epochs"] == 4
+    recipe = catalog.load("forkme")
+    found = kregs.Regularization.from_config(record["best_trial"]["regularization"])
+    rate = record["best_trial"]["hyperparameters"]["learning_rate"]
+    model = recipe.make_model(found.without_penalties(), learning_rate=rate, seed=0)
+    assert not model.losses
+    assert not [layer for layer in model.layers if "dropout" in layer.name]
+
+
+def test_an_earlier_run_is_never_overwritten(tuned, capsys):
+    _, output = tuned
+    before = (output / "forkme" / "result.json").read_bytes()
+    assert main(["tune", "forkme", "--output", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert f"kregs tune forkme --output {output} --resume" in error
+    assert (output / "forkme" / "result.json").read_bytes() == before
+
+
+def test_interrupt_keeps_the_trials_and_says_how_to_go_on(tmp_path, capsys):
+    argv = ["tune", "forkme", "--max-trials", "70", "--epochs", "12", "--seeds", "1"]
+    argv += ["--output", str(tmp_path / "runs")]
+    folder = tmp_path / "runs" / "forkme"
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "kregs", *argv],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("trial_*/training.json"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, error
+    assert error.count("\n") == 1
+    said, _, command = error.strip().partition("Go on: ")
+    finished = len(list(folder.glob("trial_*/training.json")))
+    assert f"{finished} finished trials kept" in said
+    assert shlex.split(command) == ["kregs", *argv, "--resume"]
+
+    assert finished < 70
+    assert main([*argv, "--resume"]) == 0
+    capsys.readouterr()
+    trials = pd.read_csv(folder / "trials.csv")
+    assert trials["status"].tolist() == ["completed"] * 70
+
+
+def test_an_interrupt_in_a_destructor_is_not_lost():
+    class Destroyed:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), cli._insistent_interrupt():  # noqa: PT012
+        thing = Destroyed()
+        del thing
+        for _ in range(500):
+            time.sleep(0.01)
+
+
+def test_doctor_is_well(capsys):
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for package in ("tensorflow", "keras", "keras-tuner", "tensorboard"):
+        assert f"{package:14} {importlib.metadata.version(package)}" in printed
+    assert "Device: " in printed
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "message"),
+    [
+        ("tensorboard", None, "tensorboard is missing"),
+        ("keras", "3.13.2", "keras 3.13.2 is too old"),
+        ("keras-tuner", "1.4.7", "keras-tuner 1.4.7 is too old"),
+    ],
+)
+def test_doctor_says_what_is_wrong(package, version, message, capsys, monkeypatch):
+    real = importlib.metadata.version
+
+    def fake(name):
+        if name != package:
+            return real(name)
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(importlib.metadata, "version", fake)
+    assert main(["doctor"]) == 1
+    printed = capsys.readouterr().out
+    assert f"problem: {message}" in printed
+    assert printed.count("problem: ") == 1
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["list"], ["show", "forkme"], ["copy", "forkme"], ["tune", "x"]]
+)
+def test_what_trains_nothing_loads_no_tensorflow(argv, tmp_path):
+    program = (
+        f"import sys; from kregs.cli import main; main({argv!r});"
+        "print({'tensorflow', 'keras', 'keras_tuner'} & set(sys.modules), file=sys.stderr)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert run.stderr.splitlines()[-1] == "set()"
