@@ -20,28 +20,11 @@ import tensorflow as tf
 
 from kregs.population.layout import Layout
 from kregs.population.optimizers import learning_rate_table
-from kregs.population.program import Program
+from kregs.population.program import Program, Sums
+from kregs.population.rows import GATHER_BYTES, Rows, Stream, in_steps
 from kregs.population.structure import Member
 
-# batches gathered at once, so that a whole epoch of a small data set is one call
-GATHER_BYTES = 128 * 2**20
 _VALIDATION_BATCH = 256
-
-
-@dataclasses.dataclass
-class Rows:
-    """Arrays on the device: inputs, targets, sample weights; all rows, first axis first."""
-
-    x: tf.Tensor
-    y: tf.Tensor
-    weight: tf.Tensor | None = None
-
-    def __len__(self) -> int:
-        return int(self.x.shape[0])
-
-    @property
-    def tensors(self) -> tuple:
-        return self.x, self.y, self.weight
 
 
 @dataclasses.dataclass(eq=False)
@@ -140,22 +123,15 @@ def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
     return order
 
 
-def in_steps(order: np.ndarray, steps: int, batch: int) -> np.ndarray:
-    """Cut an order of rows into steps, -1 where there is no row."""
-    index = np.full(steps * batch, -1, np.int32)
-    index[: len(order)] = order
-    return index.reshape(steps, batch)
-
-
 class Training:
     """One run of many jobs over the slots of a program.
 
     Args:
         layout: the jobs' common structure.
         slots: how many members train at once.
-        data, validation: rows on the device; `validation` may be `None`.
-        batch_size, validation_batch_size: rows a step.
-        shuffle: draw a new order each epoch from (seed, epoch).
+        data, validation: rows on the device, or streams; `validation` may be `None`.
+        batch_size, validation_batch_size: rows a step; streams have their own.
+        shuffle: draw a new order each epoch from (seed, epoch); not of streams.
         objective: maps an epoch's logs to a number, the lower the better; a job then ends with the
             weights of its best epoch. `None`: it ends as `fit` does, with the last weights or those
             that early stopping restores.
@@ -167,8 +143,8 @@ class Training:
         self,
         layout: Layout,
         slots: int,
-        data: Rows,
-        validation: Rows | None,
+        data: Rows | Stream,
+        validation: Rows | Stream | None,
         *,
         batch_size: int,
         validation_batch_size: int | None = None,
@@ -182,8 +158,8 @@ class Training:
         self.slots = slots
         self.data = data
         self.validation = validation
-        self.batch_size = batch_size
-        self.validation_batch_size = validation_batch_size or batch_size
+        self.batch_size = data.batch_size if isinstance(data, Stream) else batch_size
+        self.validation_batch_size = validation_batch_size or self.batch_size
         self._given_validation_batch = validation_batch_size is not None
         self.shuffle = shuffle
         self.objective = objective
@@ -197,11 +173,10 @@ class Training:
     def program(self, slots: int) -> Program:
         """Return the program with this many slots, made once."""
         if slots not in self._programs:
-            head = self.data.y[: min(2, len(self.data))]
             self._programs[slots] = Program(
                 self.layout,
                 slots,
-                head,
+                self.data.head,
                 batch_size=self.batch_size,
                 accelerate=self.accelerate,
             )
@@ -300,6 +275,8 @@ class Training:
         return target, moved + [None] * (smaller - len(moved))
 
     def _steps(self, job: Job) -> int:
+        if isinstance(self.data, Stream):
+            return self.data.steps
         rows = len(self.data) if job.train_rows is None else len(job.train_rows)
         return math.ceil(rows / self.batch_size)
 
@@ -308,23 +285,14 @@ class Training:
         for _, slot in active:
             for callback in slot.job.callbacks:
                 callback.on_epoch_begin(slot.epoch)
-        steps = max(self._steps(slot.job) for _, slot in active)
-        index = np.full([program.slots, steps, self.batch_size], -1, np.int32)
-        rates = np.zeros([program.slots, steps])
-        for i, slot in active:
-            index[i] = in_steps(self._order(slot), steps, self.batch_size)
-            rates[i] = self._rates(slot, steps)
-        for i in set(range(program.slots)) - {i for i, _ in active}:
-            index[i] = index[active[0][0]]  # a free slot idles along; its rate is 0
-        logs = program.train(self.data, index, rates, GATHER_BYTES).means()
-        others = program.metrics.others
-        if others:
-            own = self._predicted_metrics(program, active, self.data, index)
+        logs = self._train(program, active).means()
+        if program.metrics.others:
+            own = self._predicted_metrics(program, active)
         validated = self._validate(program, slots)
         keeps = {"best": np.zeros(program.slots, bool), "kept": np.zeros(program.slots, bool)}
         for i, slot in active:
             epoch_logs = {name: float(values[i]) for name, values in logs.items()}
-            if others:
+            if program.metrics.others:
                 epoch_logs |= own[i]
             epoch_logs |= {name: float(values[i]) for name, values in validated.items()}
             if not program.metrics.has_data_loss:
@@ -338,61 +306,111 @@ class Training:
             if which.any():
                 program.keep(name, which)
 
+    def _train(self, program: Program, active: list[tuple[int, _Slot]]) -> Sums:
+        if not isinstance(self.data, Stream):
+            index = self._train_index(program, active)
+            rates = self._rates(program, active, 0, index.shape[1])
+            return program.train(self.data, index, rates, GATHER_BYTES)
+        sums, first = None, 0
+        for rows, index in self.data.chunks(padded=program.accelerated):
+            shared = np.broadcast_to(index, [program.slots, *index.shape])
+            rates = self._rates(program, active, first, len(index))
+            part = program.train(rows, shared, rates, GATHER_BYTES, shared=True)
+            sums = part if sums is None else sums + part
+            first += len(index)
+        if sums is None:
+            raise ValueError("the dataset was empty in a later epoch: it cannot be read twice")
+        return sums
+
+    def _train_index(self, program: Program, active: list[tuple[int, _Slot]]) -> np.ndarray:
+        steps = max(self._steps(slot.job) for _, slot in active)
+        index = np.full([program.slots, steps, self.batch_size], -1, np.int32)
+        for i, slot in active:
+            index[i] = in_steps(self._order(slot), steps, self.batch_size)
+        for i in set(range(program.slots)) - {i for i, _ in active}:
+            index[i] = index[active[0][0]]  # a free slot idles along; its rate is 0
+        return index
+
     def _order(self, slot: _Slot) -> np.ndarray:
         rows = slot.job.train_rows
-        count = len(self.data) if rows is None else len(rows)
+        count = len(self.data) if rows is None else len(rows)  # type: ignore[arg-type]
         if not self.shuffle:
             return np.arange(count, dtype=np.int32) if rows is None else rows
         order = _shuffled(slot.job.seed, slot.epoch, count)
         return order if rows is None else rows[order]
 
-    def _rates(self, slot: _Slot, steps: int) -> np.ndarray:
-        if slot.table is None:
-            return np.full(steps, slot.model.optimizer.constant)
-        own = self._steps(slot.job)
-        rates = slot.table[(slot.epoch - slot.job.first_epoch) * own :][:own]
-        return np.pad(rates, (0, steps - len(rates)))
+    def _rates(
+        self, program: Program, active: list[tuple[int, _Slot]], first: int, steps: int
+    ) -> np.ndarray:
+        """The learning rates `(K, steps)` from step `first` of the epoch on; free slots have 0."""
+        rates = np.zeros([program.slots, steps])
+        for i, slot in active:
+            if slot.table is None:
+                rates[i] = slot.model.optimizer.constant
+                continue
+            a_epoch = self._steps(slot.job)
+            begin = (slot.epoch - slot.job.first_epoch) * a_epoch
+            own = slot.table[begin + first : begin + min(first + steps, a_epoch)]
+            rates[i, : len(own)] = own
+        return rates
 
     def _validate(self, program: Program, slots: list[_Slot | None]) -> dict[str, np.ndarray]:
-        validation = self.validation
-        if validation is None:
+        if self.validation is None:
             return {}
+        logs = self._evaluate(program, self.validation, *self._validation_index(program, slots))
+        return {f"val_{name}": values for name, values in logs.items()}
+
+    def _validation_index(
+        self, program: Program, slots: list[_Slot | None]
+    ) -> tuple[np.ndarray | None, bool]:
+        """Which rows each slot is validated on, and whether they are the same for all."""
+        validation = self.validation
+        if not isinstance(validation, Rows):
+            return None, True  # a stream has an index of its own
         own_rows = [slot.job.validation_rows if slot is not None else None for slot in slots]
-        shared = all(rows is None for rows in own_rows)
         batch = self.validation_batch_size
         if not self._given_validation_batch and program.loss.is_mean:
             # a mean does not depend on how the rows are cut
             batch = max(batch, min(len(validation), _VALIDATION_BATCH))
-        if shared:
+        present = [rows for rows in own_rows if rows is not None]
+        if not present:
             steps = math.ceil(len(validation) / batch)
             one = in_steps(np.arange(len(validation), dtype=np.int32), steps, batch)
-            index = np.broadcast_to(one, [program.slots, *one.shape])
-        else:
-            present = [rows for rows in own_rows if rows is not None]
-            steps = math.ceil(max(map(len, present)) / batch)
-            index = np.stack(
-                [
-                    in_steps(rows if rows is not None else present[0], steps, batch)
-                    for rows in own_rows
-                ]
-            )
-        sums, predictions = program.test(
-            validation, index, shared, GATHER_BYTES, collect=bool(program.metrics.others)
-        )
-        logs = {f"val_{name}": values for name, values in sums.means().items()}
-        if predictions is not None:
-            own = [
-                _metrics_of(program, validation, index[i], predictions[i])
-                for i in range(program.slots)
-            ]
-            for name in own[0]:
-                logs[f"val_{name}"] = np.array([values[name] for values in own])
-        return logs
+            return np.broadcast_to(one, [program.slots, *one.shape]), True
+        steps = math.ceil(max(map(len, present)) / batch)
+        cut = [in_steps(present[0] if own is None else own, steps, batch) for own in own_rows]
+        return np.stack(cut), False
 
-    def _predicted_metrics(self, program, active, data, index) -> dict[int, dict[str, float]]:
+    def _predicted_metrics(
+        self, program: Program, active: list[tuple[int, _Slot]]
+    ) -> dict[int, dict[str, float]]:
         """Metrics that need all predictions, on the training rows after the epoch."""
-        _, predictions = program.test(data, index, False, GATHER_BYTES, collect=True)
-        return {i: _metrics_of(program, data, index[i], predictions[i]) for i, _ in active}
+        stream = isinstance(self.data, Stream)
+        index = None if stream else self._train_index(program, active)
+        logs = self._evaluate(program, self.data, index, stream)
+        others = [name for name in logs if name not in program.sum_names]
+        return {i: {name: float(logs[name][i]) for name in others} for i, _ in active}
+
+    def _evaluate(
+        self, program: Program, source: Rows | Stream, index: Any, shared: bool
+    ) -> dict[str, np.ndarray]:
+        """Return all metrics of all slots, `(K,)` each."""
+        others = bool(program.metrics.others)
+        sums, kept = None, []
+        chunks = source.chunks() if isinstance(source, Stream) else [(source, index)]
+        for rows, own in chunks:
+            whole = np.broadcast_to(own, [program.slots, *own.shape[-2:]])
+            part, predictions = program.test(rows, whole, shared, GATHER_BYTES, collect=others)
+            sums = part if sums is None else sums + part
+            if predictions is not None:
+                kept.append([_taken(rows, whole[i], predictions[i]) for i in range(program.slots)])
+        logs = sums.means()  # type: ignore[union-attr]
+        if others:
+            values = [
+                program.metrics.compute_others(*_together(p)) for p in zip(*kept, strict=True)
+            ]
+            logs |= {name: np.array([own[name] for own in values]) for name in values[0]}
+        return logs
 
     def _end_epoch(self, slot: _Slot, logs: dict[str, float]) -> None:
         job = slot.job
@@ -438,12 +456,16 @@ def _numpy(variable: Any) -> np.ndarray:
     return variable.value.numpy()
 
 
-def _metrics_of(
-    program: Program, rows: Rows, index: np.ndarray, predictions: np.ndarray
-) -> dict[str, float]:
+def _taken(rows: Rows, index: np.ndarray, predictions: np.ndarray) -> tuple:
+    """The targets, predictions and weights of the rows that an index of steps really holds."""
     flat = index.reshape(-1)
     real = flat >= 0
     own = flat[real]
     guesses = predictions.reshape(-1, *predictions.shape[2:])[real]
-    weight = None if rows.weight is None else rows.weight.numpy()[own]
-    return program.metrics.compute_others(rows.y.numpy()[own], guesses, weight)
+    return rows.y.numpy()[own], guesses, None if rows.weight is None else rows.weight.numpy()[own]
+
+
+def _together(parts: tuple) -> list:
+    """Concatenate what several chunks gave, `None` where there are no weights."""
+    columns = zip(*parts, strict=True)
+    return [None if own[0] is None else np.concatenate(own) for own in columns]

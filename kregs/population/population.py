@@ -14,10 +14,18 @@ import numpy as np
 import tensorflow as tf
 
 from kregs.population.layout import Layout
-from kregs.population.loop import GATHER_BYTES, Job, Rows, Training, in_steps
+from kregs.population.loop import Job, Training
 from kregs.population.registry import NotStackable
+from kregs.population.rows import (
+    GATHER_BYTES,
+    Rows,
+    as_rows,
+    as_source,
+    as_validation,
+    in_steps,
+)
 from kregs.population.structure import read_member
-from kregs.validation import check_integer, check_number
+from kregs.validation import check_integer
 
 # these look at one member's logs, weights and learning rate, which a member has
 STACKED_CALLBACKS = (
@@ -100,9 +108,9 @@ class Population:
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
-        validation_data: tuple | None = None,
+        validation_data: Any = None,
         epochs: int = 1,
         batch_size: int = 32,
         validation_batch_size: int | None = None,
@@ -117,8 +125,10 @@ class Population:
         """Train all members.
 
         Args:
-            x, y: arrays, rows first; shared by all members.
-            validation_data: `(x, y)` or `(x, y, sample_weight)`.
+            x, y: arrays, rows first, shared by all members; or a `tf.data.Dataset` or
+                `keras.utils.PyDataset` of batches `(x, y)` as `x`, which is streamed: all members
+                see the same batches.
+            validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset.
             epochs, batch_size, validation_batch_size, shuffle, sample_weight, class_weight: as in
                 `keras.Model.fit`.
             early_stopping: applied to each member by itself.
@@ -138,8 +148,8 @@ class Population:
         check_integer("batch_size", batch_size, minimum=1)
         callbacks = [*callbacks, *([early_stopping] if early_stopping is not None else [])]
         check_callbacks(callbacks)
-        data = as_rows(x, y, sample_weight, class_weight)
-        validation = None if validation_data is None else as_rows(*validation_data)
+        data = as_source(x, y, sample_weight, class_weight, shuffle=shuffle)
+        validation = None if validation_data is None else as_validation(validation_data)
         jobs = [
             Job(
                 member=member,
@@ -175,7 +185,7 @@ class Population:
     def evaluate(
         self, x: Any, y: Any, *, batch_size: int = 32, sample_weight: Any = None
     ) -> dict[str, np.ndarray]:
-        """Return each metric of each member, an array of shape `(members,)` a name."""
+        """Return each metric of each member on arrays, an array of shape `(members,)` a name."""
         data = as_rows(x, y, sample_weight)
         parts = [sums for sums, _ in self._test(data, batch_size, collect=False)]
         names = parts[0].keys()
@@ -242,53 +252,6 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
             raise NotStackable(
                 f"the callback {type(callback).__name__} wants one model (populations run {known})"
             )
-
-
-def as_rows(
-    x: Any, y: Any, sample_weight: Any = None, class_weight: Mapping[int, float] | None = None
-) -> Rows:
-    """Put arrays on the device, with the types that Keras gives them.
-
-    Raises:
-        ValueError: the lengths differ, or both kinds of weights are given.
-    """
-    x, y = _as_array("x", x), _as_array("y", y)
-    if len(x) != len(y):
-        raise ValueError(f"`x` and `y` must have the same length. Received: {len(x)} and {len(y)}")
-    if len(x) == 0:
-        raise ValueError("`x` must have at least one row. Received: 0 rows")
-    if class_weight is not None:
-        if sample_weight is not None:
-            raise ValueError("Give `sample_weight` or `class_weight`, not both.")
-        sample_weight = _class_weights(y, class_weight)
-    if sample_weight is not None:
-        sample_weight = np.asarray(sample_weight, keras.config.floatx())
-        if sample_weight.shape != (len(x),):
-            raise ValueError(
-                f"`sample_weight` must have shape ({len(x)},), one number a row. "
-                f"Received: shape {sample_weight.shape}"
-            )
-        sample_weight = tf.convert_to_tensor(sample_weight)
-    return Rows(tf.convert_to_tensor(x), tf.convert_to_tensor(y), sample_weight)
-
-
-def _as_array(name: str, value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype == object:
-        raise TypeError(f"`{name}` must be an array of numbers. Received: dtype object")
-    if array.ndim == 0:
-        raise ValueError(f"`{name}` must have rows. Received: the scalar {value!r}")
-    if array.dtype.kind == "f" and array.dtype != keras.config.floatx():
-        return array.astype(keras.config.floatx())
-    return array.astype("int32") if array.dtype == "int64" else array
-
-
-def _class_weights(y: np.ndarray, class_weight: Mapping[int, float]) -> np.ndarray:
-    labels = y.argmax(-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(len(y)).round()
-    weights = np.ones(len(y))
-    for label, weight in class_weight.items():
-        weights[labels == label] = check_number(f"class_weight[{label}]", weight, minimum=0.0)
-    return weights
 
 
 def members_at_once(layout: Layout, batch_size: int, max_members: int | None) -> int:

@@ -31,6 +31,9 @@ class Sums:
     totals: np.ndarray  # (names, K)
     counts: np.ndarray  # (names, K)
 
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.names, self.totals + other.totals, self.counts + other.counts)
+
     def means(self) -> dict[str, np.ndarray]:
         """Return the mean of each name for each slot."""
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -352,7 +355,15 @@ class Program:
         self._functions[key] = tf.function(run, autograph=False, reduce_retracing=not jit)
         return self._functions[key]
 
-    def train(self, rows: Any, index: np.ndarray, rates: np.ndarray, budget: int) -> Sums:
+    def train(
+        self,
+        rows: Any,
+        index: np.ndarray,
+        rates: np.ndarray,
+        budget: int,
+        *,
+        shared: bool = False,
+    ) -> Sums:
         """Train one epoch.
 
         Args:
@@ -361,11 +372,12 @@ class Program:
                 row.
             rates: the learning rate of each member in each step, `(K, steps)`.
             budget: how many bytes of batches may be gathered at once.
+            shared: whether all members take the rows that the first takes.
 
         Returns:
             The sums over all steps.
         """
-        sums, _ = self._run(rows.tensors, index, rates, budget, collect=False, shared=False)
+        sums, _ = self._run(rows.tensors, index, rates, budget, collect=False, shared=shared)
         return sums
 
     def test(
@@ -374,8 +386,7 @@ class Program:
         """Evaluate.
 
         Args:
-            rows, index, budget: see `train`.
-            shared: whether all members take the rows that the first takes.
+            rows, index, budget, shared: see `train`.
             collect: return the predictions, too.
 
         Returns:
@@ -397,7 +408,8 @@ class Program:
         counts: Any = 0.0
         kept = []
         jit = self.accelerated and rates is not None
-        most = self._steps_a_call(data, index, budget) if jit else index.shape[1]
+        most = self._steps_a_call(data, index[:1] if shared else index, budget)
+        most = most if jit else index.shape[1]
         for first, last, width, masked in self._parts(index, most, jit):
             piece = index[:, first:last, :width]
             own_rates = np.zeros([1, 1]) if rates is None else rates[:, first:last]

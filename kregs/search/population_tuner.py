@@ -22,9 +22,10 @@ from keras_tuner.errors import FailedTrialError
 
 from kregs.files import write_json
 from kregs.population.layout import Layout
-from kregs.population.loop import Job, Rows, Training
-from kregs.population.population import as_rows, check_callbacks, members_at_once
+from kregs.population.loop import Job, Training
+from kregs.population.population import check_callbacks, members_at_once
 from kregs.population.registry import NotStackable
+from kregs.population.rows import Rows, Stream, as_rows, as_source, as_validation, is_dataset
 from kregs.population.structure import Member, read_member
 from kregs.reporting.progress import SearchProgress
 from kregs.search.checkpoints import CheckpointWriter
@@ -196,12 +197,15 @@ class PopulationTuner(SequentialTuner):
             return "this process is the chief, which trains nothing"
         if fit is None:
             return "`search` is given arguments of `fit` that populations have not"
-        validation = fit["validation_data"]
-        if validation is not None and not isinstance(validation, (tuple, list)):
-            return f"`validation_data` is a {type(validation).__name__}, not arrays"
-        for part in (fit["x"], fit["y"], *(validation or ())[:2]):
+        x, validation = fit["x"], fit["validation_data"]
+        parts = [] if is_dataset(x) else [x, fit["y"]]
+        if isinstance(validation, (tuple, list)):
+            parts += validation[:2]
+        elif validation is not None and not is_dataset(validation):
+            return f"`validation_data` is a {type(validation).__name__}, no arrays and no dataset"
+        for part in parts:
             if not _is_array(part):
-                return f"the data are a {type(part).__name__}, not arrays"
+                return f"the data are a {type(part).__name__}, no arrays and no dataset"
         try:
             check_callbacks([c for c in fit["callbacks"] or [] if not is_plain_tensorboard(c)])
         except NotStackable as error:
@@ -269,8 +273,18 @@ class _Search:
         self.under_way: dict[str, _Trial] = {}
         self.asked = 0
 
-    def _rows(self) -> tuple[Rows, Rows | None]:
+    def _rows(self) -> tuple[Rows | Stream, Rows | Stream | None]:
         fit = self.fit
+        if is_dataset(fit["x"]):
+            data = as_source(
+                fit["x"],
+                fit["y"],
+                fit["sample_weight"],
+                fit["class_weight"],
+                shuffle=bool(fit["shuffle"]),
+            )
+            validation = fit["validation_data"]
+            return data, None if validation is None else as_validation(validation)
         x, y, weight = np.asarray(fit["x"]), np.asarray(fit["y"]), fit["sample_weight"]
         validation = fit["validation_data"]
         if validation is None and fit["validation_split"]:
@@ -281,7 +295,7 @@ class _Search:
             x, y = x[:cut], y[:cut]
             weight = None if weight is None else weight[:cut]
         rows = as_rows(x, y, weight, fit["class_weight"])
-        return rows, None if validation is None else as_rows(*validation)
+        return rows, None if validation is None else as_validation(validation)
 
     def run(self) -> None:
         self._ask()
@@ -347,7 +361,7 @@ class _Search:
         if not isinstance(model, keras.Model):
             raise TypeError(f"`build` returned no keras.Model but {type(model).__name__}")
         if not model.built:
-            model.build((None, *self.data.x.shape[1:]))
+            model.build((None, *self.data.row_shape))
         return model
 
     def _train_alone(self, trial: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
+from kregs.population.rows import check_no_targets, is_dataset
 from kregs.training.data_checks import check_data
 from kregs.validation import check_number
 
@@ -34,11 +35,6 @@ class Data:
         if is_dataset(x):
             return {"x": x, "steps": 1}
         return {**_take({"x": x, "y": y}, slice(rows)), "batch_size": rows}
-
-
-def is_dataset(x: Any) -> bool:
-    """Return whether `x` yields batches of inputs and targets by itself."""
-    return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
 
 
 def prepare_data(
@@ -97,12 +93,7 @@ def prepare_data(
 def _prepare_dataset(
     x: Any, y: Any, validation_data: Any, sample_weight: Any, model: keras.Model
 ) -> Data:
-    for name, value in (("y", y), ("sample_weight", sample_weight)):
-        if value is not None:
-            raise ValueError(
-                f"`{name}` must be None if `x` is a dataset: it is part of the dataset's batches. "
-                f"Received: {name} of type {type(value).__name__}"
-            )
+    check_no_targets(y, sample_weight)
     if validation_data is None:
         raise ValueError(
             "`validation_data` must be given if `x` is a dataset, which cannot be split. "

@@ -254,7 +254,7 @@ class SearchResult:
             TypeError, ValueError: an argument is wrong, or the result was loaded without `build`.
             RuntimeError: no trial has completed.
         """
-        from kregs.search.protocol import is_dataset
+        from kregs.population.rows import is_dataset
         from kregs.training.data_checks import check_data
 
         if self._build is None:

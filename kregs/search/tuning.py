@@ -17,12 +17,13 @@ import keras_tuner
 import tensorflow as tf
 
 import kregs
+from kregs.population.rows import is_dataset
 from kregs.reporting.progress import SearchProgress
 from kregs.search.engine import check_engine, make_tuner
 from kregs.search.objective import check_logged, make_objective
 from kregs.search.oracles import check_oracle, expected_trials, make_oracle
 from kregs.search.probe import explore, logged_metrics, make_hypermodel
-from kregs.search.protocol import is_dataset, prepare_data
+from kregs.search.protocol import prepare_data
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import (
     RESULT_FILE,

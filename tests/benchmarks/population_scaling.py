@@ -29,7 +29,7 @@ def run(members, repeats):
     import kregs
     from kregs.population import Population
     from kregs.population.loop import Training
-    from kregs.population.population import as_rows
+    from kregs.population.rows import as_rows
 
     generator = np.random.default_rng(0)
     x = generator.normal(size=(ROWS, UNITS[0])).astype("float32")

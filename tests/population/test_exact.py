@@ -12,17 +12,6 @@ STEPS, BATCH = 200, 4
 ROWS = STEPS * BATCH
 
 
-@pytest.fixture
-def double():
-    """Layers and optimizers of float64, so that only the arithmetic can differ."""
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx(before)
-    keras.config.set_dtype_policy(before)
-
-
 def numbers(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
@@ -83,6 +72,12 @@ LAYERS = {
     "separable": ((6, 6, 2), lambda n: [layers.SeparableConv2D(4, 3, padding="same"), layers.AveragePooling2D(2), layers.GlobalMaxPooling2D()]),
     "reshape": ((6,), lambda n: [layers.Dense(6), layers.Reshape((2, 3)), layers.Permute((2, 1)), layers.Dense(4), layers.ELU(), layers.Flatten(), layers.RepeatVector(2), layers.Flatten(), layers.Softmax()]),
     "absent_noise": ((5,), lambda n: [layers.Dense(6), *([layers.Dropout(0.0), layers.GaussianNoise(0.0)] if n else []), layers.ReLU()]),
+    "lstm": ((4, 3), lambda n: [layers.LSTM(4, kernel_regularizer=l2(n), recurrent_regularizer=l2(n / 2), bias_regularizer=l2(n), return_sequences=True), layers.LSTM(3, activation="relu", recurrent_activation="hard_sigmoid", use_bias=False, unroll=True, go_backwards=True, recurrent_constraint=keras.constraints.MaxNorm(1 + n))]),
+    "gru": ((4, 3), lambda n: [layers.GRU(4, kernel_regularizer=l2(n), bias_regularizer=l2(n), go_backwards=True, return_sequences=True), layers.GRU(3, use_bias=False), layers.LayerNormalization()]),
+    "gru_reset_before": ((4, 3), lambda n: [layers.GRU(4, reset_after=False, recurrent_regularizer=l2(n), return_sequences=True), layers.GRU(3, activation="relu", reset_after=False, use_bias=False)]),
+    "simple_rnn": ((4, 3), lambda n: [layers.SimpleRNN(4, kernel_regularizer=l2(n), return_sequences=True), layers.SimpleRNN(3, activation="relu", use_bias=False, go_backwards=True)]),
+    "bidirectional": ((4, 3), lambda n: [layers.Bidirectional(layers.LSTM(3, return_sequences=True, kernel_regularizer=l2(n), activity_regularizer=l2(n))), layers.Bidirectional(layers.SimpleRNN(3), backward_layer=layers.GRU(3, go_backwards=True), merge_mode="mul")]),
+    "masking": ((4, 3), lambda n: [layers.ReLU(), layers.Masking(), layers.Bidirectional(layers.LSTM(3, return_sequences=True), merge_mode="ave"), layers.Dropout(0.0), layers.GRU(3, go_backwards=True, zero_output_for_mask=True)]),
 }  # fmt: skip
 
 
@@ -102,6 +97,29 @@ def test_embedding(double):
         for n in (0.0, 0.01)
     ]
     check_equal(models, x, numbers(ROWS, 3))
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+@pytest.mark.parametrize("cell", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+def test_masked_steps(double, cell, accelerate):
+    """Masked at the start, in the middle, at the end, everywhere; carried through layers."""
+    x = np.random.default_rng(0).integers(0, 3, (59, 5))
+    x[0] = 0
+
+    def build(n):
+        body = [
+            layers.Embedding(9, 3, mask_zero=True),
+            layers.LayerNormalization(),
+            layers.Bidirectional(cell(3, return_sequences=True, kernel_regularizer=l2(n))),
+            cell(4, return_sequences=True),
+            layers.Dropout(0.0),
+            cell(4, go_backwards=True),
+        ]
+        return make(body, (None,))
+
+    models = [build(n) for n in (0.0, 0.02)]
+    fit = {"epochs": 2, "batch_size": 8, "validation_data": (x[:9], numbers(9, 3))}
+    check_equal(models, x, numbers(59, 3), accelerate=accelerate, **fit)
 
 
 def test_adapted_normalization(double):

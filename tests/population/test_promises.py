@@ -94,7 +94,7 @@ def test_members_with_one_seed_are_paired():
     assert other.history[0]["loss"] != other.history[1]["loss"]
 
 
-def test_slots_are_given_on_without_a_trace():
+def test_slots_are_given_on_without_a_trace(double):
     """With fewer slots than members, all end as with a slot each."""
     rates = np.linspace(0, 0.6, 7)
 
@@ -109,7 +109,7 @@ def test_slots_are_given_on_without_a_trace():
     assert [len(h["loss"]) for h in many.history] == [len(h["loss"]) for h in few.history]
     for a, b in zip(many.unstack(), few.unstack(), strict=True):
         for one, other in zip(a.get_weights(), b.get_weights(), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
 
 
 STOPPING = [
@@ -122,7 +122,7 @@ STOPPING = [
 
 
 @pytest.mark.parametrize("arguments", STOPPING)
-def test_early_stopping_is_keras(arguments):
+def test_early_stopping_is_keras(double, arguments):
     """Keras's own callback, replayed over each history, stops there and restores those weights."""
     models = [build(rate=0.0, learning_rate=r) for r in (1e-3, 3e-2, 0.3)]
     starts = [model.get_weights() for model in models]
@@ -140,10 +140,10 @@ def test_early_stopping_is_keras(arguments):
         own = model.fit(X, Y, verbose=0, callbacks=[copy.deepcopy(stopping)], **fit)
         assert len(own.history["loss"]) == len(history["loss"])
         for one, other in zip(ended, model.get_weights(), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-2, atol=2e-3)
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
 
 
-def test_learning_rate_callbacks_are_each_members_own():
+def test_learning_rate_callbacks_are_each_members_own(double):
     models = [build(rate=0.0, learning_rate=r) for r in (1e-3, 0.5)]
     starts = [model.get_weights() for model in models]
     callbacks = [
@@ -158,7 +158,7 @@ def test_learning_rate_callbacks_are_each_members_own():
         rate = float(model.optimizer.learning_rate.numpy())
         model.compile(type(model.optimizer)(rate), model.loss, metrics=["accuracy"])
         own = model.fit(X, Y, verbose=0, callbacks=copy.deepcopy(callbacks), **fit).history
-        np.testing.assert_allclose(history["loss"], own["loss"], rtol=2e-2, atol=1e-3)
+        np.testing.assert_allclose(history["loss"], own["loss"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -302,7 +302,7 @@ def test_what_cannot_be_stacked_is_a_clear_error(name):
         Population.from_models(models())
 
 
-def test_a_registered_layer_is_stacked():
+def test_a_registered_layer_is_stacked(double):
     models = [compiled([keras.Input((6,)), Scaling(), layers.Dense(2)]) for _ in range(2)]
     copies = [keras.models.clone_model(m) for m in models]
     for copied, model in zip(copies, models, strict=True):
@@ -315,7 +315,7 @@ def test_a_registered_layer_is_stacked():
     for one, other in zip(
         population.unstack()[1].get_weights(), copies[1].get_weights(), strict=True
     ):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
 
 
 BAD_CALLS = {

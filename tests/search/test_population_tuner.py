@@ -7,6 +7,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
@@ -246,6 +247,17 @@ def test_what_cannot_be_stacked_is_trained_one_by_one_and_said(tmp_path, name):
     strict = PopulationTuner(model, "val_loss", 2, strict=True, directory=tmp_path / "strict")
     with pytest.raises(NotStackable, match=message):
         strict.search(*TRAIN, validation_data=VALIDATION, verbose=0, **copy.copy(fit))
+
+
+def test_datasets_are_streamed(tmp_path):
+    tuner = PopulationTuner(build, "val_loss", 3, seed=1, strict=True, directory=tmp_path)
+    train, held = (
+        tf.data.Dataset.from_tensor_slices(part).batch(32) for part in (TRAIN, VALIDATION)
+    )
+    tuner.search(train, validation_data=held, epochs=2, verbose=0)
+    best = tuner.oracle.get_best_trials()[0]
+    score = tuner.get_best_models()[0].evaluate(held, verbose=0, return_dict=True)
+    assert score["loss"] == pytest.approx(best.metrics.get_last_value("val_loss"), rel=1e-4)
 
 
 def test_several_inputs_are_trained_one_by_one(tmp_path):

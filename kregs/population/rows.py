@@ -1,0 +1,232 @@
+"""Where rows come from: arrays that lie on the device whole, or a dataset that is streamed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kregs.population.registry import NotStackable
+from kregs.validation import check_number
+
+# batches gathered at once, so that a whole epoch of a small data set is one call
+GATHER_BYTES = 128 * 2**20
+
+
+@dataclasses.dataclass
+class Rows:
+    """Arrays on the device: inputs, targets, sample weights; all rows, first axis first."""
+
+    x: tf.Tensor
+    y: tf.Tensor
+    weight: tf.Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    @property
+    def tensors(self) -> tuple:
+        return self.x, self.y, self.weight
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def head(self) -> tf.Tensor:
+        """A few targets, which show their type and shape."""
+        return self.y[: min(2, len(self))]
+
+
+def in_steps(order: np.ndarray, steps: int, batch: int) -> np.ndarray:
+    """Cut an order of rows into steps, -1 where there is no row."""
+    index = np.full(steps * batch, -1, np.int32)
+    index[: len(order)] = order
+    return index.reshape(steps, batch)
+
+
+def as_rows(
+    x: Any, y: Any, sample_weight: Any = None, class_weight: Mapping[int, float] | None = None
+) -> Rows:
+    """Put arrays on the device, with the types that Keras gives them.
+
+    Raises:
+        ValueError: the lengths differ, or both kinds of weights are given.
+    """
+    x, y = _as_array("x", x), _as_array("y", y)
+    if len(x) != len(y):
+        raise ValueError(f"`x` and `y` must have the same length. Received: {len(x)} and {len(y)}")
+    if len(x) == 0:
+        raise ValueError("`x` must have at least one row. Received: 0 rows")
+    if class_weight is not None:
+        if sample_weight is not None:
+            raise ValueError("`sample_weight` and `class_weight` were both given: give one.")
+        sample_weight = _class_weights(y, class_weight)
+    if sample_weight is not None:
+        sample_weight = np.asarray(sample_weight, keras.config.floatx())
+        if sample_weight.shape != (len(x),):
+            raise ValueError(
+                f"`sample_weight` must have shape ({len(x)},), one number a row. "
+                f"Received: shape {sample_weight.shape}"
+            )
+        sample_weight = tf.convert_to_tensor(sample_weight)
+    return Rows(tf.convert_to_tensor(x), tf.convert_to_tensor(y), sample_weight)
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise TypeError(f"`{name}` must be an array of numbers. Received: dtype object")
+    if array.ndim == 0:
+        raise ValueError(f"`{name}` must have rows. Received: the scalar {value!r}")
+    if array.dtype.kind == "f" and array.dtype != keras.config.floatx():
+        return array.astype(keras.config.floatx())
+    return array.astype("int32") if array.dtype == "int64" else array
+
+
+def _class_weights(y: np.ndarray, class_weight: Mapping[int, float]) -> np.ndarray:
+    labels = y.argmax(-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(len(y)).round()
+    weights = np.ones(len(y))
+    for label, weight in class_weight.items():
+        weights[labels == label] = check_number(f"class_weight[{label}]", weight, minimum=0.0)
+    return weights
+
+
+class Stream:
+    """A dataset of batches, read anew in every epoch; all members see the same batches.
+
+    A few batches at a time are put together, so that the device has many steps to do a call.
+
+    Args:
+        dataset: a `tf.data.Dataset` or `keras.utils.PyDataset` of `(x, y)` or `(x, y, weight)`.
+        class_weight: as in `keras.Model.fit`.
+        shuffle: read the batches of a PyDataset in a new order each epoch, as `fit` does.
+        chunk_bytes: how much is put together.
+
+    Raises:
+        NotStackable: a batch is no pair or triple of arrays.
+        ValueError: the dataset is empty or never ends.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        class_weight: Mapping[int, float] | None = None,
+        *,
+        shuffle: bool = False,
+        chunk_bytes: int = GATHER_BYTES,
+    ) -> None:
+        self._dataset = dataset
+        self._order = np.random.default_rng(0) if shuffle else None
+        self._class_weight = class_weight
+        if _length(dataset) == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("`x` must end. Received: an infinite dataset")
+        first = next(self._batches(), None)
+        if first is None:
+            raise ValueError("`x` must have at least one batch. Received: an empty dataset")
+        self.batch_size = len(first)
+        self.head = first.head
+        self.row_shape = first.row_shape
+        length = _length(dataset)
+        # Keras counts the batches in the first epoch; schedules need them before it
+        self.steps = length if length > 0 else sum(1 for _ in self._batches())
+        size = sum(int(np.prod(a.shape)) * a.dtype.size for a in (first.x, first.y))
+        self._chunk_steps = min(self.steps, max(1, chunk_bytes // max(1, size)))
+
+    def _batches(self) -> Iterator[Rows]:
+        for batch in _iterate(self._dataset, self._order):
+            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+                raise NotStackable("the dataset's batches are not (x, y) or (x, y, sample_weight)")
+            x, y, *weight = batch
+            if any(isinstance(part, (dict, tuple, list)) for part in batch):
+                raise NotStackable("the dataset's batches hold several inputs or targets")
+            yield as_rows(x, y, weight[0] if weight else None, self._class_weight)
+
+    def chunks(self, *, padded: bool = False) -> Iterator[tuple[Rows, np.ndarray]]:
+        """Read the dataset once: yield rows and the index `(steps, batch)` that they make.
+
+        Args:
+            padded: give the last chunk as many steps as the others; -1 in the index is no row.
+        """
+        waiting: list[Rows] = []
+        for batch in self._batches():
+            waiting.append(batch)
+            if len(waiting) == self._chunk_steps:
+                yield self._together(waiting, self._chunk_steps)
+                waiting = []
+        if waiting:
+            yield self._together(waiting, self._chunk_steps if padded else len(waiting))
+
+    def _together(self, batches: list[Rows], steps: int) -> tuple[Rows, np.ndarray]:
+        width = max(self.batch_size, *map(len, batches))
+        index = np.full([steps, width], -1, np.int32)
+        first = 0
+        for step, batch in enumerate(batches):
+            index[step, : len(batch)] = np.arange(first, first + len(batch))
+            first += len(batch)
+        weights = [batch.weight for batch in batches]
+        weighted = all(weight is not None for weight in weights)
+        return Rows(
+            tf.concat([batch.x for batch in batches], 0),
+            tf.concat([batch.y for batch in batches], 0),
+            tf.concat(weights, 0) if weighted else None,
+        ), index
+
+
+def is_dataset(data: Any) -> bool:
+    """Return whether `data` yields batches of inputs and targets by itself."""
+    return isinstance(data, (tf.data.Dataset, keras.utils.PyDataset))
+
+
+def as_source(
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
+    *,
+    shuffle: bool = False,
+) -> Rows | Stream:
+    """Return what `fit` is given to train on as rows on the device, a dataset as a stream."""
+    if not is_dataset(x):
+        return as_rows(x, y, sample_weight, class_weight)
+    check_no_targets(y, sample_weight)
+    return Stream(x, class_weight, shuffle=shuffle)
+
+
+def check_no_targets(y: Any, sample_weight: Any) -> None:
+    """Raise if targets or weights are given beside a dataset."""
+    for name, value in (("y", y), ("sample_weight", sample_weight)):
+        if value is not None:
+            raise ValueError(
+                f"`{name}` must be None if `x` is a dataset: it is part of the dataset's batches. "
+                f"Received: {name} of type {type(value).__name__}"
+            )
+
+
+def as_validation(data: Any) -> Rows | Stream:
+    """Return validation data, `(x, y)`, `(x, y, weight)` or a dataset, as rows."""
+    return Stream(data) if is_dataset(data) else as_rows(*data)
+
+
+def _length(dataset: Any) -> int:
+    """How many batches, negative if that is not known (`tf.data`'s constants)."""
+    if isinstance(dataset, tf.data.Dataset):
+        return int(dataset.cardinality())
+    length = dataset.num_batches
+    return tf.data.INFINITE_CARDINALITY if length is None else length
+
+
+def _iterate(dataset: Any, generator: np.random.Generator | None) -> Iterator[Any]:
+    if isinstance(dataset, tf.data.Dataset):
+        yield from dataset.as_numpy_iterator()
+        return
+    numbers = np.arange(dataset.num_batches)
+    dataset.on_epoch_begin()
+    for number in numbers if generator is None else generator.permutation(numbers):
+        yield dataset[int(number)]
+    dataset.on_epoch_end()
