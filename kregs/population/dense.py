@@ -45,8 +45,6 @@ class StackedEmbedding(StackedLayer):
 
     @classmethod
     def check(cls, layer) -> None:
-        if layer.mask_zero:
-            raise NotStackable(f"layer {layer.name!r} masks zeros; masks are not stacked")
         if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
             raise NotStackable(f"layer {layer.name!r} uses LoRA or quantization")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -34,6 +35,34 @@ class Context:
     updates: list = dataclasses.field(default_factory=list)
 
 
+class Call:
+    """A layer as one call uses it, or an operation, where that is more than the layer on inputs.
+
+    Args:
+        operation: the layer or operation; all else is asked of it.
+        arguments: what the call sets beside tensors, such as `{"reverse": True}`.
+        output: what the call returns, a `keras.KerasTensor`.
+    """
+
+    def __init__(self, operation: Any, arguments: dict[str, Any], output: Any) -> None:
+        self.operation = operation
+        self.arguments = arguments
+        self.output = output
+        self.weights = getattr(operation, "weights", [])
+        self.trainable_weights = getattr(operation, "trainable_weights", [])
+        self.activity_regularizer = getattr(operation, "activity_regularizer", None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "operation":  # not there yet: copying and pickling ask early
+            raise AttributeError(name)
+        return getattr(self.operation, name)
+
+
+def class_of(layer: Any) -> type:
+    """The class of a layer, or of the layer that is called."""
+    return type(layer.operation if isinstance(layer, Call) else layer)
+
+
 class StackedLayer:
     """The stacked form of one Keras layer. Subclass it and decorate with `register`.
 
@@ -41,6 +70,8 @@ class StackedLayer:
         numbers: names of the layer's attributes that may differ between members; each becomes a
             vector of K, `self.number(name)`.
         ignored: further config entries that do not change what the layer computes.
+        arguments: names of call arguments that the form knows. A tensor comes as a further input of
+            `call`, anything else is found in `self.set_arguments`.
         absent: where a member lacks the layer and the layer is the identity for some number, that
             number, by attribute name. Such a layer may stand in some members only.
         accelerated: whether XLA runs it well on a CPU.
@@ -48,6 +79,7 @@ class StackedLayer:
 
     numbers: ClassVar[tuple[str, ...]] = ()
     ignored: ClassVar[tuple[str, ...]] = ()
+    arguments: ClassVar[tuple[str, ...]] = ()
     absent: ClassVar[dict[str, float]] = {}
     accelerated: ClassVar[bool] = True
 
@@ -62,6 +94,7 @@ class StackedLayer:
         self.layer = layer
         self.members = members
         self.stream = stream
+        self.set_arguments = layer.arguments if isinstance(layer, Call) else {}
         self._weights = weights
         self._numbers = numbers
 
@@ -69,9 +102,17 @@ class StackedLayer:
     def check(cls, layer: keras.layers.Layer) -> None:
         """Raise `NotStackable` if this configuration of the layer has no stacked form."""
 
+    @classmethod
+    def parts(cls, layer: keras.layers.Layer) -> tuple[keras.layers.Layer, ...]:
+        """Return the layers that this one calls with its inputs, if it only merges their outputs.
+
+        Then `call` gets these outputs in place of the inputs.
+        """
+        return ()
+
     def weight(self, name: str) -> tf.Variable:
-        """Return the stacked weight, of shape `(K, *shape)`, of the layer's attribute `name`."""
-        return self._weights[id(getattr(self.layer, name))]
+        """Return the stacked weight, `(K, *shape)`, of an attribute, such as "cell.kernel"."""
+        return self._weights[id(operator.attrgetter(name)(self.layer))]
 
     def number(self, name: str) -> tf.Tensor:
         """Return the vector of K of an attribute that may differ."""
@@ -96,11 +137,11 @@ def register(*layer_classes: type) -> Callable[[type[StackedLayer]], type[Stacke
     """Register the decorated `StackedLayer` as the stacked form of Keras layer classes.
 
     Args:
-        *layer_classes: subclasses of `keras.layers.Layer`. A subclass of a registered class is not
-            covered by it: it may compute something else.
+        *layer_classes: subclasses of `keras.layers.Layer` or `keras.Operation`. A subclass of a
+            registered class is not covered by it: it may compute something else.
 
     Raises:
-        TypeError: something is no layer class, or the form is no `StackedLayer`.
+        TypeError: something is no such class, or the form is no `StackedLayer`.
 
     Example:
 
@@ -117,7 +158,7 @@ def register(*layer_classes: type) -> Callable[[type[StackedLayer]], type[Stacke
     ...         return self.output(x.member_first() * self.weight("scale")[:, None])
     """
     for layer_class in layer_classes:
-        if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
+        if not (isinstance(layer_class, type) and issubclass(layer_class, keras.Operation)):
             raise TypeError(
                 f"`register` expects subclasses of keras.layers.Layer. Received: {layer_class!r}"
             )
@@ -134,10 +175,10 @@ def register(*layer_classes: type) -> Callable[[type[StackedLayer]], type[Stacke
 
 def form_of(layer: Any) -> type[StackedLayer]:
     """Return the stacked form of a layer, or raise `NotStackable`."""
-    form = _FORMS.get(type(layer))
+    form = _FORMS.get(class_of(layer))
     if form is None:
         raise NotStackable(
-            f"layer {layer.name!r} is a {type(layer).__name__}, which has no stacked form; "
+            f"layer {layer.name!r} is a {class_of(layer).__name__}, which has no stacked form; "
             "kregs.population.register adds one"
         )
     form.check(layer)

@@ -7,6 +7,7 @@ taken off the graph and hung on its edges, so that members with and without them
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ import keras
 import numpy as np
 from keras import constraints, regularizers
 
-from kregs.population.registry import NotStackable, StackedLayer, form_of
+from kregs.population.registry import Call, NotStackable, StackedLayer, class_of, form_of, has_form
 
 MODEL_INPUT = -1
 
@@ -89,6 +90,9 @@ def _functional(model: Any) -> Any:
 
 
 def _read_function(function: Any, inputs: list[Edge], nodes: list[Node]) -> list[Edge]:
+    if any(getattr(tensor, "_keras_mask", None) is not None for tensor in function.outputs):
+        # from there it goes on unseen by the graph, to the loss at last
+        raise NotStackable(f"a mask reaches the output of model {function.name!r}")
     edges = {id(tensor): edge for tensor, edge in zip(function.inputs, inputs, strict=True)}
     for depth in sorted(function._nodes_by_depth, reverse=True):
         for node in function._nodes_by_depth[depth]:
@@ -98,6 +102,8 @@ def _read_function(function: Any, inputs: list[Edge], nodes: list[Node]) -> list
             sources = [edges[id(tensor)] for tensor in node.input_tensors]
             inner = _functional(operation) if isinstance(operation, keras.Model) else None
             if inner is not None:
+                if len(sources) != len(inner.inputs):
+                    raise NotStackable(f"model {operation.name!r} is called with a mask")
                 results = _read_function(inner, sources, nodes)
             else:
                 results = [_read_call(operation, node, sources, nodes)]
@@ -107,38 +113,61 @@ def _read_function(function: Any, inputs: list[Edge], nodes: list[Node]) -> list
 
 
 def _read_call(operation: Any, node: Any, sources: list[Edge], nodes: list[Node]) -> Edge:
-    if not isinstance(operation, keras.layers.Layer):
+    if not isinstance(operation, keras.layers.Layer) and not has_form(operation):
         raise NotStackable(
             f"operation {operation.name!r} ({type(operation).__name__}) is no layer; use the "
             "layer that does the same, such as keras.layers.Add"
         )
-    set_arguments = {
-        name: value
-        for name, value in node.arguments.kwargs.items()
-        if value is not None and not (name == "training" and value is False)
-    }
-    if set_arguments:
-        raise NotStackable(
-            f"layer {operation.name!r} is called with {', '.join(sorted(set_arguments))}"
-        )
     form = form_of(operation)
+    arguments = _set_arguments(operation, node)
+    unknown = sorted(arguments.keys() - set(form.arguments))
+    if unknown:
+        raise NotStackable(f"layer {operation.name!r} is called with {', '.join(unknown)}")
     if len(node.outputs) != 1:
         raise NotStackable(f"layer {operation.name!r} has {len(node.outputs)} outputs")
+    (output,) = node.outputs
     if form.absent:
         (source,) = sources
         return Edge(source.source, (*source.chain, operation))
-    nodes.append(Node(operation, sources))
+    for part in form.parts(operation):
+        form_of(part)
+        nodes.append(Node(Call(part, {}, output), sources))
+    parts = len(form.parts(operation))
+    if parts:
+        sources = [Edge(i) for i in range(len(nodes) - parts, len(nodes))]
+    constants = {name: value for name, value in arguments.items() if not _is_tensor(value)}
+    is_layer = isinstance(operation, keras.layers.Layer)
+    layer = operation if is_layer and not constants else Call(operation, constants, output)
+    nodes.append(Node(layer, sources))
     return Edge(len(nodes) - 1)
+
+
+def _set_arguments(operation: Any, node: Any) -> dict[str, Any]:
+    """The arguments of a call by name, without its inputs and what is off."""
+    arguments = node.arguments
+    bound = inspect.signature(operation.call).bind(*arguments.args, **arguments.kwargs).arguments
+    return {
+        name: value
+        for name, value in bound.items()
+        if (name in arguments.kwargs or not all(map(_is_tensor, keras.tree.flatten(value))))
+        and value is not None
+        and not (name == "training" and value is False)
+    }
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor)
 
 
 def layer_structure(layer: keras.layers.Layer, form: type[StackedLayer]) -> dict[str, Any]:
     """The part of a layer's config that members must share."""
     leave_out = {*_NOT_STRUCTURE, *form.numbers, *form.ignored}
-    return {
+    config = {
         name: value
         for name, value in layer.get_config().items()
         if name not in leave_out and not name.endswith(_NOT_STRUCTURE_ENDS)
     }
+    return {**config, "called with": layer.arguments} if isinstance(layer, Call) else config
 
 
 def _as_text(config: Any) -> str:
@@ -157,7 +186,8 @@ class Member:
     @property
     def weights(self) -> list[Any]:
         """The variables of all layers, in the order of the graph, each once."""
-        return [variable for layer in self.layers for variable in layer.weights]
+        found = {id(variable): variable for layer in self.layers for variable in layer.weights}
+        return list(found.values())
 
 
 def read_member(model: keras.Model) -> Member:
@@ -171,12 +201,16 @@ def read_member(model: keras.Model) -> Member:
     graph = read_graph(model)
     layers = list(dict.fromkeys(node.layer for node in graph.nodes))
     positions = {id(layer): position for position, layer in enumerate(layers)}
+    weights: dict[int, int] = {}  # which are the same says which layers share them
     parts = tuple(
         (
-            type(node.layer).__name__,
+            class_of(node.layer).__name__,
             positions[id(node.layer)],
             _as_text(layer_structure(node.layer, form_of(node.layer))),
-            tuple(tuple(variable.shape) for variable in node.layer.weights),
+            tuple(
+                (tuple(variable.shape), weights.setdefault(id(variable), len(weights)))
+                for variable in node.layer.weights
+            ),
             tuple(edge.source for edge in node.inputs),
         )
         for node in graph.nodes
@@ -237,11 +271,9 @@ def explain_difference(first: Member, other: Member) -> str:
     ours, theirs = first.graph.nodes, other.graph.nodes
     for one, two in zip(ours, theirs, strict=False):
         name = f"layer {one.layer.name!r}"
-        if type(one.layer) is not type(two.layer):
-            return (
-                f"{name} is a {type(one.layer).__name__} in one and a {type(two.layer).__name__} "
-                "in the other"
-            )
+        kind, other_kind = class_of(one.layer), class_of(two.layer)
+        if kind is not other_kind:
+            return f"{name} is a {kind.__name__} in one and a {other_kind.__name__} in the other"
         form = form_of(one.layer)
         a, b = layer_structure(one.layer, form), layer_structure(two.layer, form)
         for field in sorted({*a, *b}):

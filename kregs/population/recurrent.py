@@ -1,0 +1,309 @@
+"""Stacked recurrent layers and the masks that they read: one loop over time for all members.
+
+A mask is a value of the graph like any other: Keras computes it by operations of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+from keras.src.ops.numpy import Any as AnyOperation
+from keras.src.ops.numpy import NotEqual
+
+from kregs.population.dense import apply_activation
+from kregs.population.registry import Context, NotStackable, StackedLayer, register
+from kregs.population.stacked import Stacked, per_member
+
+_SECOND_STREAM = 1 << 16  # above all layers' own
+
+Project = Callable[..., tf.Tensor]
+
+
+@register(NotEqual)
+class StackedNotEqual(StackedLayer):
+    """The mask of an Embedding: where the token is not 0."""
+
+    arguments = ("x2",)
+
+    def call(self, x: Stacked, *, context: Context) -> Stacked:
+        value = x.member_first()
+        return self.output(value != tf.cast(self.set_arguments["x2"], value.dtype))
+
+
+@register(AnyOperation)
+class StackedAny(StackedLayer):
+    """The mask of a Masking layer: where any channel is not the mask's value."""
+
+    @classmethod
+    def check(cls, layer) -> None:
+        if layer.axis not in (-1, [-1], (-1,)) or layer.keepdims:
+            raise NotStackable(f"operation {layer.name!r} works along axis {layer.axis}")
+
+    def call(self, x: Stacked, *, context: Context) -> Stacked:
+        return self.output(tf.reduce_any(x.member_first(), -1))
+
+
+@register(keras.layers.Masking)
+class StackedMasking(StackedLayer):
+    """Zeros in place of the steps that are masked."""
+
+    def call(self, x: Stacked, *, context: Context) -> Stacked:
+        value = x.member_first()
+        kept = value != tf.cast(self.layer.mask_value, value.dtype)
+        kept = tf.reduce_any(kept, -1, keepdims=True)
+        return self.output(tf.where(kept, value, tf.zeros([], value.dtype)))
+
+
+class _Gates:
+    """The products of a value with the kernels of all gates, each of which may drop its own.
+
+    Args:
+        kernels: one a gate, `(K, size, units)`.
+        groups: how many gates each product makes.
+        drop: whether any member's gates drop apart, and how dropout scales the value for each gate,
+            `(K, batch, size)`; or `None`.
+    """
+
+    def __init__(self, kernels: list[tf.Tensor], groups: tuple[int, ...], drop: Any) -> None:
+        ends = [sum(groups[: i + 1]) for i in range(len(groups))]
+        slices = [slice(end - n, end) for n, end in zip(groups, ends, strict=True)]
+        self._apart: tf.Tensor | None = None if drop is None else drop[0]
+        self._kernels = [kernels[own] for own in slices]
+        self._joined = [tf.concat(own, -1) for own in self._kernels]
+        self._scales = [] if drop is None else [drop[1][own] for own in slices]
+
+    def product(self, value: tf.Tensor, group: int = 0) -> tf.Tensor:
+        """Return `(K, batch, ..., gates * units)` of one group for `(K, batch, ..., size)`."""
+        joined = self._joined[group]
+        if self._apart is None:
+            return _product(value, joined)
+
+        def scaled(scale: tf.Tensor) -> tf.Tensor:
+            return value * (scale if len(value.shape) == 3 else scale[:, :, None])
+
+        scales = self._scales[group]
+
+        def each() -> tf.Tensor:
+            pairs = zip(scales, self._kernels[group], strict=True)
+            return tf.concat([_product(scaled(scale), kernel) for scale, kernel in pairs], -1)
+
+        # one product is faster than several; a gate's share of it is the same
+        return tf.cond(self._apart, each, lambda: _product(scaled(scales[0]), joined))
+
+
+def _product(value: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Multiply `(K, batch, ..., size)` with `(K, size, units)`."""
+    if len(value.shape) == 3:
+        return tf.matmul(value, kernel)
+    shape = tf.shape(value)
+    y = tf.matmul(tf.reshape(value, [kernel.shape[0], -1, kernel.shape[1]]), kernel)
+    y = tf.reshape(y, tf.concat([shape[:-1], [kernel.shape[2]]], axis=0))
+    y.set_shape([*value.shape[:-1], kernel.shape[2]])
+    return y
+
+
+class _Recurrent(StackedLayer):
+    """The loop, the masks of steps and the dropout, which all recurrent layers share.
+
+    Attributes:
+        products: how many gates each product of the state with the recurrent kernel makes.
+        states: how many tensors a step hands to the next; the first one is the output.
+    """
+
+    numbers = ("dropout", "recurrent_dropout")
+    ignored = ("unroll", "unit_forget_bias")
+    arguments = ("mask",)
+    products: ClassVar[tuple[int, ...]]
+    states: ClassVar[int] = 1
+
+    @classmethod
+    def check(cls, layer) -> None:
+        for option in ("stateful", "return_state"):
+            if getattr(layer, option):
+                raise NotStackable(f"layer {layer.name!r} has {option}=True")
+        if max(layer.dropout, layer.recurrent_dropout) >= 1:
+            raise NotStackable(f"layer {layer.name!r} drops everything")
+        together = layer.dropout and not layer.recurrent_dropout
+        if together and getattr(layer.cell, "implementation", 2) == 1:  # one draw a gate
+            raise NotStackable(f"layer {layer.name!r} has implementation=1")
+
+    @property
+    def _gates(self) -> int:
+        return sum(self.products)
+
+    def _step(self, x: tf.Tensor, states: tuple, project: Project) -> tuple:
+        """Return the next states.
+
+        Args:
+            x: the projected input `(K, batch, gates * units)`.
+            states: `(K, batch, units)` each.
+            project: multiplies a state with the recurrent kernel, the gates of one product.
+        """
+        raise NotImplementedError
+
+    def _input_bias(self) -> tf.Tensor:
+        """The bias of the projected input, `(K, gates * units)`."""
+        return self.weight("cell.bias")
+
+    def call(self, x: Stacked, mask: Stacked | None = None, *, context: Context) -> Stacked:
+        value = tf.cast(x.member_first(), self.layer.compute_dtype)
+        cell = self.layer.cell
+        batch = tf.shape(value)[1] if value.shape[1] is None else value.shape[1]
+        drop_input, drop_state = self._draw(context, [batch, value.shape[-1]], value.dtype)
+        kernel = _Gates(self._split("cell.kernel"), (self._gates,), drop_input)
+        inputs = kernel.product(value)
+        if cell.use_bias:
+            inputs = inputs + tf.cast(self._input_bias(), value.dtype)[:, None, None]
+        inputs = tf.transpose(inputs, [2, 0, 1, 3])
+        masks = None if mask is None else tf.transpose(mask.member_first(), [2, 0, 1])
+        # split outside of the loop, or the kernel's gradient is put together in every step
+        project = _Gates(self._split("cell.recurrent_kernel"), self.products, drop_state)
+        zero = tf.zeros([self.members, batch, cell.units], value.dtype)
+        return self.output(self._loop(inputs, masks, zero, project.product))
+
+    def _split(self, name: str) -> list[tf.Tensor]:
+        kernel = tf.cast(self.weight(name), self.layer.compute_dtype)
+        return tf.split(kernel, self._gates, -1)
+
+    def _draw(self, context: Context, shape: list, dtype: tf.DType) -> tuple:
+        """Return how dropout scales the input and the state, `_Drop` or `None` each."""
+        noise = context.noise if context.training else None
+        if noise is None:
+            return None, None
+        batch, channels = shape
+
+        def scales(name: str, size: int, stream: int) -> tf.Tensor:
+            rate = self.number(name)
+            kept = noise.kept([batch, self._gates, size], stream, rate)
+            return tf.where(
+                kept, tf.cast(per_member(1 / (1 - rate), 4), dtype), tf.zeros([], dtype)
+            )
+
+        own_input = scales("dropout", channels, self.stream)
+        own_state = scales("recurrent_dropout", self.layer.cell.units, self.stream + _SECOND_STREAM)
+        # as Keras: the gates share a draw where the state is not dropped
+        apart = self.number("recurrent_dropout") > 0
+        own_input = tf.where(per_member(apart, 4), own_input, own_input[:, :, :1])
+        any_apart = tf.reduce_any(apart)
+        return tuple((any_apart, tf.unstack(own, axis=2)) for own in (own_input, own_state))
+
+    def _loop(
+        self, inputs: tf.Tensor, masks: tf.Tensor | None, zero: tf.Tensor, project: Project
+    ) -> tf.Tensor:
+        layer = self.layer
+        steps = tf.shape(inputs)[0] if inputs.shape[0] is None else inputs.shape[0]
+
+        def array(value: tf.Tensor) -> tf.TensorArray:
+            return tf.TensorArray(value.dtype, steps, element_shape=value.shape[1:]).unstack(value)
+
+        own_inputs = array(inputs)
+        own_masks = None if masks is None else array(masks)
+        sequence = layer.return_sequences
+        # XLA takes no array that is never written
+        outputs = (tf.TensorArray(zero.dtype, steps, element_shape=zero.shape),) * sequence
+
+        def body(step: tf.Tensor, states: tuple, outputs: tuple) -> tuple:
+            now = steps - 1 - step if layer.go_backwards else step
+            new = self._step(own_inputs.read(now), states, project)
+            output = new[0]
+            if own_masks is not None:
+                kept = own_masks.read(now)[:, :, None]
+                new = tuple(tf.where(kept, a, b) for a, b in zip(new, states, strict=True))
+                output = tf.where(kept, output, tf.zeros([], output.dtype))
+                output = output if layer.zero_output_for_mask else new[0]
+            return step + 1, new, tuple(array.write(step, output) for array in outputs)
+
+        _, states, outputs = tf.while_loop(
+            lambda step, *_: step < steps,
+            body,
+            (tf.constant(0), (zero,) * self.states, outputs),
+            maximum_iterations=steps,
+        )
+        if sequence:
+            return tf.transpose(outputs[0].stack(), [1, 2, 0, 3])
+        if masks is not None and layer.zero_output_for_mask:
+            kept = masks[0 if layer.go_backwards else -1][:, :, None]
+            return tf.where(kept, states[0], tf.zeros([], zero.dtype))
+        return states[0]
+
+
+@register(keras.layers.SimpleRNN)
+class StackedSimpleRNN(_Recurrent):
+    """The state is the activation of the input and the state, both projected."""
+
+    products = (1,)
+
+    def _step(self, x: tf.Tensor, states: tuple, project: Project) -> tuple:
+        return (apply_activation(self.layer.cell.activation, x + project(states[0])),)
+
+
+@register(keras.layers.LSTM)
+class StackedLSTM(_Recurrent):
+    """K long short-term memories."""
+
+    products = (4,)
+    states = 2
+
+    def _step(self, x: tf.Tensor, states: tuple, project: Project) -> tuple:
+        cell = self.layer.cell
+        h, c = states
+        i, f, g, o = tf.split(x + project(h), 4, -1)
+        i, f, o = (apply_activation(cell.recurrent_activation, gate) for gate in (i, f, o))
+        c = f * c + i * apply_activation(cell.activation, g)
+        return o * apply_activation(cell.activation, c), c
+
+
+@register(keras.layers.GRU)
+class StackedGRU(_Recurrent):
+    """K gated recurrent units; `reset_after` says where the reset gate stands."""
+
+    def __init__(self, layer: Any, *args: Any) -> None:
+        super().__init__(layer, *args)
+        self.products = (3,) if layer.cell.reset_after else (2, 1)  # type: ignore[misc]
+
+    def _input_bias(self) -> tf.Tensor:
+        bias = self.weight("cell.bias")
+        return bias[:, 0] if self.layer.cell.reset_after else bias
+
+    def _step(self, x: tf.Tensor, states: tuple, project: Project) -> tuple:
+        cell = self.layer.cell
+        (h,) = states
+        x_z, x_r, x_h = tf.split(x, 3, -1)
+        product = project(h, 0)
+        if cell.reset_after and cell.use_bias:
+            product = product + tf.cast(self.weight("cell.bias"), product.dtype)[:, 1, None]
+        z, r, *after = tf.split(product, self.products[0], -1)
+        z, r = (apply_activation(cell.recurrent_activation, gate) for gate in (x_z + z, x_r + r))
+        product = r * after[0] if after else project(r * h, 1)
+        return (z * h + (1 - z) * apply_activation(cell.activation, x_h + product),)
+
+
+@register(keras.layers.Bidirectional)
+class StackedBidirectional(StackedLayer):
+    """Merges what its two layers, which are stacked by themselves, give."""
+
+    ignored = ("layer", "backward_layer")
+    arguments = ("mask",)
+
+    @classmethod
+    def check(cls, layer) -> None:
+        if layer.merge_mode is None:
+            raise NotStackable(f"layer {layer.name!r} has merge_mode=None")
+
+    @classmethod
+    def parts(cls, layer) -> tuple:
+        return layer.forward_layer, layer.backward_layer
+
+    def call(self, forward: Stacked, backward: Stacked, *, context: Context) -> Stacked:
+        a, b = forward.member_first(), backward.member_first()
+        if self.layer.return_sequences:
+            b = tf.reverse(b, [2])
+        mode = self.layer.merge_mode
+        if mode == "concat":
+            return self.output(tf.concat([a, b], -1))
+        if mode == "mul":
+            return self.output(a * b)
+        return self.output((a + b) / 2 if mode == "ave" else a + b)
