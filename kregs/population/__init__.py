@@ -5,6 +5,7 @@ from kregs.population import (  # noqa: F401  (they register their stacked forms
     dense,
     noise,
     normalization,
+    own_layers,
     recurrent,
     stateless,
 )

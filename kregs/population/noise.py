@@ -14,7 +14,7 @@ from kregs.population.registry import Context, StackedLayer, register
 from kregs.population.stacked import Stacked, per_channel, per_member
 
 
-class _NoiseLayer(StackedLayer):
+class NoiseLayer(StackedLayer):
     """Draws in the layout of its input and broadcasts its number along."""
 
     ignored = ("seed",)
@@ -53,7 +53,7 @@ class _NoiseLayer(StackedLayer):
 
 
 @register(keras.layers.Dropout)
-class StackedDropout(_NoiseLayer):
+class StackedDropout(NoiseLayer):
     """Inverted dropout with one rate a member."""
 
     numbers = ("rate",)
@@ -85,7 +85,7 @@ class StackedSpatialDropout(StackedDropout):
 
 
 @register(keras.layers.GaussianDropout)
-class StackedGaussianDropout(_NoiseLayer):
+class StackedGaussianDropout(NoiseLayer):
     """Multiplication by noise of mean 1 and variance rate / (1 - rate)."""
 
     numbers = ("rate",)
@@ -100,7 +100,7 @@ class StackedGaussianDropout(_NoiseLayer):
 
 
 @register(keras.layers.GaussianNoise)
-class StackedGaussianNoise(_NoiseLayer):
+class StackedGaussianNoise(NoiseLayer):
     """Addition of noise with one standard deviation a member."""
 
     numbers = ("stddev",)

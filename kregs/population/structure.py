@@ -74,7 +74,28 @@ def read_graph(model: keras.Model) -> Graph:
         )
     nodes: list[Node] = []
     (output,) = _read_function(inner, [Edge(MODEL_INPUT)], nodes)
-    return Graph(nodes, output)
+    return _in_reading_order(nodes, output)
+
+
+def _in_reading_order(nodes: list[Node], output: Edge) -> Graph:
+    """Order nodes by who reads them; Keras orders by depth, which optional layers change."""
+    order: dict[int, int] = {MODEL_INPUT: MODEL_INPUT}
+    stack = [output.source]
+    while stack:
+        index = stack[-1]
+        inputs = [] if index in order else nodes[index].inputs
+        waiting = [edge.source for edge in inputs if edge.source not in order]
+        if waiting:
+            stack.append(waiting[0])
+        else:
+            order.setdefault(stack.pop(), len(order) - 1)
+
+    def renumber(edge: Edge) -> Edge:
+        return Edge(order[edge.source], edge.chain)
+
+    kept = sorted(order.keys() - {MODEL_INPUT}, key=order.__getitem__)
+    ordered = [Node(nodes[i].layer, [renumber(edge) for edge in nodes[i].inputs]) for i in kept]
+    return Graph(ordered, renumber(output))
 
 
 def _functional(model: Any) -> Any:

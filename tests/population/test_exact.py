@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from keras import layers, losses, optimizers, regularizers
 
+import kregs
 from kregs.population import NotStackable, Population
 
 STEPS, BATCH = 200, 4
@@ -121,6 +122,57 @@ def test_masked_steps(double, cell, accelerate):
     models = [build(n) for n in (0.0, 0.02)]
     fit = {"epochs": 2, "batch_size": 8, "validation_data": (x[:9], numbers(9, 3))}
     check_equal(models, x, numbers(59, 3), accelerate=accelerate, **fit)
+
+
+TEXT = ("normalization", "activity_l2", "max_norm", "dropout", "input_dropout", "spatial_dropout")
+DENSE = ("normalization", "activity_l1", "max_norm", "dropout", "gaussian_noise")
+BUILDERS = {
+    "mlp": ((5,), DENSE, lambda r: kregs.mlp((5,), 3, units=(6, 4), regularization=r)),
+    "linear": ((5,), ("max_norm", "input_dropout"), lambda r: kregs.linear((5,), 3, regularization=r)),
+    "autoencoder": ((5,), DENSE, lambda r: kregs.autoencoder((5,), units=(4, 2), regularization=r)),
+    "tied": ((5,), DENSE, lambda r: kregs.autoencoder((5,), units=(4, 5, 3), regularization=r, tied=True)),
+    "convnet": ((6, 6, 2), ("normalization", "spatial_dropout", "dropout"), lambda r: kregs.convnet((6, 6, 2), 3, filters=(3, 4), dense_units=(4,), regularization=r)),
+    "drop_block": ((6, 6, 2), ("normalization", "spatial_dropout"), lambda r: kregs.convnet((6, 6, 2), 3, filters=(3, 4), block_size=2 if r.spatial_dropout else None, regularization=r)),
+    "resnet": ((6, 6, 2), ("normalization", "drop_path"), lambda r: kregs.resnet((6, 6, 2), 3, filters=(3, 4), blocks_per_stage=1, regularization=r)),
+    "text_cnn": ((6,), TEXT, lambda r: kregs.text_cnn(7, 3, sequence_length=6, embedding_units=4, filters=3, regularization=r)),
+    "recurrent": ((6,), TEXT, lambda r: kregs.recurrent(7, 3, embedding_units=4, units=(3, 2), regularization=r)),
+    "bidirectional": ((6,), TEXT, lambda r: kregs.recurrent(7, 3, embedding_units=4, units=(3, 2), cell="gru", bidirectional=True, regularization=r)),
+}  # fmt: skip
+# of each two members; the noise is off first
+FIELDS = {
+    "normalization": "layer", "activity_l1": (0.01, 0.0), "activity_l2": (0.01, 0.0),
+    "max_norm": (1.0, None), "dropout": (0.2, 0.0), "input_dropout": (0.2, 0.0),
+    "spatial_dropout": (0.2, 0.0), "gaussian_noise": (0.2, 0.0), "drop_path": (0.2, 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_builder(double, name):
+    shape, fields, builder = BUILDERS[name]
+    tokens = fields is TEXT
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 7, (26, *shape)) if tokens else rng.normal(size=(26, *shape))
+
+    def build(noise):
+        models = []
+        for k, penalty in enumerate((0.01, 0.0)):
+            values = {f: FIELDS[f] if isinstance(FIELDS[f], str) else FIELDS[f][k] for f in fields}
+            if not noise:
+                values = {
+                    f: v
+                    for f, v in values.items()
+                    if f in ("normalization", "max_norm") or "activity" in f
+                }
+            model = builder(kregs.Regularization(l1=penalty, l2=penalty / 2, **values))
+            model.compile(optimizers.SGD(0.05), "mse")
+            models.append(model)
+        return models
+
+    y = numbers(26, *build(False)[0].output_shape[1:])
+    check_equal(build(False), x, y, batch_size=8, epochs=2)
+    noisy = Population.from_models(build(True))
+    histories = noisy.fit(x, y, batch_size=8, accelerate=False)
+    assert np.isfinite([h["loss"] for h in histories]).all()
 
 
 def test_adapted_normalization(double):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers, regularizers
 from scipy.stats import kstest
 
+from kregs.layers import DropBlock2D
 from kregs.population import NotStackable, Population, StackedLayer, register
 from kregs.population.random import Noise, threefry
 
@@ -200,6 +201,7 @@ NOISE = {
     "spatial": (layers.SpatialDropout2D, 0.4, (4, 4, 3)),
     "gaussian_dropout": (layers.GaussianDropout, 0.3, (6,)),
     "gaussian_noise": (layers.GaussianNoise, 0.5, (6,)),
+    "drop_block": (lambda rate: DropBlock2D(rate, block_size=2), 0.3, (4, 4, 3)),
 }
 
 
