@@ -473,7 +473,8 @@ def parallel_coordinates(
         for row, color in ((picked, "black"), (best, _BEST)):
             if row is not None and not (row == best and color == "black"):
                 axes.plot(lines[row], heights, color=color, linewidth=3.0, marker="o", zorder=3)
-    axes.set_xlim(-0.14, 1.06)
+    left = min((float(column.min()) for column in columns), default=0.0)
+    axes.set_xlim(left - 0.06, 1.06)
     axes.set_ylim(len(columns) - 0.5, -0.55)
     axes.set_axis_off()
     return figure
@@ -729,7 +730,9 @@ def _spread_out(axis: _Axis) -> tuple[np.ndarray, list[tuple[float, str]]]:
     if len(known) <= 5 and (np.diff(scaled(known)) > 0.15).all():
         marks = known
     elif axis.logarithmic:
-        marks = LogLocator(numticks=6).tick_values(known[0], known[-1])
+        powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
+        within = ((powers >= known[0]) & (powers <= known[-1])).sum()
+        marks = powers[:: 1 + within // 6] if within > 2 else np.outer(powers, (1, 2, 5)).ravel()
     else:
         marks = MaxNLocator(nbins=5).tick_values(low, high)
     if axis.zero is not None:
