@@ -1,6 +1,7 @@
 """Many models of one structure, trained as one."""
 
 from kregs.population import (  # noqa: F401  (they register their stacked forms)
+    augmentation,
     convolution,
     dense,
     noise,

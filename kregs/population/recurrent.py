@@ -17,8 +17,6 @@ from kregs.population.dense import apply_activation
 from kregs.population.registry import Context, NotStackable, StackedLayer, register
 from kregs.population.stacked import Stacked, per_member
 
-_SECOND_STREAM = 1 << 16  # above all layers' own
-
 Project = Callable[..., tf.Tensor]
 
 
@@ -183,7 +181,7 @@ class _Recurrent(StackedLayer):
             )
 
         own_input = scales("dropout", channels, self.stream)
-        own_state = scales("recurrent_dropout", self.layer.cell.units, self.stream + _SECOND_STREAM)
+        own_state = scales("recurrent_dropout", self.layer.cell.units, self.further_stream(1))
         # as Keras: the gates share a draw where the state is not dropped
         apart = self.number("recurrent_dropout") > 0
         own_input = tf.where(per_member(apart, 4), own_input, own_input[:, :, :1])

@@ -114,6 +114,10 @@ class StackedLayer:
         """Return the stacked weight, `(K, *shape)`, of an attribute, such as "cell.kernel"."""
         return self._weights[id(operator.attrgetter(name)(self.layer))]
 
+    def further_stream(self, number: int) -> int:
+        """Return a stream of noise beside `self.stream`; `number` is 1 or more."""
+        return self.stream + (number << 16)  # above all layers' own
+
     def number(self, name: str) -> tf.Tensor:
         """Return the vector of K of an attribute that may differ."""
         return self._numbers[name]
