@@ -61,16 +61,25 @@ class CheckpointWriter:
         places = [found.get(number, []) for number in range(1, len(variables) + 1)]
         return [path for (path,) in places] if all(len(p) == 1 for p in places) else None
 
-    def write(self, path: str | os.PathLike[str], model: keras.Model, values: Sequence) -> None:
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        model: keras.Model,
+        variables: Sequence[Any],
+        values: Sequence[np.ndarray],
+    ) -> None:
         """Write a checkpoint.
 
         Args:
             path: of the file, which appears whole or not at all.
-            model: holds the values too; it is saved as ever where the template cannot be filled.
+            model: given the values and saved as ever where the template cannot be filled.
+            variables: the model's, in the order of the first model's.
             values: an array for each variable.
         """
         with atomic_path(path) as temporary:
             if self._paths is None:
+                for variable, value in zip(variables, values, strict=True):
+                    variable.assign(value)
                 model.save_weights(temporary)
                 return
             temporary.write_bytes(self._template)

@@ -34,9 +34,11 @@ class TrialRecord:
     """What a trial's training left, beside keras-tuner's `trial.json` and its checkpoint.
 
     Args:
-        histories: per execution, each logged metric's values by epoch.
-        best_epoch: epochs trained when the objective was best, counted from 1; the mean over
-            executions, rounded. `None` if the trial failed.
+        histories: per run (fold and seed), each logged metric's values by epoch.
+        scores: per run, its `fold`, `seed`, `score` and the `epoch` that it is scored at.
+        standard_error: of the trial's score; `None` with one run.
+        best_epoch: epochs trained when the objective was best over the runs, counted from 1.
+            `None` if the trial failed.
         initial_epoch: epochs that an earlier trial had trained before (Hyperband).
         seconds: from the build to the saved checkpoint.
         status: `"completed"` or `"failed"`.
@@ -44,6 +46,8 @@ class TrialRecord:
     """
 
     histories: list[dict[str, list[float]]] = dataclasses.field(default_factory=list)
+    scores: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    standard_error: float | None = None
     best_epoch: int | None = None
     initial_epoch: int = 0
     seconds: float = 0.0
@@ -82,7 +86,8 @@ def make_tuner(
     Args:
         engine: a key of `ENGINES`.
         hypermodel, oracle, directory, project_name: as in `keras_tuner.Tuner`.
-        **settings: `seed`, `executions_per_trial`, `progress`: the engine's own.
+        **settings: `seed`, `executions_per_trial`, `splits`, `keep`, `max_time`, `progress`: the
+            engine's own.
     """
     module, name, own = ENGINES[check_engine(engine)]
     tuner_class = getattr(importlib.import_module(module), name)

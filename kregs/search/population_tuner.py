@@ -8,10 +8,9 @@ import copy
 import dataclasses
 import inspect
 import os
-import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -33,7 +32,9 @@ from kregs.search.engine import TrialRecord
 from kregs.search.oracles import BayesianOracle, GridOracle
 from kregs.search.probe import make_hypermodel
 from kregs.search.randomness import cheap_collection, derived_seed, fresh_session, preserved_state
-from kregs.search.sequential import SequentialTuner, _reason
+from kregs.search.resampling import Run, RunOutcome, Split
+from kregs.search.selection import judge
+from kregs.search.sequential import SequentialTuner, reason_of
 from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
 from kregs.validation import check_choice, check_integer, check_names
 
@@ -57,13 +58,13 @@ class SequentialFallback(UserWarning):
 
 @dataclasses.dataclass
 class _Trial:
-    """A trial under way: its executions are jobs."""
+    """A trial under way: its runs are jobs; folds share the model of their seed."""
 
     trial: Any
     models: list[keras.Model]
     members: list[Member]
     started: float
-    done: list[Job] = dataclasses.field(default_factory=list)
+    outcomes: dict[int, RunOutcome] = dataclasses.field(default_factory=dict)
 
 
 class PopulationTuner(SequentialTuner):
@@ -84,6 +85,7 @@ class PopulationTuner(SequentialTuner):
         executions_per_trial: members per trial, with different seeds; the score is their mean.
         max_members: how many members train at once. Default: what memory and cache suggest.
         directory, project_name, overwrite: as in `keras_tuner.Tuner`.
+        splits, keep, max_time, progress: see `kregs.search.sequential.SequentialTuner`.
         strict: raise `kregs.population.NotStackable` instead of training a trial by itself.
         **kwargs: further arguments of the oracle (`max_epochs`, `factor`, `num_initial_points`,
             `hyperparameters`, ...) or of `keras_tuner.Tuner`.
@@ -121,6 +123,9 @@ class PopulationTuner(SequentialTuner):
         directory: str | os.PathLike[str] | None = None,
         project_name: str | None = None,
         overwrite: bool = False,
+        splits: Sequence[Split] | None = None,
+        keep: int | None = None,
+        max_time: float | None = None,
         progress: SearchProgress | None = None,
         strict: bool = False,
         **kwargs: Any,
@@ -143,6 +148,9 @@ class PopulationTuner(SequentialTuner):
         super().__init__(
             hypermodel=make_hypermodel(hypermodel),
             oracle=oracle,
+            splits=splits,
+            keep=keep,
+            max_time=max_time,
             directory=os.fspath(directory or "."),
             project_name=project_name or "untitled_project",
             executions_per_trial=check_integer(
@@ -295,6 +303,9 @@ class _Search:
             x, y = x[:cut], y[:cut]
             weight = None if weight is None else weight[:cut]
         rows = as_rows(x, y, weight, fit["class_weight"])
+        if self.tuner._runs[0].split is not None:
+            # every run takes its own of all rows; class weights are for training
+            return rows, as_rows(x, y, weight)
         return rows, None if validation is None else as_validation(validation)
 
     def run(self) -> None:
@@ -313,7 +324,7 @@ class _Search:
 
     def _ask(self) -> None:
         """Ask the oracle for trials until enough are under way or it has none at the moment."""
-        while len(self.under_way) < self._at_once():
+        while len(self.under_way) * len(self.tuner._runs) < self._at_once():
             self.tuner.pre_create_trial()
             trial = self.oracle.create_trial(f"{self.tuner.tuner_id}-{self.asked}")
             if trial.status in ("STOPPED", "IDLE"):
@@ -324,26 +335,21 @@ class _Search:
     def _start(self, trial: Any) -> None:
         self.tuner.on_trial_begin(trial)
         began = time.perf_counter()
-        values = trial.hyperparameters.values
-        models, members, jobs = [], [], []
+        runs, folder = self.tuner._runs, self.tuner.get_trial_dir(trial.trial_id)
+        under_way = _Trial(trial, [], [], began)
         try:
-            for execution in range(self.tuner.executions_per_trial):
-                seed = derived_seed(self.tuner._seed, execution)
-                keras.utils.set_random_seed(seed)
+            for seed in range(self.tuner.executions_per_trial):
+                keras.utils.set_random_seed(derived_seed(self.tuner._seed, seed))
                 model = self._build(trial.hyperparameters)
-                members.append(read_member(model))
-                models.append(model)
-                jobs.append(
-                    Job(
-                        member=members[-1],
-                        weights=self.tuner._best_weights.get(values.get("tuner/trial_id")),
-                        seed=seed,
-                        callbacks=copy.deepcopy(self.callbacks),
-                        epochs=values.get("tuner/epochs", self.epochs),
-                        first_epoch=values.get("tuner/initial_epoch", 0),
-                        name=(trial.trial_id, execution),
-                    )
-                )
+                under_way.members.append(read_member(model))
+                under_way.models.append(model)
+            jobs = []
+            for run in runs:
+                outcome = RunOutcome.read(folder, run)
+                if outcome is not None:  # of a search that was killed
+                    under_way.outcomes[run.number] = outcome
+                else:
+                    jobs.append(self._job(under_way, run))
         except NotStackable as error:
             self.tuner._say(str(error))
             self._train_alone(trial)
@@ -351,9 +357,27 @@ class _Search:
         except Exception as error:
             self._fail(trial, error, began)
             return
-        self.under_way[trial.trial_id] = _Trial(trial, models, members, began)
+        if not jobs:
+            self._report(under_way)
+            return
+        self.under_way[trial.trial_id] = under_way
         for job in jobs:
             self.waiting[job.member.signature].append(job)
+
+    def _job(self, under_way: _Trial, run: Run) -> Job:
+        values = under_way.trial.hyperparameters.values
+        split = run.split
+        return Job(
+            member=under_way.members[run.seed],
+            weights=self.tuner._best_weights.get(values.get("tuner/trial_id")),
+            seed=self.tuner._run_seed(run),
+            callbacks=copy.deepcopy(self.callbacks),
+            epochs=values.get("tuner/epochs", self.epochs),
+            first_epoch=values.get("tuner/initial_epoch", 0),
+            train_rows=None if split is None else split.train,
+            validation_rows=None if split is None else split.validation,
+            name=(under_way.trial.trial_id, run.number),
+        )
 
     def _build(self, hp: Any) -> keras.Model:
         fresh_session()
@@ -378,7 +402,7 @@ class _Search:
             self._train_together(signature, jobs)
         except (NotStackable, tf.errors.OpError, TypeError, ValueError) as error:
             # found out only when TensorFlow traced or ran it: nothing that is done is lost
-            self.tuner._say(_reason(error))
+            self.tuner._say(reason_of(error))
             for trial_id, under_way in list(self.under_way.items()):
                 if under_way.members[0].signature == signature:
                     del self.under_way[trial_id]
@@ -431,83 +455,84 @@ class _Search:
         return -value if objective.direction == "max" else value
 
     def _on_epoch(self, job: Job, epoch: int, logs: dict[str, float]) -> None:
+        self.tuner._check_time()
         self.tuner._progress.epoch_ended(job.name[0], epoch + 1, job.epochs)
 
     # ---- reporting -------------------------------------------------------------------------
 
     def _done(self, job: Job) -> None:
-        trial_id, execution = job.name
+        trial_id, number = job.name
         under_way = self.under_way[trial_id]
-        under_way.done.append(job)
+        outcome = RunOutcome(
+            job.history,
+            job.best_epoch - job.first_epoch if job.best_epoch >= 0 else -1,
+            job.best_value,
+            job.best_weights,
+            job.seconds,
+            job.failure,
+        )
+        under_way.outcomes[number] = outcome
         for callback in self.tensorboards:
             write_tensorboard(
                 callback,
-                self.tuner._get_tensorboard_dir(callback.log_dir, trial_id, execution),
+                self.tuner._get_tensorboard_dir(callback.log_dir, trial_id, number),
                 under_way.trial,
                 job.history,
             )
-        if len(under_way.done) == self.tuner.executions_per_trial:
+        if len(under_way.outcomes) == len(self.tuner._runs):
             del self.under_way[trial_id]
             self._report(under_way)
+        else:
+            outcome.write(self.tuner.get_trial_dir(trial_id), self.tuner._runs[number])
 
     def _report(self, under_way: _Trial) -> None:
-        trial, jobs = under_way.trial, sorted(under_way.done, key=lambda job: job.name[1])
-        failed = next((job for job in jobs if job.best_epoch < 0), None)
-        if failed is not None:
-            reason = f"{self.oracle.objective.name} was never a finite number"
-            if failed.failure:
-                reason += f": {failed.failure}"
-            self._fail(trial, FailedTrialError(reason), under_way.started, jobs)
-            return
-        names = set.intersection(*(set(job.history) for job in jobs))
-        at_best = [
-            {name: job.history[name][job.best_epoch - job.first_epoch] for name in names}
-            for job in jobs
-        ]
-        metrics = {name: statistics.fmean(own[name] for own in at_best) for name in names}
-        objective = self.oracle.objective
-        metrics.setdefault(objective.name, objective.get_value(metrics))  # several in one
-        step = int(statistics.fmean(job.best_epoch for job in jobs))
-        best = min(jobs, key=lambda job: job.best_value)
-        self._save(trial, under_way.models[best.name[1]], best)
-        self.oracle.update_trial(trial.trial_id, metrics, step=step)
-        trial.status = "COMPLETED"
+        trial, runs = under_way.trial, self.tuner._runs
+        outcomes = [under_way.outcomes[run.number] for run in runs]
         record = TrialRecord(
-            histories=[job.history for job in jobs],
-            best_epoch=round(statistics.fmean(job.best_epoch for job in jobs)) + 1,
-            initial_epoch=jobs[0].first_epoch,
-            seconds=sum(job.seconds for job in jobs),
+            histories=[outcome.history for outcome in outcomes],
+            initial_epoch=trial.hyperparameters.values.get("tuner/initial_epoch", 0),
+            seconds=sum(outcome.seconds for outcome in outcomes),
         )
-        record.write(self.tuner.get_trial_dir(trial.trial_id))
+        failed = next((outcome for outcome in outcomes if outcome.best_epoch < 0), None)
+        try:
+            if failed is not None:
+                reason = f"{self.oracle.objective.name} was never a finite number"
+                if failed.failure:
+                    reason += f": {failed.failure}"
+                raise FailedTrialError(reason)
+            judgement = judge(record.histories, runs, self.oracle.objective)
+        except FailedTrialError as error:
+            self._fail(trial, error, under_way.started, record)
+            return
+        best = min(runs, key=lambda run: outcomes[run.number].best_value)
+        weights = outcomes[best.number].weights
+        self._save(trial, under_way, best.seed, weights)
+        score = self.tuner._report_scores(trial, judgement, record)
         if "tuner/epochs" in trial.hyperparameters.values:
-            self.tuner._best_weights[trial.trial_id] = best.best_weights  # type: ignore[assignment]
-        self.tuner._progress.trial_ended(trial.trial_id, metrics[objective.name], None)
+            self.tuner._best_weights[trial.trial_id] = weights  # type: ignore[assignment]
+        self.tuner._end_trial(trial, record, score)
         self.tuner.on_trial_end(trial)
 
-    def _save(self, trial: Any, model: keras.Model, job: Job) -> None:
+    def _save(
+        self, trial: Any, under_way: _Trial, seed: int, weights: list[np.ndarray] | None
+    ) -> None:
         """Write the best weights, and the learning rate that a reloaded model goes on with."""
-        variables = [*job.member.weights, *model.optimizer.variables]
-        values = [*(job.best_weights or []), *(v.value.numpy() for v in model.optimizer.variables)]
-        writer = self.writers.get(job.member.signature)
+        model, member = under_way.models[seed], under_way.members[seed]
+        variables = [*member.weights, *model.optimizer.variables]
+        values = [*(weights or []), *(v.value.numpy() for v in model.optimizer.variables)]
+        writer = self.writers.get(member.signature)
         if writer is None:
             writer = CheckpointWriter(model, variables)
-            self.writers[job.member.signature] = writer
-        for variable, value in zip(job.member.weights, job.best_weights or [], strict=True):
-            variable.assign(value)
+            self.writers[member.signature] = writer
         write_json(self.tuner._get_build_config_fname(trial.trial_id), model.get_build_config())
-        writer.write(self.tuner._get_checkpoint_fname(trial.trial_id), model, values)
+        writer.write(self.tuner._get_checkpoint_fname(trial.trial_id), model, variables, values)
 
     def _fail(
-        self, trial: Any, error: Exception, started: float, jobs: list[Job] | None = None
+        self, trial: Any, error: Exception, started: float, record: TrialRecord | None = None
     ) -> None:
         trial.status = "FAILED" if isinstance(error, FailedTrialError) else "INVALID"
         trial.message = f"{type(error).__name__}: {error}"
-        record = TrialRecord(
-            histories=[job.history for job in jobs or []],
-            seconds=time.perf_counter() - started,
-            status="failed",
-            message=_reason(error),
-        )
-        record.write(self.tuner.get_trial_dir(trial.trial_id))
-        self.tuner._progress.trial_ended(trial.trial_id, None, record.message)
+        record = record or TrialRecord(seconds=time.perf_counter() - started)
+        record.status, record.message = "failed", reason_of(error)
+        self.tuner._end_trial(trial, record, None)
         self.tuner.on_trial_end(trial)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import zlib
 from typing import Any
 
@@ -12,6 +13,15 @@ import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
 from kregs.population.rows import check_no_targets, is_dataset
+from kregs.search.randomness import derived_seed
+from kregs.search.resampling import (
+    Split,
+    fit_transformer,
+    make_splits,
+    take_rows,
+    transform_folds,
+    transformed,
+)
 from kregs.training.data_checks import check_data
 from kregs.validation import check_number
 
@@ -24,10 +34,12 @@ class Data:
         fit: the arguments of `fit` that are data: `x`, and `y`, `sample_weight`,
             `validation_data` where there are any.
         facts: where the validation rows come from, how many rows there are, and a checksum.
+        splits: the folds, in row numbers of `fit["x"]`; `None` without folds.
     """
 
     fit: dict[str, Any]
     facts: dict[str, Any]
+    splits: list[Split] | None = None
 
     def sample(self, rows: int) -> dict[str, Any]:
         """Return arguments for `evaluate` on a few rows, or on one batch of a dataset."""
@@ -46,17 +58,30 @@ def prepare_data(
     sample_weight: Any,
     seed: int,
     model: keras.Model,
+    folds: Any = None,
+    groups: Any = None,
+    preprocess: Any = None,
 ) -> Data:
     """Check the data and divide them into training and validation rows.
 
     Args:
-        x, y, validation_data, validation_split, sample_weight, seed: as in `kregs.tune`.
+        x, y, validation_data, validation_split, sample_weight, seed, folds, groups, preprocess: as
+            in `kregs.tune`.
         model: a compiled model with the shapes that all trials share.
 
     Raises:
         TypeError, ValueError: see `kregs.tune`.
     """
+    if groups is not None and folds is None:
+        raise ValueError("`groups` keep rows together in folds: pass folds=, too")
+    if folds is not None and validation_data is not None:
+        raise ValueError(
+            "`folds` and `validation_data` were both given: folds validate on the rows of `x`"
+        )
     if is_dataset(x):
+        for name, value in (("folds", folds), ("preprocess", preprocess)):
+            if value is not None:
+                raise ValueError(f"`{name}` needs arrays. Received: x of type {type(x).__name__}")
         return _prepare_dataset(x, y, validation_data, sample_weight, model)
     if hasattr(x, "__next__"):
         raise TypeError(
@@ -65,29 +90,85 @@ def prepare_data(
         )
     if y is None:
         raise ValueError("`y` must be given with arrays: a search needs targets. Received: y=None")
-    check_data(x, y, model=model)
-    x, y = _arrays(x), _arrays(y)
-    rows = _rows(x)
+    if preprocess is None:
+        check_data(x, y, model=model)
+        x, y = _arrays(x), _arrays(y)
+    else:
+        x, y = (x if hasattr(x, "iloc") else np.asarray(x)), np.asarray(y)
+        if len(x) != len(y):
+            raise ValueError(
+                f"`x` and `y` must have the same length. Received: {len(x)} and {len(y)}"
+            )
+    rows = _rows(y)
     weights = _weights(sample_weight, rows)
     whole = {"x": x, "y": y} | ({} if weights is None else {"sample_weight": weights})
-    facts: dict[str, Any] = {"checksum": _checksum(whole)}
     if validation_data is not None:
-        held_out = _validation(validation_data, model)
-        facts |= {"validation": "given", "rows": rows}
-        if not is_dataset(held_out):
-            facts["validation_rows"] = _rows(held_out[0])
-            facts["validation_checksum"] = _checksum(held_out)
-        return Data(fit={**whole, "validation_data": held_out}, facts=facts)
-    fraction = check_number("validation_split", validation_split, above=0.0, below=1.0)
-    train, held, stratified = _split(y, rows, fraction, seed)
-    facts |= {
-        "validation": "stratified split" if stratified else "shuffled split",
-        "validation_split": fraction,
-        "rows": len(train),
-        "validation_rows": len(held),
-    }
-    held_out = tuple(_take(part, held) for part in whole.values())
-    return Data(fit={**_take(whole, train), "validation_data": held_out}, facts=facts)
+        return _prepare_given(whole, validation_data, preprocess, model)
+    if folds is not None:
+        splits, words = make_splits(
+            folds, y, labels=_classes(y, model), groups=groups, seed=derived_seed(seed, 1)
+        )
+        facts = {"validation": words, "folds": len(splits), "rows": rows}
+    else:
+        fraction = check_number("validation_split", validation_split, above=0.0, below=1.0)
+        train, held, stratified = _split(y, rows, fraction, seed)
+        splits = [Split(train, held)]
+        facts = {
+            "validation": "stratified split" if stratified else "shuffled split",
+            "validation_split": fraction,
+            "rows": len(train),
+            "validation_rows": len(held),
+        }
+    if preprocess is not None:
+        prepared = transform_folds(preprocess, x, y, splits)
+        whole = {name: _take(part, prepared.rows) for name, part in whole.items() if name != "x"}
+        whole = {"x": prepared.x, **whole}
+        splits = prepared.splits
+        facts["preprocess"] = " ".join(repr(preprocess).split())
+        check_data(whole["x"], whole["y"], model=model)
+    facts["checksum"] = _checksum(whole)
+    if folds is not None:
+        facts["held_out_share"] = statistics.fmean(
+            len(split.validation) / len(split.train) for split in splits
+        )
+        facts["folds_checksum"] = _checksum([split.validation for split in splits])
+        return Data(fit=whole, facts=facts, splits=splits)
+    (split,) = splits
+    held_out = tuple(_take(part, split.validation) for part in whole.values())
+    return Data(fit={**_take(whole, split.train), "validation_data": held_out}, facts=facts)
+
+
+def _prepare_given(
+    whole: dict[str, Any], validation_data: Any, preprocess: Any, model: keras.Model
+) -> Data:
+    if preprocess is not None:
+        fitted = fit_transformer(preprocess, whole["x"], whole["y"])
+        whole = {**whole, "x": transformed(fitted, whole["x"])}
+        if is_dataset(validation_data):
+            raise ValueError("`preprocess` needs arrays. Received: a dataset as `validation_data`")
+        validation_data = (transformed(fitted, validation_data[0]), *validation_data[1:])
+        check_data(whole["x"], whole["y"], model=model)
+    held_out = _validation(validation_data, model)
+    facts = {"checksum": _checksum(whole), "validation": "given", "rows": _rows(whole["y"])}
+    if preprocess is not None:
+        facts["preprocess"] = " ".join(repr(preprocess).split())
+    if not is_dataset(held_out):
+        facts["validation_rows"] = _rows(held_out[0])
+        facts["validation_checksum"] = _checksum(held_out)
+    return Data(fit={**whole, "validation_data": held_out}, facts=facts)
+
+
+def _classes(y: Any, model: keras.Model) -> np.ndarray | None:
+    """Return the rows' classes if the targets are class numbers, not counts."""
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iub":
+        return None
+    labels = y.reshape(len(y), -1)
+    if labels.shape[1] != 1:
+        return None
+    several_outputs = isinstance(model.output_shape, tuple) and model.output_shape[-1] != 1
+    if several_outputs or len(np.unique(labels)) <= 2:
+        return labels[:, 0]
+    return None
 
 
 def _prepare_dataset(
@@ -168,7 +249,7 @@ def _arrays(data: Any) -> Any:
 
 
 def _take(data: Any, rows: Any) -> Any:
-    return keras.tree.map_structure(lambda array: array[rows], data)
+    return keras.tree.map_structure(lambda array: take_rows(array, rows), data)
 
 
 def _rows(data: Any) -> int:

@@ -14,16 +14,20 @@ from typing import Any
 
 import keras
 import keras_tuner
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 from matplotlib.figure import Figure
 
 from kregs.files import atomic_path, write_json, write_text
 from kregs.reporting.plots import search_map
+from kregs.reporting.report import write_report
 from kregs.reporting.tables import format_value, format_values
 from kregs.search.engine import TrialRecord, load_checkpoint, own_hyperparameters
 from kregs.search.probe import make_hypermodel
 from kregs.search.randomness import derived_seed, preserved_state
+from kregs.search.resampling import fit_transformer, transformed
+from kregs.search.selection import Comparison, choose, compare
 from kregs.validation import check_integer
 
 RESULT_FILE = "result.json"
@@ -33,6 +37,7 @@ PLOT_FILE = "plot.png"
 HISTORIES_FILE = "histories.json"
 
 _FORMAT = 1  # of result.json
+_FLOATS = ("score", "standard_error", "seconds")
 _STATUS = {"COMPLETED": "completed", "FAILED": "failed", "INVALID": "failed"}
 
 
@@ -40,9 +45,12 @@ class SearchResult:
     """The outcome of `kregs.tune`, also of one that was interrupted, or of a saved folder.
 
     Attributes:
-        best_hyperparameters: the best trial's values by name; only those that were active.
-        best_score: the best trial's objective.
+        best_hyperparameters: the chosen trial's values by name; only those that were active. The
+            chosen trial is the one with the best score, or that of the one-standard-error rule if
+            the search was told to choose by it.
+        best_score: the chosen trial's objective.
         best_epoch: the epochs after which it was reached, counted from 1.
+        preprocess_: the transformer that `refit` fitted on all rows; `None` without `preprocess`.
         objective: the objective's name.
         direction: `"min"` or `"max"`.
         seed: the search's seed.
@@ -56,9 +64,12 @@ class SearchResult:
         path: str | os.PathLike[str],
         *,
         build: keras_tuner.HyperModel | None = None,
+        preprocess: Any = None,
     ) -> None:
         self._record = dict(record)
         self._build = build
+        self._preprocess = preprocess
+        self.preprocess_: Any = None
         self.path = Path(path)
         self.objective: str = record["objective"]["name"]
         self.direction: str = record["objective"]["direction"]
@@ -88,16 +99,24 @@ class SearchResult:
     def best_epoch(self) -> int | None:
         return self._best()["best_epoch"]
 
+    @property
+    def _seeds(self) -> int:
+        return self._record["protocol"].get("seeds") or 1
+
     def _best(self) -> dict[str, Any]:
         if self._record["best"] is None:
             raise RuntimeError(f"no trial of the search in {str(self.path)!r} has completed")
-        return self._record["best"]
+        return self._record.get("chosen") or self._record["best"]
+
+    @property
+    def _folds(self) -> int:
+        return self._record["protocol"].get("folds") or 0
 
     def hyperparameters(self, trial: int | None = None) -> keras_tuner.HyperParameters:
         """Return a trial's values (default: the best one's) as the `hp` that `build` takes.
 
         Args:
-            trial: a number from `trials()`.
+            trial: a number from `trials()`; default: the chosen one.
 
         Raises:
             ValueError: there is no such trial.
@@ -109,10 +128,11 @@ class SearchResult:
         return keras_tuner.HyperParameters.from_config(config)
 
     def best_model(self) -> keras.Model:
-        """Return the best trial's model with the weights of its best epoch, compiled.
+        """Return the chosen trial's model with the weights of its best epoch, compiled.
 
         With `build` it is built anew and gets the trial's weights; without, in a result that was
-        loaded from a folder, it is read from `best.keras`.
+        loaded from a folder, it is read from `best.keras`. After a search with folds it is the
+        model in `best.keras`, which was trained on all rows.
 
         Raises:
             RuntimeError: no trial has completed.
@@ -120,7 +140,8 @@ class SearchResult:
         """
         best = self._best()
         checkpoint_folder = self._trial_folder(best["trial"])
-        if self._build is not None and checkpoint_folder is not None:
+        refitted = self._folds and (self.path / MODEL_FILE).exists()
+        if self._build is not None and checkpoint_folder is not None and not refitted:
             model = self._build.build(self.hyperparameters())
             load_checkpoint(model, checkpoint_folder)
             return model
@@ -138,7 +159,8 @@ class SearchResult:
 
         Returns:
             Columns `trial` (the number in the names of the trials' directories), `score` (the
-            objective at the best epoch), `best_epoch` (counted from 1), `seconds`, `status`
+            mean objective over the runs), `standard_error` (of the score, if trials have several
+            runs), `best_epoch` (counted from 1), `seconds`, `status`
             (`"completed"`, `"failed"`, `"interrupted"`), and one per hyperparameter. A conditional
             hyperparameter that was not active is NaN, except a coefficient that
             `Regularization.from_hp` switched off: 0. Hyperband trains a promising point in several
@@ -148,17 +170,16 @@ class SearchResult:
         # what only some trial's build asked for
         names += [name for trial in self._record["trials"] for name in trial["hyperparameters"]]
         names = list(dict.fromkeys(names))
+        columns = ["trial", "score", "standard_error", "best_epoch", "seconds", "status"]
+        if all(trial.get("standard_error") is None for trial in self._record["trials"]):
+            columns.remove("standard_error")
         rows = []
         for trial in self._record["trials"]:
             values = {name: self._value(trial["hyperparameters"], name) for name in names}
-            rows.append(
-                {key: trial[key] for key in ("trial", "score", "best_epoch", "seconds", "status")}
-                | values
-            )
-        frame = pd.DataFrame(
-            rows, columns=["trial", "score", "best_epoch", "seconds", "status", *names]
-        )
-        frame = frame.astype({"score": float, "seconds": float, "best_epoch": "Int64"})
+            rows.append({key: trial.get(key) for key in columns} | values)
+        frame = pd.DataFrame(rows, columns=[*columns, *names])
+        frame = frame.astype({name: float for name in columns if name in _FLOATS})
+        frame = frame.astype({"best_epoch": "Int64"})
         return frame.sort_values(
             ["score", "trial"], ascending=[self.direction == "min", True], na_position="last"
         ).reset_index(drop=True)
@@ -189,7 +210,8 @@ class SearchResult:
             trial: a number from `trials()`.
 
         Returns:
-            Columns `epoch` (counted from 1), `execution` if there are several, and one per metric.
+            Columns `epoch` (counted from 1), `fold` and `seed` if there are several, and one per
+            metric.
 
         Raises:
             ValueError: there is no such trial.
@@ -197,17 +219,55 @@ class SearchResult:
         number = self._trial(trial)["trial"]
         stored = self._stored_history(number)
         frames = []
-        for execution, metrics in enumerate(stored["histories"]):
+        for run, metrics in enumerate(stored["histories"]):
+            fold, own_seed = divmod(run, self._seeds)
             frame = pd.DataFrame(metrics, dtype=float)
             frame.insert(
                 0,
                 "epoch",
                 range(1 + stored["initial_epoch"], 1 + stored["initial_epoch"] + len(frame)),
             )
-            if len(stored["histories"]) > 1:
-                frame.insert(1, "execution", execution)
+            if self._seeds > 1:
+                frame.insert(1, "seed", own_seed)
+            if self._folds:
+                frame.insert(1, "fold", fold)
             frames.append(frame)
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"epoch": []})
+
+    def scores(self, trial: int) -> pd.DataFrame:
+        """Return a trial's score in each of its runs: columns `fold`, `seed`, `score`, `epoch`.
+
+        Args:
+            trial: a number from `trials()`.
+
+        Raises:
+            ValueError: there is no such trial.
+        """
+        frame = pd.DataFrame(self._trial(trial).get("scores") or [])
+        frame = frame.reindex(columns=["fold", "seed", "score", "epoch"])
+        return frame.assign(epoch=frame["epoch"] + 1)
+
+    def compare(self, a: int, b: int) -> Comparison:
+        """Say whether two trials differ by more than luck.
+
+        They are compared over their common folds (or seeds), pair by pair, with the variance
+        corrected for the training rows that folds share.
+
+        Args:
+            a, b: numbers from `trials()`.
+
+        Returns:
+            The difference of the scores, its standard error, the p-value, and which is better.
+
+        Raises:
+            ValueError: there is no such trial, or there are fewer than 2 common runs.
+
+        Reference:
+            Nadeau, Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
+        """
+        first, second = (self._trial(number).get("scores") or [] for number in (a, b))
+        share = self._record["protocol"].get("held_out_share")
+        return compare(first, second, direction=self.direction, held_out_share=share)
 
     def _stored_history(self, number: int) -> dict[str, Any]:
         folder = self._trial_folder(number)
@@ -233,6 +293,8 @@ class SearchResult:
         verbose: str | int = 0,
     ) -> keras.Model:
         """Train a fresh model of the best hyperparameters on all rows.
+
+        With `preprocess` the transformer is fitted on all rows first, and kept as `preprocess_`.
 
         There are no validation rows left to stop by, so it is trained for as many epochs as were
         best in the search. With more rows these are more steps: the number of epochs is kept, not
@@ -281,6 +343,9 @@ class SearchResult:
             trial_seed = derived_seed(seed, 0)
             keras.utils.set_random_seed(trial_seed)
             hp = self.hyperparameters()
+            if self._preprocess is not None:
+                self.preprocess_ = fit_transformer(self._preprocess, x, np.asarray(y))
+                x = transformed(self.preprocess_, x)
             model = self._build.build(hp)
             if not isinstance(x, keras.utils.PyDataset):
                 check_data(x, y, model=model)
@@ -310,6 +375,38 @@ class SearchResult:
             with atomic_path(path) as temporary:
                 figure.savefig(temporary)
         return figure
+
+    def report(
+        self, path: str | os.PathLike[str] | None = None, *, command: str | None = None
+    ) -> Path:
+        """Write what was searched, how it was judged and what came out as one HTML page.
+
+        Its pictures are in the page, and as PNG files beside it.
+
+        Args:
+            path: an `.html` file, or a folder for `report.html`. Default: the search's own folder.
+            command: the command line that ran the search, to be shown.
+
+        Returns:
+            The page's path.
+
+        Raises:
+            RuntimeError: no trial has completed.
+            ValueError: `path` cannot be written.
+        """
+        self._best()
+        return write_report(
+            self.path if path is None else path,
+            trials=self.trials(),
+            histories=self.history,
+            record=self._record,
+            hyperparameters={
+                hp["config"]["name"]: {"sampling": _sampling(hp)} for hp in self._record["space"]
+            },
+            failures=self.failures(),
+            name=self.path.resolve().name,
+            command=command,
+        )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> dict[str, Path]:
         """Write a folder that holds the result without the search's own files.
@@ -370,7 +467,9 @@ class SearchResult:
         return next((p for i, p in trial_folders(self.path) if i == number), None)
 
 
-def load_result(path: str | os.PathLike[str], *, build: Any = None) -> SearchResult:
+def load_result(
+    path: str | os.PathLike[str], *, build: Any = None, preprocess: Any = None
+) -> SearchResult:
     """Load what `SearchResult.save` wrote, or the project directory of a search.
 
     Args:
@@ -378,6 +477,7 @@ def load_result(path: str | os.PathLike[str], *, build: Any = None) -> SearchRes
             that was interrupted or still runs.
         build: the build function or hypermodel of the search, which no file holds. `refit` needs
             it; `best_model` without it reads `best.keras`.
+        preprocess: the search's unfitted transformer, which no file holds either.
 
     Returns:
         A `SearchResult`.
@@ -400,7 +500,8 @@ def load_result(path: str | os.PathLike[str], *, build: Any = None) -> SearchRes
     record = read_record(folder)
     if (folder / MODEL_FILE).exists():
         _check_model_file(folder / MODEL_FILE)
-    return SearchResult(record, folder, build=None if build is None else make_hypermodel(build))
+    hypermodel = None if build is None else make_hypermodel(build)
+    return SearchResult(record, folder, build=hypermodel, preprocess=preprocess)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -433,11 +534,16 @@ def with_trials(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the record with the trials that a project directory holds, and the best of them."""
     trials = sorted(_read_trials(folder), key=lambda trial: trial["trial"])
     completed = [trial for trial in trials if trial["score"] is not None]
-    choose = min if record["objective"]["direction"] == "min" else max
-    best = choose(completed, key=lambda trial: trial["score"]) if completed else None
-    if best is not None:
-        best = {k: best[k] for k in ("trial", "score", "best_epoch", "hyperparameters")}
-    return {**record, "best": best, "trials": trials}
+    rule = {"direction": record["objective"]["direction"]}
+    space = record["space"]
+    best = choose(completed, space, selection="best", **rule)
+    chosen = choose(completed, space, selection=record["protocol"].get("selection", "best"), **rule)
+    return {**record, "best": _summary(best), "chosen": _summary(chosen), "trials": trials}
+
+
+def _summary(trial: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    names = ("trial", "score", "standard_error", "best_epoch", "hyperparameters")
+    return None if trial is None else {name: trial[name] for name in names}
 
 
 def _read_trials(folder: Path) -> Iterator[dict[str, Any]]:
@@ -451,6 +557,8 @@ def _read_trials(folder: Path) -> Iterator[dict[str, Any]]:
         yield {
             "trial": number,
             "score": state["score"] if status == "completed" else None,
+            "standard_error": training.standard_error if status == "completed" else None,
+            "scores": training.scores,
             "best_epoch": training.best_epoch if status == "completed" else None,
             "seconds": None if status == "interrupted" else training.seconds,
             "status": status,
@@ -467,15 +575,21 @@ def trial_folders(folder: Path) -> Iterator[tuple[int, Path]]:
             yield int(number), path
 
 
-def write_result(result: SearchResult) -> None:
-    """Write a search's `result.json`, `trials.csv` and `best.keras` into its project directory."""
+def write_result(result: SearchResult, model: keras.Model | None = None) -> None:
+    """Write a search's `result.json`, `trials.csv` and `best.keras` into its project directory.
+
+    Args:
+        result: of the search.
+        model: goes into `best.keras`. Default: the chosen trial's, with the weights of its run; not
+            after a search with folds, whose models have not seen all rows.
+    """
     write_json(result.path / RESULT_FILE, result._record)
     write_text(result.path / TRIALS_FILE, result.trials().to_csv(index=False))
-    if result._record["best"] is None:
+    if result._record["best"] is None or (result._folds and model is None):
         return
     try:
         with atomic_path(result.path / MODEL_FILE) as temporary:
-            result.best_model().save(temporary)
+            (model or result.best_model()).save(temporary)
     except Exception as error:  # a model that cannot be saved must not cost the search
         warnings.warn(
             f"{MODEL_FILE} could not be written ({type(error).__name__}: {error}); "

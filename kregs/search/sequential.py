@@ -7,10 +7,10 @@ import gc
 import io
 import logging
 import math
-import statistics
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -24,6 +24,8 @@ from kregs.reporting.progress import SearchProgress
 from kregs.search.engine import TrialRecord, load_checkpoint, own_hyperparameters
 from kregs.search.oracles import save_atomically
 from kregs.search.randomness import cheap_collection, derived_seed, fresh_session
+from kregs.search.resampling import Run, RunOutcome, Split, make_runs, run_path
+from kregs.search.selection import Judgement, judge
 
 _MESSAGE_LENGTH = 300
 
@@ -47,6 +49,10 @@ class SequentialTuner(keras_tuner.Tuner):
         hypermodel, oracle, directory, project_name, executions_per_trial: as in
             `keras_tuner.Tuner`.
         seed: integer >= 0.
+        splits: folds; each is trained with each seed, in one trial. `None`: one run a seed, on the
+            rows that `search` is given.
+        keep: how many trials' weights stay on disk, the best ones'; `None` for all.
+        max_time: seconds after which `search` raises `TimeUp`, at the end of an epoch.
         progress: is told of trials and epochs.
         **kwargs: further arguments of `keras_tuner.Tuner`, such as `overwrite`.
     """
@@ -60,10 +66,16 @@ class SequentialTuner(keras_tuner.Tuner):
         project_name: str,
         executions_per_trial: int = 1,
         seed: int = 0,
+        splits: Sequence[Split] | None = None,
+        keep: int | None = None,
+        max_time: float | None = None,
         progress: SearchProgress | None = None,
         **kwargs: Any,
     ) -> None:
         self._seed = seed
+        self._runs = make_runs(splits, executions_per_trial)
+        self._keep = keep
+        self._deadline = math.inf if max_time is None else time.monotonic() + max_time
         self._progress = progress or SearchProgress(verbose=0)
         save_atomically(oracle)
         # keras-tuner prints that it reloads a project
@@ -104,22 +116,68 @@ class SequentialTuner(keras_tuner.Tuner):
         try:
             results = self.run_trial(trial, *fit_args, **fit_kwargs)
             record.histories = [r for r in map(_history, results) if r]
-            metrics, best_epoch = self._best(results)
-            self.oracle.update_trial(trial.trial_id, metrics, step=best_epoch)
-            trial.status = "COMPLETED"
-            score = metrics[self.oracle.objective.name]
-            if record.histories:
-                record.best_epoch = record.initial_epoch + best_epoch + 1
+            judgement = judge(
+                [_as_history(result, self.oracle.objective) for result in results],
+                self._runs,
+                self.oracle.objective,
+            )
+            score = self._report_scores(trial, judgement, record)
+            if not record.histories:  # `fit` returned a number: there are no epochs
+                record.best_epoch = None
         except FatalError:
             raise
         except Exception as error:
             # INVALID may be tried again, if the oracle allows for it
             trial.status = "FAILED" if isinstance(error, FailedTrialError) else "INVALID"
             trial.message = traceback.format_exc()
-            record.status, record.message = "failed", _reason(error)
+            record.status, record.message = "failed", reason_of(error)
         record.seconds = time.perf_counter() - started
-        record.write(self.get_trial_dir(trial.trial_id))
+        self._end_trial(trial, record, score)
+
+    def _report_scores(self, trial: Any, judgement: Judgement, record: TrialRecord) -> float:
+        """Tell the oracle what a trial's runs amount to, and note it in the record."""
+        self.oracle.update_trial(trial.trial_id, judgement.metrics, step=judgement.epoch)
+        trial.status = "COMPLETED"
+        record.scores = judgement.scores
+        record.standard_error = judgement.standard_error
+        record.best_epoch = record.initial_epoch + judgement.epoch + 1
+        return judgement.metrics[self.oracle.objective.name]
+
+    def _end_trial(self, trial: Any, record: TrialRecord, score: float | None) -> None:
+        folder = self.get_trial_dir(trial.trial_id)
+        record.write(folder)
+        for run in self._runs:
+            run_path(folder, run).unlink(missing_ok=True)
         self._progress.trial_ended(trial.trial_id, score, record.message)
+
+    def on_trial_end(self, trial: Any) -> None:
+        super().on_trial_end(trial)
+        self._forget_weights()
+
+    def _forget_weights(self) -> None:
+        """Remove the checkpoints of all trials but the best, and those that the best may be.
+
+        Hyperband's trials go on from one another's checkpoints: they all stay.
+        """
+        if self._keep is None or isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle):
+            return
+        sign = 1.0 if self.oracle.objective.direction == "min" else -1.0
+        scored = [t for t in self.oracle.trials.values() if t.status == "COMPLETED"]
+        scored.sort(key=lambda t: sign * t.score)
+        if len(scored) <= self._keep:
+            return
+        bound = sign * scored[self._keep - 1].score
+        best = TrialRecord.read(self.get_trial_dir(scored[0].trial_id))
+        if best is not None and best.standard_error is not None:
+            # the one-standard-error rule may choose one of these
+            bound = max(bound, sign * scored[0].score + best.standard_error)
+        for trial in scored[self._keep :]:
+            if sign * trial.score > bound:
+                Path(self._get_checkpoint_fname(trial.trial_id)).unlink(missing_ok=True)
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise TimeUp
 
     def run_trial(self, trial: Any, *fit_args: Any, **fit_kwargs: Any) -> list[Any]:
         """Train one trial's model, once per execution; return what each `fit` returned."""
@@ -127,30 +185,47 @@ class SequentialTuner(keras_tuner.Tuner):
         if "tuner/epochs" in values:
             fit_kwargs["epochs"] = values["tuner/epochs"]
             fit_kwargs["initial_epoch"] = values["tuner/initial_epoch"]
-        best = _BestEpoch(self.oracle.objective)
-        epochs = _Epochs(self._progress, trial.trial_id, fit_kwargs.get("epochs"))
         given = fit_kwargs.pop("callbacks", None) or []
-        results = []
-        for execution in range(self.executions_per_trial):
-            callbacks = self._deepcopy_callbacks(given)
-            self._configure_tensorboard_dir(callbacks, trial, execution)
-            seed = derived_seed(self._seed, execution)
-            keras.utils.set_random_seed(seed)
-            model = self._try_build(trial.hyperparameters)
-            # once more: a build may draw random numbers, and the batches should not depend on it
-            keras.utils.set_random_seed(seed)
-            results.append(
-                self.hypermodel.fit(
+        folder = self.get_trial_dir(trial.trial_id)
+        results: list[Any] = []
+        best: tuple[float, list[np.ndarray] | None] = (math.inf, None)
+        model = None
+        for run in self._runs:
+            outcome = RunOutcome.read(folder, run)
+            if outcome is not None:  # of a search that was killed
+                results.append(outcome)
+            else:
+                callbacks = self._deepcopy_callbacks(given)
+                self._configure_tensorboard_dir(callbacks, trial, run.number)
+                keep = _BestEpoch(self.oracle.objective)
+                epochs = _Epochs(self, trial.trial_id, fit_kwargs.get("epochs"))
+                keras.utils.set_random_seed(derived_seed(self._seed, run.seed))
+                model = self._try_build(trial.hyperparameters)
+                # once more: a build may draw random numbers, which the batches should not depend on
+                keras.utils.set_random_seed(self._run_seed(run))
+                result = self.hypermodel.fit(
                     trial.hyperparameters,
                     model,
                     *fit_args,
-                    callbacks=[*callbacks, epochs, best],
-                    **fit_kwargs,
+                    callbacks=[*callbacks, epochs, keep],
+                    **_rows_of(run, fit_kwargs),
                 )
-            )
+                results.append(result)
+                outcome = keep.outcome(model, result)
+                if len(self._runs) > 1 and isinstance(result, keras.callbacks.History):
+                    outcome.write(folder, run)
+            if best[1] is None or outcome.best_value < best[0]:
+                best = outcome.best_value, outcome.weights
+        if model is None:
+            model = self._try_build(trial.hyperparameters)
         write_json(self._get_build_config_fname(trial.trial_id), model.get_build_config())
-        best.save(model, self._get_checkpoint_fname(trial.trial_id))
+        _save(model, best[1], self._get_checkpoint_fname(trial.trial_id))
         return results
+
+    def _run_seed(self, run: Run) -> int:
+        """The seed of a run's batches and noise; folds share initial weights, but not luck."""
+        own = (run.seed,) if run.fold is None else (run.seed, run.fold)
+        return derived_seed(self._seed, *own)
 
     def _try_build(self, hp: Any) -> keras.Model:
         fresh_session()
@@ -173,14 +248,6 @@ class SequentialTuner(keras_tuner.Tuner):
         load_checkpoint(model, self.get_trial_dir(trial.trial_id))
         return model
 
-    def _best(self, results: list[Any]) -> tuple[dict[str, float], int]:
-        """Return the metrics at the best epoch and its index, as means over executions."""
-        objective = self.oracle.objective
-        bests = [_best_of(result, objective) for result in results]
-        names = set.intersection(*(set(metrics) for metrics, _ in bests))
-        means = {name: float(np.mean([metrics[name] for metrics, _ in bests])) for name in names}
-        return means, round(statistics.mean(epoch for _, epoch in bests))
-
 
 @contextlib.contextmanager
 def _no_retracing_warning() -> Iterator[None]:
@@ -197,83 +264,100 @@ def _no_retracing_warning() -> Iterator[None]:
         logger.removeFilter(is_other)
 
 
+class TimeUp(BaseException):
+    """The search has used up its time. No `Exception`: a trial must not be blamed for it."""
+
+
 class _BestEpoch(keras.callbacks.Callback):
-    """Keeps the best epoch's weights and optimizer state, over all executions, in memory."""
+    """Keeps the best epoch's weights and optimizer state in memory."""
 
     def __init__(self, objective: keras_tuner.Objective) -> None:
         super().__init__()
         self._objective = objective
-        self._value: float | None = None
+        self._sign = 1.0 if objective.direction == "min" else -1.0
+        self._value = math.inf
+        self._epoch = -1
+        self._epochs = 0
         self._weights: list[np.ndarray] | None = None
-        self._optimizer: list[np.ndarray] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         value = (logs or {}).get(self._objective.name)
-        if not _finite(value):
-            return
-        if self._value is None or self._objective.better_than(value, self._value):
-            self._value = value
-            self._weights = self.model.get_weights()
-            self._optimizer = [v.value.numpy() for v in self.model.optimizer.variables]
+        if value is not None and math.isfinite(value) and self._sign * value < self._value:
+            self._value, self._epoch = self._sign * value, self._epochs
+            self._weights = _state(self.model)
+        self._epochs += 1
 
-    def save(self, model: keras.Model, path: str) -> None:
-        """Write the kept weights; the model's present ones if its `fit` calls no callbacks."""
-        if self._weights is not None:
-            model.set_weights(self._weights)
-            for variable, value in zip(model.optimizer.variables, self._optimizer, strict=True):
-                variable.assign(value)
-        with atomic_path(path) as temporary:
-            model.save_weights(temporary)
+    def outcome(self, model: keras.Model, result: Any) -> RunOutcome:
+        """Return what was kept; the model's present weights if its `fit` calls no callbacks."""
+        weights = self._weights if self._weights is not None else _state(model)
+        return RunOutcome(_history(result) or {}, self._epoch, self._value, weights)
+
+
+def _state(model: keras.Model) -> list[np.ndarray]:
+    return [*model.get_weights(), *(v.value.numpy() for v in model.optimizer.variables)]
+
+
+def _save(model: keras.Model, state: list[np.ndarray] | None, path: str) -> None:
+    """Write a checkpoint of a state that `_state` returned."""
+    count = len(model.get_weights())
+    model.set_weights((state or [])[:count])
+    if not model.optimizer.built and len(state or []) > count + len(model.optimizer.variables):
+        model.optimizer.build(model.trainable_variables)
+    for variable, value in zip(model.optimizer.variables, (state or [])[count:], strict=True):
+        variable.assign(value)
+    with atomic_path(path) as temporary:
+        model.save_weights(temporary)
 
 
 class _Epochs(keras.callbacks.Callback):
     """Tells the progress display of epochs. It has no hook per batch: these cost time."""
 
-    def __init__(self, progress: SearchProgress, trial_id: str, epochs: int | None) -> None:
+    def __init__(self, tuner: SequentialTuner, trial_id: str, epochs: int | None) -> None:
         super().__init__()
-        self._progress, self._trial_id, self._epochs = progress, trial_id, epochs
+        self._tuner, self._trial_id, self._epochs = tuner, trial_id, epochs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._progress.epoch_ended(self._trial_id, epoch + 1, self._epochs)
+        self._tuner._progress.epoch_ended(self._trial_id, epoch + 1, self._epochs)
+        self._tuner._check_time()
 
 
-def _best_of(result: Any, objective: keras_tuner.Objective) -> tuple[dict[str, float], int]:
-    """Return the metrics of the best epoch of one execution, and the epoch's index."""
+def _rows_of(run: Run, fit: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `fit` with a fold's rows in place of all."""
+    if run.split is None:
+        return fit
+    parts = {name: fit[name] for name in ("x", "y", "sample_weight") if fit.get(name) is not None}
+
+    def taken(rows: np.ndarray) -> dict[str, Any]:
+        return keras.tree.map_structure(lambda array: array[rows], parts)
+
+    held_out = tuple(taken(run.split.validation).values())
+    return {**fit, **taken(run.split.train), "validation_data": held_out}
+
+
+def _as_history(result: Any, objective: keras_tuner.Objective) -> dict[str, list[float]]:
+    """Return what `HyperModel.fit` returned as values by epoch."""
     history = _history(result)
-    if history is None:
-        if isinstance(result, (int, float, np.number)):
-            result = {objective.name: result}
-        if not isinstance(result, dict) or objective.name not in result:
-            raise TypeError(
-                "`HyperModel.fit` must return what `model.fit` returns, the objective as a number, "
-                f"or a dictionary with {objective.name!r}. Received: {result!r}"
-            )
-        history = {name: [float(value)] for name, value in result.items()}
-    if objective.name not in history:
-        raise ValueError(
-            f"the objective {objective.name!r} was not logged. Logged: {', '.join(history)}"
+    if history is not None:
+        return history
+    if isinstance(result, (int, float, np.number)):
+        result = {objective.name: result}
+    if not isinstance(result, dict) or objective.name not in result:
+        raise TypeError(
+            "`HyperModel.fit` must return what `model.fit` returns, the objective as a number, "
+            f"or a dictionary with {objective.name!r}. Received: {result!r}"
         )
-    values = history[objective.name]
-    finite = [epoch for epoch, value in enumerate(values) if _finite(value)]
-    if not finite:
-        raise FailedTrialError(
-            f"{objective.name} was never a finite number: {values[0]} after the first epoch"
-        )
-    best = (min if objective.direction == "min" else max)(finite, key=values.__getitem__)
-    return {name: series[best] for name, series in history.items() if best < len(series)}, best
+    return {name: [float(value)] for name, value in result.items()}
 
 
 def _history(result: Any) -> dict[str, list[float]] | None:
+    if isinstance(result, RunOutcome):
+        return result.history
     if not isinstance(result, keras.callbacks.History):
         return None
     return {name: [float(v) for v in series] for name, series in result.history.items()}
 
 
-def _finite(value: Any) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return an exception in one line; TensorFlow's own reason is in the last line of many."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines and lines[0].startswith("Graph execution error"):

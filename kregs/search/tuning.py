@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ from kregs.search.result import (
     with_trials,
     write_result,
 )
+from kregs.search.selection import SELECTIONS
+from kregs.search.sequential import TimeUp
 from kregs.training.callbacks import early_stopping
-from kregs.validation import check_choice, check_integer
+from kregs.validation import check_choice, check_integer, check_number
 
 _PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy")
 
@@ -46,6 +49,11 @@ def tune(
     *,
     validation_data: Any = None,
     validation_split: float = 0.2,
+    folds: Any = None,
+    groups: Any = None,
+    seeds: int = 1,
+    preprocess: Any = None,
+    selection: str = "best",
     sample_weight: Any = None,
     class_weight: Mapping[int, float] | None = None,
     oracle: str | keras_tuner.Oracle = "random",
@@ -54,7 +62,8 @@ def tune(
     batch_size: int = 32,
     objective: str | keras_tuner.Objective = "val_data_loss",
     callbacks: Iterable[keras.callbacks.Callback] | None = None,
-    executions_per_trial: int = 1,
+    max_time: float | None = None,
+    keep: int = 5,
     seed: int = 0,
     directory: str | os.PathLike[str] = "kregs_runs",
     project_name: str = "search",
@@ -71,6 +80,10 @@ def tune(
     rows, which in sorted data are other data. If `y` holds integers, they are stratified: each
     value keeps its share.
 
+    With `folds` the epoch that a fold is scored at is chosen on the other folds, never on the rows
+    that rank the trials. On a single split there are no others: the score is that of the best
+    epoch, which ranks trials but is no estimate of how good the model is.
+
     Trials are judged by `val_data_loss`, the loss without penalties: Keras's `val_loss` contains
     them and so favours λ = 0. Models compiled with `kregs.compile_model` log it.
 
@@ -83,6 +96,17 @@ def tune(
         validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset. Default: rows of `x`.
         validation_split: the fraction of rows for validation, in (0, 1); not used if
             `validation_data` is given.
+        folds: judge every trial by cross-validation: how many folds, or a scikit-learn splitter
+            such as `StratifiedKFold(5)`, `GroupKFold(5)`, `TimeSeriesSplit(5)`. All folds of all
+            trials are members of one population. The score is their mean; at the end the chosen
+            trial's model is trained on all rows, and that is `best.keras`.
+        groups: one label a row; rows of one group are in one fold.
+        seeds: models trained per trial (and fold), with different seeds; the score is their mean.
+        preprocess: an unfitted scikit-learn transformer, fitted in each fold on its training rows
+            only. `x` may then be a pandas `DataFrame`; models get what it makes of the rows.
+        selection: which trial the search ends with: `"best"`, or `"one_standard_error"`: the most
+            regularized one whose score is within one standard error of the best
+            (`kregs.search.selection.strength` says what is more regularized).
         sample_weight: weights (n,) of the rows of `x`.
         class_weight: weights by class, for training.
         oracle: what proposes trials: `"random"`, `"bayesian"` (a Gaussian process), `"hyperband"`
@@ -97,8 +121,8 @@ def tune(
         callbacks: for every trial, each of which gets a copy. Default: early stopping on the
             objective, with a patience of a fifth of the epochs and at least 5. `[]` for none. The
             weights of the best epoch are kept either way.
-        executions_per_trial: models trained per trial, with different seeds; the score is their
-            mean.
+        max_time: seconds after which the search ends, with what it has; `resume=True` goes on.
+        keep: how many of the best trials keep their weights on disk.
         seed: integer >= 0, of the proposals, the split, and the training.
         directory, project_name: the search's files are in `directory/project_name`.
         resume: go on with the search that is there, if there is one. Its trials must be
@@ -150,7 +174,16 @@ def tune(
     check_oracle(oracle, max_trials, goal)
     epochs = check_integer("epochs", epochs, minimum=1)
     batch_size = check_integer("batch_size", batch_size, minimum=1)
-    executions_per_trial = check_integer("executions_per_trial", executions_per_trial, minimum=1)
+    seeds = check_integer("seeds", seeds, minimum=1)
+    keep = check_integer("keep", keep, minimum=1)
+    if max_time is not None:
+        max_time = check_number("max_time", max_time, above=0.0)
+    check_choice("selection", selection, SELECTIONS)
+    if selection == "one_standard_error" and folds is None and seeds == 1:
+        raise ValueError(
+            '`selection="one_standard_error"` needs several runs a trial, which have a standard '
+            "error: pass folds= or seeds="
+        )
     seed = check_integer("seed", seed, minimum=0)
     check_engine(engine)
     check_choice("verbose", verbose, ("auto", 0, 1, 2))
@@ -168,6 +201,9 @@ def tune(
             sample_weight=sample_weight,
             seed=seed,
             model=model,
+            folds=folds,
+            groups=groups,
+            preprocess=preprocess,
         )
         logged = logged_metrics(hypermodel, model, data, rows=batch_size)
         if logged is not None:
@@ -182,7 +218,8 @@ def tune(
                 "max_trials": max_trials,
                 "epochs": epochs,
                 "batch_size": None if is_dataset(x) else batch_size,
-                "executions_per_trial": executions_per_trial,
+                "seeds": seeds,
+                "selection": selection,
                 "callbacks": _describe(used_callbacks),
                 "engine": engine,
                 **data.facts,
@@ -210,7 +247,10 @@ def tune(
             oracle=made,
             directory=directory,
             project_name=project_name,
-            executions_per_trial=executions_per_trial,
+            executions_per_trial=seeds,
+            splits=data.splits,
+            keep=keep,
+            max_time=max_time,
             seed=seed,
             progress=progress,
         )
@@ -222,19 +262,31 @@ def tune(
         if class_weight is not None:
             fit["class_weight"] = dict(class_weight)
         started = time.perf_counter()
+        ended = False
         try:
             with progress:
                 tuner.search(**fit)
+            ended = True
+        except TimeUp:
+            pass
         finally:
             record["seconds"] += time.perf_counter() - started
-            result = SearchResult(with_trials(record, folder), folder, build=hypermodel)
-            write_result(result)
-    if result._record["best"] is None:
+            record = with_trials(record, folder)
+            result = SearchResult(record, folder, build=hypermodel, preprocess=preprocess)
+            if data.splits is None or not ended:
+                write_result(result)
+    if record["best"] is None:
+        if not ended:
+            raise RuntimeError(f"no trial ended within max_time={max_time} seconds")
         first = result.failures().iloc[0]
         raise RuntimeError(
             f"all {len(result.trials())} trials failed. The first, trial {first['trial']}: "
             f"{first['message']}. What there is stands in {str(folder)!r}"
         )
+    if data.splits is not None and ended:
+        # no fold's model has seen all rows
+        model = result.refit(x, y, sample_weight=sample_weight, class_weight=class_weight)
+        write_result(result, model)
     return result
 
 
@@ -324,10 +376,26 @@ def _start(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
                 "Choose another project_name"
             ) from None
         _check_same(earlier, record, folder)
+        _compare_versions(earlier, record)
         earlier["protocol"]["max_trials"] = record["protocol"]["max_trials"]
         return earlier
     write_json(folder / RESULT_FILE, record)
     return record
+
+
+def _compare_versions(earlier: dict[str, Any], record: dict[str, Any]) -> None:
+    """Warn if the search goes on with other versions: its trials may differ in the last digits."""
+    changed = [
+        f"{name} {earlier['versions'].get(name)} -> {version}"
+        for name, version in record["versions"].items()
+        if earlier["versions"].get(name) != version
+    ]
+    if changed:
+        warnings.warn(
+            f"the search was begun with other versions ({', '.join(changed)}); earlier and later "
+            "trials may not be comparable to the last digit",
+            stacklevel=4,
+        )
 
 
 def _check_same(earlier: dict[str, Any], record: dict[str, Any], folder: Path) -> None:

@@ -12,7 +12,7 @@ from kregs.search.engine import TrialRecord, load_checkpoint, make_tuner
 from kregs.search.objective import make_objective
 from kregs.search.oracles import make_oracle
 from kregs.search.probe import explore, make_hypermodel
-from kregs.search.sequential import _reason
+from kregs.search.sequential import reason_of
 
 
 def tuner_for(build, path, *, oracle="random", objective="val_data_loss", **settings):
@@ -153,9 +153,9 @@ def test_reason_of_a_tensorflow_error():
         '  File "a.py", line 3, in f\n\nReceived a label value of 9.\n'
         "\t [[{{node A}}]] [Op:__inference_f_12]"
     )
-    assert _reason(ValueError(text)) == "ValueError: Received a label value of 9."
-    assert len(_reason(ValueError("long " * 1000))) < 400
-    assert _reason(ValueError()) == "ValueError"
+    assert reason_of(ValueError(text)) == "ValueError: Received a label value of 9."
+    assert len(reason_of(ValueError("long " * 1000))) < 400
+    assert reason_of(ValueError()) == "ValueError"
 
 
 def test_executions_are_averaged_and_differ(tmp_path, build, linear_data):
@@ -167,12 +167,12 @@ def test_executions_are_averaged_and_differ(tmp_path, build, linear_data):
         validation_data=(x[:20], y[:20]),
         max_trials=1,
         epochs=2,
-        executions_per_trial=2,
+        seeds=2,
         directory=tmp_path,
         verbose=0,
     )
     history = result.history(0)
-    bests = history.groupby("execution")["val_data_loss"].min()
+    bests = history.groupby("seed")["val_data_loss"].min()
     assert len(history) == 4
     assert bests[0] != bests[1]
     assert result.best_score == pytest.approx(bests.mean())

@@ -1,0 +1,259 @@
+"""Which rows a trial is trained and judged on: folds and seeds, the runs that they make."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+from kregs.files import atomic_path
+from kregs.validation import check_integer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Row numbers of one fold: those trained on, and those judged on."""
+
+    train: np.ndarray
+    validation: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """One training of a trial.
+
+    Args:
+        number: its place among the trial's runs.
+        seed: which of the seeds, counted from 0.
+        fold: which of the folds, counted from 0; `None` without folds.
+        split: the fold's rows; `None` without folds.
+    """
+
+    number: int
+    seed: int
+    fold: int | None = None
+    split: Split | None = None
+
+
+def make_runs(splits: Sequence[Split] | None, seeds: int) -> list[Run]:
+    """Return the runs of every trial: each fold with each seed."""
+    folds: list[tuple[int | None, Split | None]] = [(None, None)]
+    if splits is not None:
+        folds = list(enumerate(splits))
+    pairs = [(seed, fold, split) for fold, split in folds for seed in range(seeds)]
+    return [Run(number, *pair) for number, pair in enumerate(pairs)]
+
+
+def make_splits(
+    folds: Any, y: np.ndarray, *, labels: np.ndarray | None, groups: Any = None, seed: int = 0
+) -> tuple[list[Split], str]:
+    """Divide rows into folds.
+
+    Args:
+        folds: how many, or a scikit-learn splitter. A number means folds of shuffled rows: of equal
+            shares of the classes if there are `labels` (`StratifiedKFold`), and with no group in
+            two folds if there are `groups`.
+        y: targets, rows first.
+        labels: the rows' classes, `(n,)`, or `None` if the targets are no classes.
+        groups: one label a row, for splitters that keep groups together.
+        seed: of the shuffling.
+
+    Returns:
+        The splits, and the splitter in words.
+
+    Raises:
+        TypeError: `folds` is neither a number nor a splitter.
+        ValueError: there are fewer rows, groups or rows of a class than the folds need; `groups`
+            has another length than `y`; a fold would be trained without a class that it is judged
+            on.
+    """
+    rows = len(y)
+    if groups is not None:
+        groups = np.asarray(groups)
+        if groups.shape != (rows,):
+            raise ValueError(
+                f"`groups` must have one label a row, shape ({rows},). "
+                f"Received: shape {groups.shape}"
+            )
+    splitter = _splitter(folds, labels, groups, rows, seed)
+    takes_groups = "groups" in inspect.signature(splitter.split).parameters
+    stock = type(splitter).__module__.startswith("sklearn.")
+    if groups is not None and stock and "Group" not in type(splitter).__name__:
+        raise ValueError(
+            f"`groups` are not used by {type(splitter).__name__}: pass a splitter that keeps "
+            "groups together, such as GroupKFold, or a number"
+        )
+    try:
+        with warnings.catch_warnings():
+            # a class with fewer rows than folds is not in all of them: nothing is lost by that
+            warnings.filterwarnings("ignore", "The least populated class")
+            own = {"groups": groups} if takes_groups else {}
+            pairs = list(splitter.split(np.zeros(rows), y if labels is None else labels, **own))
+    except ValueError as error:
+        raise ValueError(
+            f"`folds`: {type(splitter).__name__} cannot divide the rows: {error}"
+        ) from None
+    if len(pairs) < 2:
+        raise ValueError(
+            f"`folds` must make at least 2 folds. Received: {len(pairs)} of {splitter}"
+        )
+    splits = []
+    for number, (train, validation) in enumerate(pairs):
+        for part, taken in (("train", train), ("judge", validation)):
+            if len(taken) == 0:
+                raise ValueError(f"`folds`: fold {number} has no row to {part} on")
+        if labels is not None:
+            missing = sorted(set(labels[validation]) - set(labels[train]))
+            if missing:
+                raise ValueError(
+                    f"`folds`: fold {number} would be trained without class {missing[0]!r}, which "
+                    f"it is judged on; the class has {(labels == missing[0]).sum()} of {rows} rows"
+                )
+        splits.append(Split(train.astype(np.int32), validation.astype(np.int32)))
+    return splits, " ".join(str(splitter).split())
+
+
+def _splitter(folds: Any, labels: Any, groups: Any, rows: int, seed: int) -> Any:
+    if not isinstance(folds, (int, np.integer)) or isinstance(folds, bool):
+        if not (hasattr(folds, "split") and not isinstance(folds, str)):
+            raise TypeError(
+                "`folds` must be a number or a scikit-learn splitter such as StratifiedKFold(5). "
+                f"Received: {folds!r} of type {type(folds).__name__}"
+            )
+        return folds
+    folds = check_integer("folds", folds, minimum=2)
+    if rows < folds:
+        raise ValueError(f"`folds` must be at most the number of rows, {rows}. Received: {folds}")
+    if groups is not None:
+        count = len(np.unique(groups))
+        if count < folds:
+            raise ValueError(
+                f"`folds` must be at most the number of groups, {count}. Received: {folds}"
+            )
+        if labels is None:
+            return GroupKFold(folds)
+        return StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    if labels is not None:
+        return StratifiedKFold(folds, shuffle=True, random_state=seed)
+    return KFold(folds, shuffle=True, random_state=seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Rows after a transformer that was fitted once per fold.
+
+    Args:
+        x: all folds' transformed rows, one fold after the other.
+        rows: for each of these, which row of the data it is.
+        splits: as before, in numbers of these rows.
+    """
+
+    x: np.ndarray
+    rows: np.ndarray
+    splits: list[Split]
+
+
+def transform_folds(preprocess: Any, x: Any, y: np.ndarray, splits: Sequence[Split]) -> Prepared:
+    """Fit a clone of a scikit-learn transformer on each fold's training rows, and transform.
+
+    Raises:
+        TypeError: `preprocess` is no transformer.
+        ValueError: it makes other columns in one fold than in another.
+    """
+    parts: list[np.ndarray] = []
+    new_splits, numbers = [], []
+    for fold, split in enumerate(splits):
+        fitted = fit_transformer(preprocess, take_rows(x, split.train), y[split.train])
+        used = np.concatenate([split.train, split.validation])
+        part = transformed(fitted, take_rows(x, used))
+        if parts and part.shape[1:] != parts[0].shape[1:]:
+            raise ValueError(
+                f"`preprocess` makes rows of shape {part.shape[1:]} in fold {fold} and of "
+                f"{parts[0].shape[1:]} in fold 0; models of one structure need one shape. Name "
+                "all categories (OneHotEncoder(categories=...)) or group rare ones"
+            )
+        first = sum(len(earlier) for earlier in parts)
+        cut = first + len(split.train)
+        new_splits.append(
+            Split(
+                np.arange(first, cut, dtype=np.int32),
+                np.arange(cut, first + len(used), dtype=np.int32),
+            )
+        )
+        parts.append(part)
+        numbers.append(used)
+    return Prepared(np.concatenate(parts), np.concatenate(numbers), new_splits)
+
+
+def fit_transformer(preprocess: Any, x: Any, y: np.ndarray) -> Any:
+    """Return a fitted clone of a scikit-learn transformer."""
+    if not (hasattr(preprocess, "fit") and hasattr(preprocess, "transform")):
+        raise TypeError(
+            "`preprocess` must be a scikit-learn transformer, with `fit` and `transform`. "
+            f"Received: {preprocess!r} of type {type(preprocess).__name__}"
+        )
+    return clone(preprocess).fit(x, y)
+
+
+def transformed(fitted: Any, x: Any) -> np.ndarray:
+    """Return rows after a fitted transformer as a dense float32 array."""
+    rows = fitted.transform(x)
+    if hasattr(rows, "toarray"):
+        rows = rows.toarray()
+    return np.asarray(rows, "float32")
+
+
+def take_rows(x: Any, rows: np.ndarray) -> Any:
+    """Return some rows of an array or a pandas object."""
+    return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
+
+
+@dataclasses.dataclass
+class RunOutcome:
+    """What one run left, written to disk so that a search that is killed need not repeat it.
+
+    Args:
+        history: each logged metric's values by epoch.
+        best_epoch: index in the history of the best value, -1 if there is none.
+        best_value: the objective there, lower is better.
+        weights: those of the best epoch.
+        seconds: of training.
+        failure: why it ended without a result, or `None`.
+    """
+
+    history: dict[str, list[float]]
+    best_epoch: int
+    best_value: float
+    weights: list[np.ndarray] | None
+    seconds: float = 0.0
+    failure: str | None = None
+
+    def write(self, folder: str | Path, run: Run) -> None:
+        """Write the outcome of one run into a trial's directory."""
+        facts = {k: v for k, v in vars(self).items() if k != "weights"}
+        arrays = {f"weight_{i}": w for i, w in enumerate(self.weights or [])}
+        with atomic_path(run_path(folder, run)) as temporary, open(temporary, "wb") as file:
+            np.savez(file, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, folder: str | Path, run: Run) -> RunOutcome | None:
+        """Return the outcome of one run if it has ended."""
+        path = run_path(folder, run)
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as file:
+            weights = [file[f"weight_{i}"] for i in range(len(file.files) - 1)]
+            return cls(**json.loads(str(file["facts"])), weights=weights or None)
+
+
+def run_path(folder: str | Path, run: Run) -> Path:
+    """Return where a run's outcome lies while its trial is under way."""
+    return Path(folder, f"run_{run.number:03}.npz")

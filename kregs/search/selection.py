@@ -1,0 +1,319 @@
+"""How trials are scored, compared and chosen, honestly.
+
+A score is the mean over runs (folds and seeds). The epoch that a fold is scored at is chosen on the
+other folds: an epoch chosen on the rows that rank the trials makes every score too good, and that
+of the trial with the noisiest curve most.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from keras_tuner.errors import FailedTrialError
+from scipy import stats
+
+from kregs.search.resampling import Run
+from kregs.validation import check_choice
+
+SELECTIONS = ("best", "one_standard_error")
+
+# what restrains a model the more the larger it is, and what the smaller it is; the ends of names
+_RESTRAINS = (
+    "l1", "l2", "dropout", "drop_path", "rate", "noise", "weight_decay", "label_smoothing",
+    "lambda", "alpha",
+)  # fmt: skip
+_ENLARGES = ("units", "filters", "layers", "blocks", "depth", "width", "max_norm")
+_NOT_STRENGTHS = ("learning_rate",)
+
+
+@dataclasses.dataclass
+class Judgement:
+    """What a trial's runs amount to.
+
+    Args:
+        metrics: the mean of each metric over the runs, each at the epoch that it is scored at.
+        epoch: the index of the best epoch, over all runs: what a refit trains for.
+        scores: one entry a run: its `fold`, `seed`, `score` and the index of the `epoch`.
+        standard_error: of the score; `None` with one run.
+    """
+
+    metrics: dict[str, float]
+    epoch: int
+    scores: list[dict[str, Any]]
+    standard_error: float | None
+
+
+def judge(
+    histories: Sequence[Mapping[str, Sequence[float]]], runs: Sequence[Run], objective: Any
+) -> Judgement:
+    """Score a trial by the histories of its runs.
+
+    With folds, a fold is scored at the epoch that is best in the mean over the other folds; a run
+    that stopped before it, at its last. Without folds there are no other rows: a run is scored at
+    its own best epoch, as keras-tuner does, which is too good a number for anything but ranking.
+
+    Args:
+        histories: each logged metric's values by epoch, one history a run.
+        runs: which fold and seed each was.
+        objective: a `keras_tuner.Objective`.
+
+    Raises:
+        FailedTrialError: the objective was never finite in some run.
+        ValueError: the objective was not logged.
+    """
+    sign = 1.0 if objective.direction == "min" else -1.0
+    curves = [_curve(history, objective, sign) for history in histories]
+    for run, curve in zip(runs, curves, strict=True):
+        if not np.isfinite(curve).any():
+            raise FailedTrialError(
+                f"{objective.name} was never a finite number{_where(run)}: "
+                f"{sign * curve[0]} after the first epoch"
+            )
+    folds = sorted({run.fold for run in runs if run.fold is not None})
+    if len(folds) > 1:
+        chosen = {
+            fold: _best_epoch([c for r, c in zip(runs, curves, strict=True) if r.fold != fold])
+            for fold in folds
+        }
+        epochs = [
+            min(chosen[run.fold], len(curve) - 1)  # type: ignore[index]
+            for run, curve in zip(runs, curves, strict=True)
+        ]
+        epoch = _best_epoch(curves)
+    else:
+        epochs = [_best_epoch([curve]) for curve in curves]
+        epoch = round(statistics.fmean(epochs))
+    scores = []
+    for run, curve, own in zip(runs, curves, epochs, strict=True):
+        if not math.isfinite(curve[own]):
+            raise FailedTrialError(
+                f"{objective.name} was {sign * curve[own]} after epoch {own + 1}{_where(run)}"
+            )
+        scores.append(
+            {"fold": run.fold, "seed": run.seed, "score": float(sign * curve[own]), "epoch": own}
+        )
+    names = set.intersection(*(set(history) for history in histories))
+    metrics = {
+        name: statistics.fmean(h[name][e] for h, e in zip(histories, epochs, strict=True))
+        for name in names
+        if all(e < len(h[name]) for h, e in zip(histories, epochs, strict=True))
+    }
+    metrics[objective.name] = statistics.fmean(
+        [sign * c[e] for c, e in zip(curves, epochs, strict=True)]
+    )
+    return Judgement(metrics, epoch, scores, standard_error(scores))
+
+
+def _where(run: Run) -> str:
+    return "" if run.fold is None else f" in fold {run.fold}"
+
+
+def _curve(history: Mapping[str, Sequence[float]], objective: Any, sign: float) -> np.ndarray:
+    """Return the objective by epoch, lower is better, infinite where it is no number."""
+    epochs = min(map(len, history.values())) if history else 0
+    try:
+        values = [
+            sign * objective.get_value({name: own[epoch] for name, own in history.items()})
+            for epoch in range(epochs)
+        ]
+    except KeyError:
+        raise ValueError(
+            f"the objective {objective.name!r} was not logged. Logged: {', '.join(history)}"
+        ) from None
+    return np.array([v if math.isfinite(v) else math.inf for v in values])
+
+
+def _best_epoch(curves: Sequence[np.ndarray]) -> int:
+    """Return the epoch of the best mean; a curve that ended goes on at its last value."""
+    longest = max(map(len, curves))
+    mean = np.mean([np.pad(c, (0, longest - len(c)), mode="edge") for c in curves], axis=0)
+    return int(np.argmin(mean))
+
+
+def standard_error(scores: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the standard error of the mean score.
+
+    Over folds if there are several, each by the mean over its seeds: seeds on the same rows are no
+    new evidence about other rows. Else over seeds.
+    """
+    folds = {entry["fold"] for entry in scores}
+    key = "fold" if len(folds) > 1 else "seed"
+    units: dict[Any, list[float]] = {}
+    for entry in scores:
+        units.setdefault(entry[key], []).append(entry["score"])
+    if len(units) < 2:
+        return None
+    means = [statistics.fmean(values) for values in units.values()]
+    return statistics.stdev(means) / math.sqrt(len(means))
+
+
+def strength(values: Mapping[str, Any], space: Sequence[Mapping[str, Any]]) -> float:
+    """Return how much a trial's hyperparameters restrain the model, from 0 to 1.
+
+    The order of "more regularized": each hyperparameter that restrains (its name ends in l1, l2,
+    dropout, rate, noise, weight_decay, label_smoothing, lambda, alpha; or, the smaller the more, in
+    units, filters, layers, blocks, depth, width, max_norm) stands at some place of its range, from
+    0 (lowest, or switched off) to 1; the strength is the mean of these places. On a logarithmic
+    range the place is that of the logarithm.
+
+    Args:
+        values: a trial's hyperparameters.
+        space: the search space, as keras-tuner serializes it.
+    """
+    places: dict[str, float] = {}
+    for hp in space:
+        name = hp["config"]["name"]
+        last = name.split("/")[-1]
+        if last.startswith("use_") or last.endswith(_NOT_STRENGTHS):
+            continue
+        up, down = last.endswith(_RESTRAINS), last.endswith(_ENLARGES)
+        if not (up or down):
+            continue
+        place = _place(values.get(name), hp)
+        if place is not None:
+            places[name] = place if up else 1.0 - place
+        else:
+            places.setdefault(name, 0.0)
+    return statistics.fmean(places.values()) if places else 0.0
+
+
+def _place(value: Any, hp: Mapping[str, Any]) -> float | None:
+    """Where a value stands in its range, from 0 to 1; `None` if it is not active."""
+    config = hp["config"]
+    if value is None:
+        return None
+    if hp["class_name"] == "Boolean":
+        return float(value)
+    if hp["class_name"] == "Choice":
+        options = config["values"]
+        numeric = all(isinstance(o, (int, float)) for o in options)
+        ordered = sorted(options) if numeric else list(options)
+        return ordered.index(value) / max(1, len(ordered) - 1) if value in ordered else None
+    if hp["class_name"] not in ("Float", "Int"):
+        return None
+    low, high = config["min_value"], config["max_value"]
+    if config.get("sampling") in ("log", "reverse_log"):
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    # being there at all restrains more than being off
+    floor = 0.05
+    return floor + (1 - floor) * (value - low) / (high - low) if high > low else 1.0
+
+
+def choose(
+    trials: Sequence[Mapping[str, Any]],
+    space: Sequence[Mapping[str, Any]],
+    *,
+    direction: str,
+    selection: str,
+    order: Callable[[Mapping[str, Any]], float] | None = None,
+) -> Mapping[str, Any] | None:
+    """Return the trial that a search ends with; `None` if none has a score.
+
+    Args:
+        trials: with `score`, `standard_error`, `hyperparameters`.
+        space: the search space, as keras-tuner serializes it.
+        direction: `"min"` or `"max"`.
+        selection: `"best"`; or `"one_standard_error"`: of the trials whose score is within the best
+            trial's standard error of the best, the most regularized one (see `strength`), the
+            better one of equals.
+        order: how regularized a trial's hyperparameters are; default: `strength`.
+
+    Reference:
+        Breiman, Friedman, Olshen, Stone, "Classification and Regression Trees", 1984, 3.4.3.
+    """
+    check_choice("selection", selection, SELECTIONS)
+    scored = [trial for trial in trials if trial["score"] is not None]
+    if not scored:
+        return None
+    sign = 1.0 if direction == "min" else -1.0
+    best = min(scored, key=lambda trial: sign * trial["score"])
+    error = best.get("standard_error")
+    if selection == "best" or error is None:
+        return best
+    close = [t for t in scored if sign * t["score"] <= sign * best["score"] + error]
+    order = order or (lambda values: strength(values, space))
+    return max(close, key=lambda t: (order(t["hyperparameters"]), -sign * t["score"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two trials compared over the folds and seeds that they share.
+
+    Attributes:
+        difference: the mean of the first's scores less the second's.
+        standard_error: of that difference, corrected for the overlap of the training rows.
+        p_value: two-sided, of the hypothesis that there is no difference.
+        pairs: how many folds (or seeds, without folds) it rests on.
+        better: `"a"`, `"b"`, or `None` where the difference may be luck (p >= 0.05).
+    """
+
+    difference: float
+    standard_error: float
+    p_value: float
+    pairs: int
+    better: str | None
+
+    def __str__(self) -> str:
+        verdict = (
+            "the difference may be luck" if self.better is None else f"{self.better} is better"
+        )
+        return (
+            f"{self.difference:+.4g} ± {self.standard_error:.2g} over {self.pairs} pairs, "
+            f"p = {self.p_value:.2g}: {verdict}"
+        )
+
+
+def compare(
+    a: Sequence[Mapping[str, Any]],
+    b: Sequence[Mapping[str, Any]],
+    *,
+    direction: str,
+    held_out_share: float | None,
+) -> Comparison:
+    """Compare two trials' scores, pair by pair.
+
+    Args:
+        a, b: the scores of both, entries with `fold`, `seed`, `score`.
+        direction: `"min"` or `"max"`.
+        held_out_share: rows judged on over rows trained on, of a fold; `None` without folds.
+
+    Raises:
+        ValueError: there are fewer than 2 pairs.
+
+    Reference:
+        Nadeau, Bengio, "Inference for the generalization error", Machine Learning 52, 2003: folds
+        share training rows, so that the plain t-test finds differences where there are none; the
+        variance is multiplied by 1/n + test/train instead of 1/n.
+    """
+    key = "fold" if held_out_share is not None else "seed"
+
+    def means(scores: Sequence[Mapping[str, Any]]) -> dict[Any, float]:
+        units: dict[Any, list[float]] = {}
+        for entry in scores:
+            units.setdefault(entry[key], []).append(entry["score"])
+        return {unit: statistics.fmean(values) for unit, values in units.items()}
+
+    first, second = means(a), means(b)
+    common = sorted(set(first) & set(second))
+    if len(common) < 2:
+        raise ValueError(
+            f"a comparison needs at least 2 common folds or seeds: search with folds= or seeds=. "
+            f"Received: {len(common)}"
+        )
+    differences = [first[unit] - second[unit] for unit in common]
+    mean, variance = statistics.fmean(differences), statistics.variance(differences)
+    factor = 1 / len(common) + (held_out_share or 0.0)
+    error = math.sqrt(variance * factor)
+    if error == 0.0:
+        p_value = 1.0 if mean == 0 else 0.0
+    else:
+        p_value = float(2 * stats.t.sf(abs(mean) / error, len(common) - 1))
+    better = None
+    if p_value < 0.05:
+        better = "a" if (mean < 0) == (direction == "min") else "b"
+    return Comparison(mean, error, p_value, len(common), better)

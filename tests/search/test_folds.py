@@ -1,0 +1,276 @@
+"""`kregs.tune` by cross-validation: both engines, against Keras's `fit` on each fold."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras
+import keras_tuner
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_digits
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+import kregs
+from kregs.search.protocol import prepare_data
+
+X, Y = load_digits(return_X_y=True)
+X, Y = (X[:240] / 16).astype("float32"), Y[:240]
+SPLITTER = KFold(3, shuffle=True, random_state=0)
+
+
+def build(hp):
+    l2 = hp.Float("l2", 1e-6, 1e-1, sampling="log")
+    kernel = keras.initializers.GlorotUniform(seed=3)
+    regularizer = keras.regularizers.L2(l2)
+    dense = keras.layers.Dense(
+        10, "softmax", kernel_initializer=kernel, kernel_regularizer=regularizer
+    )
+    model = keras.Sequential([keras.Input((64,)), dense])
+    return kregs.compile_model(
+        model, "sparse_categorical_crossentropy", optimizer="sgd", learning_rate=0.5
+    )
+
+
+def tune(path, build=build, x=X, y=Y, **changes):
+    # one batch an epoch: engines may order the rows as they like
+    arguments = {
+        "folds": SPLITTER,
+        "max_trials": 4,
+        "epochs": 6,
+        "batch_size": 240,
+        "callbacks": [],
+    }
+    return kregs.tune(build, x, y, directory=path, verbose=0, **{**arguments, **changes})
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    return tune(tmp_path_factory.mktemp("folds"), engine="population")
+
+
+def test_folds_are_what_fit_makes_of_them(result):
+    for trial in (0, 3):
+        history = result.history(trial)
+        for fold, (train, held) in enumerate(SPLITTER.split(X)):
+            model = build(result.hyperparameters(trial))
+            own = model.fit(
+                X[train], Y[train], validation_data=(X[held], Y[held]), epochs=6, batch_size=240,
+                verbose=0,
+            ).history  # fmt: skip
+            ours = history[history["fold"] == fold]
+            assert ours["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+            for name in ("loss", "val_data_loss"):
+                np.testing.assert_allclose(ours[name], own[name], rtol=1e-4)
+        scores = result.scores(trial)
+        assert result.trials().set_index("trial").loc[trial, "score"] == pytest.approx(
+            scores["score"].mean()
+        )
+
+
+def test_engines_agree(result, tmp_path):
+    sequential = tune(tmp_path, engine="sequential")
+    one, other = (
+        r.trials().sort_values("trial").reset_index(drop=True) for r in (result, sequential)
+    )
+    np.testing.assert_allclose(one["score"], other["score"], rtol=1e-4)
+    np.testing.assert_allclose(one["standard_error"], other["standard_error"], rtol=1e-3)
+    assert one["best_epoch"].tolist() == other["best_epoch"].tolist()
+    ours, theirs = result.best_model(), sequential.best_model()
+    np.testing.assert_allclose(
+        ours.predict(X, verbose=0), theirs.predict(X, verbose=0), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_the_model_is_trained_on_all_rows(result):
+    hp = result.hyperparameters()
+    model = build(hp)
+    model.fit(X, Y, epochs=result.best_epoch, batch_size=240, verbose=0)
+    expected = model.predict(X, verbose=0)
+    np.testing.assert_allclose(result.best_model().predict(X, verbose=0), expected, atol=1e-5)
+    saved = keras.models.load_model(result.path / "best.keras")
+    np.testing.assert_allclose(saved.predict(X, verbose=0), expected, atol=1e-5)
+    assert isinstance(result.compare(0, 1).p_value, float)
+
+
+def test_no_rows_are_copied():
+    model = build(keras_tuner.HyperParameters())
+    data = prepare_data(
+        X, Y, validation_data=None, validation_split=0.2, sample_weight=None, seed=0, model=model,
+        folds=5,
+    )  # fmt: skip
+    assert data.fit["x"] is X
+    assert len(data.splits) == 5
+
+
+def test_seeds_are_runs_too(tmp_path):
+    result = tune(tmp_path, seeds=2, max_trials=1, batch_size=32)
+    assert len(result.scores(0)) == 6
+    assert set(result.history(0)["seed"]) == {0, 1}
+    assert result.trials()["standard_error"].notna().all()
+
+
+def test_sample_and_class_weights_reach_the_folds(tmp_path):
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(X))
+    scores = [
+        tune(tmp_path / engine, engine=engine, max_trials=1, sample_weight=weight).best_score
+        for engine in ("population", "sequential")
+    ]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+    plain = tune(tmp_path / "plain", max_trials=1).best_score
+    assert plain != pytest.approx(scores[0], rel=1e-4)
+    heavy = [
+        tune(tmp_path / f"heavy {e}", engine=e, max_trials=1, class_weight={3: 5.0}).best_score
+        for e in ("population", "sequential")
+    ]
+    assert heavy[0] == pytest.approx(heavy[1], rel=1e-4)
+    assert plain != pytest.approx(heavy[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("folds", [3, None])
+def test_raw_tables_are_prepared_inside_the_folds(tmp_path, folds):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"size": rng.normal(5, 2, 120), "kind": np.tile(list("abc"), 40)})
+    y = (frame["size"] > 5).to_numpy().astype(int)
+
+    def build_table(hp):
+        layer = keras.layers.Dense(2, "softmax")
+        model = keras.Sequential([keras.Input((4,)), layer])
+        rate = hp.Float("learning_rate", 1e-2, 1e-1)
+        return kregs.compile_model(model, "sparse_categorical_crossentropy", learning_rate=rate)
+
+    encoder = ColumnTransformer(
+        [("numbers", StandardScaler(), ["size"]), ("kinds", OneHotEncoder(), ["kind"])]
+    )
+    result = tune(
+        tmp_path, build_table, frame, y, folds=folds, preprocess=encoder, max_trials=2, epochs=3,
+        batch_size=16,
+    )  # fmt: skip
+    model = result.refit(frame, y)
+    fitted = result.preprocess_
+    assert fitted.named_transformers_["numbers"].mean_ == pytest.approx(frame["size"].mean())
+    assert model.predict(fitted.transform(frame), verbose=0).shape == (120, 2)
+    assert not hasattr(encoder, "transformers_")  # the caller's own is not fitted
+
+
+def test_the_best_trials_keep_their_weights(tmp_path):
+    result = tune(tmp_path, folds=None, validation_split=0.3, max_trials=6, keep=2)
+    kept = [n for n in range(6) if (result.path / f"trial_{n}/checkpoint.weights.h5").exists()]
+    assert sorted(kept) == sorted(result.trials()["trial"][:2])
+    assert len(result.history(int(result.trials()["trial"].iloc[-1]))) == 6
+
+
+@pytest.mark.parametrize("engine", ["population", "sequential"])
+def test_time_is_up(tmp_path, engine):
+    class Slow(keras.callbacks.TerminateOnNaN):
+        def on_epoch_end(self, epoch, logs=None):
+            time.sleep(0.03)
+
+    few = {"max_trials": 300, "engine": engine, "max_time": 8.0, "callbacks": [Slow()], "epochs": 3}
+    few["folds"] = None
+    result = tune(tmp_path, **few)
+    status = result.trials()["status"]
+    assert "completed" in set(status)
+    assert (status == "completed").sum() < 300
+    assert isinstance(result.best_model(), keras.Model)
+    whole = tune(tmp_path, **{**few, "max_time": None, "max_trials": len(status)}, resume=True)
+    assert (whole.trials()["status"] == "completed").all()
+    with pytest.raises(RuntimeError, match=r"no trial ended within max_time=0\.01"):
+        tune(tmp_path / "none", **{**few, "max_time": 0.01})
+
+
+SEARCH = textwrap.dedent(
+    """
+    import sys
+    import numpy as np
+    from sklearn.datasets import load_digits
+    import keras, kregs
+
+    x, y = load_digits(return_X_y=True)
+    x, y = (x[:400] / 16).astype("float32"), y[:400]
+
+    def build(hp):
+        r = kregs.Regularization.from_hp(hp, l2=(1e-6, 1e-1), dropout=(0.0, 0.6))
+        model = kregs.mlp((64,), 10, units=(32,), regularization=r)
+        return kregs.compile_model(model, "sparse_categorical_crossentropy")
+
+    kregs.tune(
+        build, x, y, folds=3, seeds=2, max_trials=int(sys.argv[2]), epochs=40, callbacks=[],
+        directory=sys.argv[1], resume=True, verbose=0,
+    )
+    print("done")
+    """
+)
+
+
+def run_search(path, trials, kill_after=None):
+    """Run the search in a process of its own; return whether it came to its end."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SEARCH, str(path), str(trials)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+    )
+    try:
+        out, err = process.communicate(timeout=kill_after)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        return False
+    assert process.returncode == 0, err[-3000:]
+    return "done" in out
+
+
+def table(path):
+    frame = kregs.load_result(path / "search").trials().drop(columns="seconds")
+    return frame.sort_values("trial").reset_index(drop=True)
+
+
+def finished(path):
+    """The trials that stand on disk as finished."""
+    return {p.parent.name for p in path.glob("search/trial_*/training.json")}
+
+
+def check_kills(path, kills, trials):
+    assert run_search(path / "whole", trials)
+    began = time.monotonic()
+    generator = random.Random(0)
+    seen_trials, killed = set(), 0
+    while killed < kills:
+        if run_search(path / "killed", trials, kill_after=generator.uniform(4.0, 12.0)):
+            break
+        killed += 1
+        now = finished(path / "killed")
+        assert seen_trials <= now, "a finished trial was lost"
+        seen_trials = now
+        for file in (path / "killed").rglob("*.json"):
+            json.loads(file.read_text())  # whole, not cut off
+    assert killed > 0
+    assert run_search(path / "killed", trials)
+    one, other = table(path / "whole"), table(path / "killed")
+    assert one["trial"].tolist() == other["trial"].tolist()
+    pd.testing.assert_frame_equal(one, other, rtol=1e-3)
+    return killed, time.monotonic() - began
+
+
+def test_a_killed_search_loses_nothing(tmp_path):
+    check_kills(tmp_path, 2, 12)
+
+
+@pytest.mark.slow
+def test_twenty_kills(tmp_path):
+    killed, seconds = check_kills(tmp_path, 20, 1500)
+    print(f"{killed} kills, {seconds:.0f} s")
+    assert killed == 20
