@@ -34,6 +34,8 @@ _HOMES = {
     "tune": "kregs.search",
     "SearchResult": "kregs.search",
     "load_result": "kregs.search",
+    "KregsClassifier": "kregs.estimators",
+    "KregsRegressor": "kregs.estimators",
 }
 _SUBPACKAGES = ("builders", "layers", "training", "population", "search", "reporting", "catalog")
 

@@ -1,0 +1,439 @@
+"""`KregsClassifier` and `KregsRegressor`: the dense network as scikit-learn estimators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from kregs.builders import mlp
+from kregs.builders.parts import chain
+from kregs.regularization import Regularization
+from kregs.search.randomness import preserved_state
+from kregs.training import compile_model, early_stopping
+from kregs.validation import check_choice, check_integer, check_number
+
+_EAGER_STEPS = 20  # up to so many training steps, tracing a graph costs more than it saves
+_BLOCK = 512  # rows per call in prediction
+
+
+class _KregsEstimator(BaseEstimator):
+    """What the classifier and the regressor share: the parameters, training, outputs."""
+
+    def __init__(
+        self,
+        units: Sequence[int] = (64,),
+        *,
+        activation: Any = "relu",
+        regularization: Regularization | None = None,
+        optimizer: str = "adam",
+        learning_rate: float = 1e-3,
+        weight_decay: float | None = None,
+        epochs: int = 100,
+        batch_size: int = 32,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.units = units
+        self.activation = activation
+        self.regularization = regularization
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _train(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        weights: np.ndarray | None,
+        *,
+        outputs: int,
+        head_activation: str | None,
+        loss: str,
+        stratify: bool = False,
+        target_units: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        """Train on checked data and set `model_`, `history_` and `n_iter_`.
+
+        Args:
+            x: float64 (n, features), not standardized.
+            y: class numbers, or standardized targets (n, outputs).
+            weights: of the rows, above 0, or `None`.
+            outputs, head_activation: as in `kregs.mlp`.
+            loss: as in `kregs.compile_model`.
+            stratify: whether the validation rows keep the classes' shares, where they can.
+            target_units: the targets' means and standard deviations before they were standardized.
+        """
+        epochs = check_integer("epochs", self.epochs, minimum=1)
+        batch_size = check_integer("batch_size", self.batch_size, minimum=1)
+        check_choice("early_stopping", self.early_stopping, (True, False))
+        check_choice("verbose", self.verbose, ("auto", 0, 1, 2))
+        if not isinstance(self.optimizer, str):
+            raise TypeError(
+                "`optimizer` must be a Keras optimizer's name: every fit needs a fresh one. "
+                f"Received: optimizer={self.optimizer!r}"
+            )
+        # drawn before the state is preserved: None takes the next number of NumPy's, as ever
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        if weights is not None:
+            weights = weights / weights.mean()  # so that λ means the same under any scale
+
+        train, held = self._split(y, seed, stratify=stratify)
+        part = None if weights is None else weights[train]
+        mean, scale = _standardizer(x[train], part)
+        standardized = ((x - mean) / scale).astype("float32")
+
+        def rows(index: np.ndarray) -> tuple[np.ndarray, ...]:
+            arrays = (standardized[index], y[index])
+            return arrays if weights is None else (*arrays, weights[index].astype("float32"))
+
+        fit: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "verbose": self.verbose}
+        if len(held):
+            patience = check_integer("n_iter_no_change", self.n_iter_no_change, minimum=1)
+            fit |= {
+                "validation_data": rows(held),
+                "callbacks": [early_stopping("val_data_loss", patience=patience)],
+            }
+        data = dict(zip(("x", "y", "sample_weight"), rows(train), strict=False))
+        with preserved_state():
+            keras.utils.set_random_seed(seed)
+            network = mlp(
+                (x.shape[1],),
+                outputs,
+                units=self.units,
+                activation=self.activation,
+                regularization=self.regularization,
+                head_activation=head_activation,
+                seed=seed,
+            )
+            compile_model(
+                network,
+                loss,
+                optimizer=self.optimizer,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+            )
+            network.jit_compile = False  # XLA compiles for longer than such a network trains
+            network.run_eagerly = epochs * math.ceil(len(train) / batch_size) <= _EAGER_STEPS
+            history = network.fit(**data, **fit).history
+            if not all(np.isfinite(weight).all() for weight in network.get_weights()):
+                raise ValueError(
+                    "training diverged: weights are not finite. Try a smaller `learning_rate`. "
+                    f"Received: learning_rate={self.learning_rate!r}"
+                )
+            # a Sequential would turn the columns into float32 before a layer sees them
+            columns = keras.Input((x.shape[1],), dtype="float64", name="columns")
+            layers = [_scaling(mean, scale, "standardize"), *network.layers]
+            if target_units is not None:
+                layers.append(_scaling(*target_units, "target_units", invert=True))
+            self.model_ = keras.Model(columns, chain(columns, layers), name=network.name)
+        self.history_ = {name: [float(v) for v in values] for name, values in history.items()}
+        self.n_iter_ = len(history["loss"])
+
+    def _split(self, y: np.ndarray, seed: int, *, stratify: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows to train on and those to stop by; none of the latter if not asked for."""
+        everything = np.arange(len(y))
+        if not self.early_stopping:
+            return everything, everything[:0]
+        fraction = check_number(
+            "validation_fraction", self.validation_fraction, above=0.0, below=1.0
+        )
+        held = max(1, round(len(y) * fraction))
+        if held >= len(y):
+            raise ValueError(
+                "early stopping needs rows to train on and rows to stop by: pass more rows or "
+                f"early_stopping=False. Received: 1 sample of which {held} would be held out"
+                if len(y) == 1
+                else "`validation_fraction` must leave rows to train on. Received: "
+                f"validation_fraction={fraction} of {len(y)} rows"
+            )
+        labels = None
+        if stratify:
+            sizes = np.bincount(y)
+            sizes = sizes[sizes > 0]
+            # scikit-learn refuses classes of one row, and fewer rows than classes on a side
+            possible = sizes.min() > 1 and len(sizes) <= min(held, len(y) - held)
+            labels = y if possible else None
+        train, validation = train_test_split(
+            everything, test_size=held, random_state=seed, stratify=labels
+        )
+        return train, validation
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Return the model's outputs (n, outputs) in float64.
+
+        Every call gets a block of the same shape, so that what comes out for a row does not depend
+        on how many rows are asked for: the order of a matrix product's sums depends on its shape.
+        """
+        check_is_fitted(self, "model_")
+        x = validate_data(self, X, reset=False, dtype=np.float64)
+        padded = np.zeros((math.ceil(len(x) / _BLOCK) * _BLOCK, x.shape[1]))
+        padded[: len(x)] = x
+        blocks = [
+            np.asarray(self.model_(padded[i : i + _BLOCK], training=False), dtype=np.float64)
+            for i in range(0, len(padded), _BLOCK)
+        ]
+        return np.concatenate(blocks)[: len(x)]
+
+
+class KregsClassifier(ClassifierMixin, _KregsEstimator):
+    """A multilayer perceptron for classes, as scikit-learn knows classifiers.
+
+    It works in `cross_val_score`, `GridSearchCV` and pipelines, and can be cloned and pickled. The
+    columns are standardized inside the model, by the rows that it is trained on: nothing leaks
+    from a fold's validation rows. Training stops early by the loss without penalties.
+
+    With an integer `random_state` the same call gives the same model, and no global state changes.
+
+    Args:
+        units: units of each hidden layer.
+        activation: of the hidden layers, as in `kregs.mlp`.
+        regularization: a `kregs.Regularization` or `None`.
+        optimizer: a Keras optimizer's name.
+        learning_rate: number > 0 or a Keras schedule.
+        weight_decay: as in `kregs.compile_model`.
+        epochs: the most epochs.
+        batch_size: rows per step.
+        early_stopping: hold some rows out of training, stop when their loss no longer falls, and
+            keep the best epoch's weights. `False`: train on all rows for all epochs.
+        validation_fraction: the fraction of rows held out, in (0, 1), at least one row;
+            stratified where every class has rows enough.
+        n_iter_no_change: epochs without improvement before training stops.
+        class_weight: `None`, `"balanced"` (each class counts the same), or weights by label.
+        random_state: `None`, an integer >= 0 or a `numpy.random.RandomState`, of the weights, the
+            dropout, the held-out rows and the order of batches.
+        verbose: as in `keras.Model.fit`.
+
+    Attributes:
+        classes_: the labels, sorted.
+        model_: the trained, uncompiled Keras model: raw columns (n, features) to probabilities,
+            one per class, or for two classes that of the second alone.
+        history_: what was logged, one number per epoch: `loss`, `data_loss` (without penalties),
+            and with early stopping `val_loss`, `val_data_loss`.
+        n_iter_: the epochs trained.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = KregsClassifier((16,), learning_rate=0.05, epochs=20, random_state=0).fit(X, y)
+    >>> bool(model.score(X, y) > 0.9), model.predict_proba(X[:2]).shape
+    (True, (2, 3))
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int] = (64,),
+        *,
+        activation: Any = "relu",
+        regularization: Regularization | None = None,
+        optimizer: str = "adam",
+        learning_rate: float = 1e-3,
+        weight_decay: float | None = None,
+        epochs: int = 100,
+        batch_size: int = 32,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        class_weight: str | Mapping[Any, float] | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            units,
+            activation=activation,
+            regularization=regularization,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            epochs=epochs,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KregsClassifier:
+        """Train on rows and their labels.
+
+        Args:
+            X: numbers (n, features), finite: an array or a DataFrame.
+            y: labels (n,): numbers or strings, of at least two classes.
+            sample_weight: weights (n,) >= 0; a row of weight 0 counts as absent.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            TypeError, ValueError: the data or a parameter are wrong, or training diverges.
+        """
+        x, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, numbers = np.unique(y, return_inverse=True)
+        weights = _row_weights(sample_weight, x)
+        if weights is not None:
+            kept = weights > 0
+            x, numbers, weights = x[kept], numbers[kept], weights[kept]
+        present = np.unique(numbers)
+        if len(present) < 2:
+            raise ValueError(
+                "`y` must hold at least two classes with a weight above 0. "
+                f"Received: one class, {self.classes_[present[0]]!r}"
+            )
+        if self.class_weight is not None:
+            by_class = np.ones(len(self.classes_))
+            by_class[present] = compute_class_weight(
+                self.class_weight, classes=self.classes_[present], y=self.classes_[numbers]
+            )
+            weights = by_class[numbers] * (1.0 if weights is None else weights)
+        two = len(self.classes_) == 2
+        self._train(
+            x,
+            numbers,
+            weights,
+            outputs=1 if two else len(self.classes_),
+            head_activation="sigmoid" if two else "softmax",
+            loss="binary_crossentropy" if two else "sparse_categorical_crossentropy",
+            stratify=True,
+        )
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each class (n, classes), in the order of `classes_`."""
+        outputs = self._outputs(X)
+        if len(self.classes_) == 2:
+            return np.hstack([1 - outputs, outputs])
+        return outputs / outputs.sum(axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable label of each row (n,)."""
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+
+class KregsRegressor(RegressorMixin, _KregsEstimator):
+    """A multilayer perceptron for numbers, as scikit-learn knows regressors.
+
+    As `KregsClassifier`; the targets are standardized too while it is trained, so that learning
+    rate and λ do not depend on their units, and `model_` gives them in their own units.
+
+    Args:
+        units, activation, regularization, optimizer, learning_rate, weight_decay, epochs,
+            batch_size, early_stopping, validation_fraction, n_iter_no_change, random_state,
+            verbose: as in `KregsClassifier`.
+
+    Attributes:
+        model_: the trained, uncompiled Keras model: raw columns (n, features) to targets
+            (n, outputs).
+        history_: what was logged, one number per epoch, as in `KregsClassifier`: mean squared
+            errors of the standardized targets.
+        n_iter_, n_features_in_, feature_names_in_: as in `KregsClassifier`.
+
+    Example:
+
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = KregsRegressor((16,), learning_rate=0.01, epochs=20, random_state=0).fit(X, y)
+    >>> bool(model.score(X, y) > 0.4), model.predict(X[:2]).shape
+    (True, (2,))
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KregsRegressor:
+        """Train on rows and their targets.
+
+        Args:
+            X: numbers (n, features), finite: an array or a DataFrame.
+            y: targets (n,) or (n, outputs), finite.
+            sample_weight: weights (n,) >= 0; a row of weight 0 counts as absent.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            TypeError, ValueError: the data or a parameter are wrong, or training diverges.
+        """
+        x, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True)
+        weights = _row_weights(sample_weight, x)
+        if weights is not None:
+            kept = weights > 0
+            x, y, weights = x[kept], y[kept], weights[kept]
+        columns = y.reshape(len(y), -1).astype(np.float64)
+        mean, scale = _standardizer(columns, weights)
+        self._one_axis = y.ndim == 1
+        self._train(
+            x,
+            ((columns - mean) / scale).astype("float32"),
+            weights,
+            outputs=columns.shape[1],
+            head_activation=None,
+            loss="mse",
+            target_units=(mean, scale),
+        )
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the predicted targets: (n,) or (n, outputs), as `y` was in `fit`."""
+        outputs = self._outputs(X)
+        return outputs[:, 0] if self._one_axis else outputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def _row_weights(sample_weight: Any, x: np.ndarray) -> np.ndarray | None:
+    """Return the weights as float64, or raise if they are negative, or all 0."""
+    if sample_weight is None:
+        return None
+    weights = _check_sample_weight(sample_weight, x, dtype=np.float64)
+    if (weights < 0).any():
+        raise ValueError(f"`sample_weight` must be >= 0. Received: {weights.min()}")
+    if not weights.any():
+        raise ValueError("`sample_weight` must have a weight above 0. Received: all weights zero")
+    return weights
+
+
+def _standardizer(columns: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return each column's mean and standard deviation; the latter is 1 for a constant column."""
+    scaler = StandardScaler().fit(columns, sample_weight=weights)
+    return scaler.mean_, np.maximum(scaler.scale_, keras.backend.epsilon())
+
+
+def _scaling(
+    mean: np.ndarray, scale: np.ndarray, name: str, *, invert: bool = False
+) -> keras.layers.Layer:
+    """Return the layer that standardizes, or with `invert` goes back.
+
+    It computes in float64, which keeps what is small beside a column's mean. Its numbers are
+    weights since Keras rounds the arguments `mean` and `variance` to float32.
+    """
+    layer = keras.layers.Normalization(invert=invert, dtype="float64", name=name)
+    layer.build((None, len(mean)))
+    layer.set_weights([mean, np.square(scale), np.zeros(())])
+    layer.finalize_state()
+    return layer
