@@ -17,8 +17,8 @@ MINIMUM_POINTS = 12  # below it five folds hold two points each, and R² is nois
 WEAK_FIT = 0.3  # below this R² the importances mean little
 
 _FOLDS = 5
-_REPEATS = 10
-_TREES = 100
+_REPEATS = 5  # in each fold
+_TREES = 60
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +30,8 @@ class Importance:
             has not seen when this column is shuffled; may be slightly below 0) and
             `standard_error` (over the folds); most important first.
         r2: of the forest's predictions, each made without the trial; at most 1, 0 is the mean.
-        points: completed trials that were used.
+        points: completed trials that were used: of a point that was trained several times, the
+            last.
     """
 
     table: pd.DataFrame
@@ -87,7 +88,7 @@ def measure_importance(
         raise ValueError("no hyperparameter took more than one value")
     if len(done) < MINIMUM_POINTS:
         raise ValueError(
-            f"{len(done)} completed trials are too few to tell; it takes {MINIMUM_POINTS}"
+            f"{len(done)} completed points of the space are too few; it takes {MINIMUM_POINTS}"
         )
     if done["score"].nunique() == 1:
         raise ValueError("all trials have the same score")

@@ -309,10 +309,10 @@ def _best_row(scores: np.ndarray, direction: str) -> int:
 def _dress(axes: Axes, axis: _Axis, which: str) -> None:
     """Name an axis, scale it, and mark the place of exactly 0."""
     own = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xlabel if which == "x" else axes.set_ylabel)(axis.name)
+    (axes.set_xlabel if which == "x" else axes.set_ylabel)(_plain(axis.name))
     if axis.words:
         own.set_major_locator(FixedLocator(range(len(axis.words))))
-        own.set_major_formatter(FuncFormatter(lambda place, _: axis.words[round(place)]))
+        own.set_major_formatter(FuncFormatter(lambda place, _: _plain(axis.words[round(place)])))
         (axes.set_xlim if which == "x" else axes.set_ylim)(-0.5, len(axis.words) - 0.5)
         return
     if not axis.logarithmic:
@@ -452,7 +452,13 @@ def parallel_coordinates(
             axes.plot([place, place], [height, height + 0.06], color="black", linewidth=0.9)
             axes.text(place, height + 0.1, words, ha="center", va="top", fontsize=8.5, **_PAPER)
         axes.text(
-            0.0, height - 0.1, names[height], va="bottom", weight="bold", fontsize=9, **_PAPER
+            0.0,
+            height - 0.1,
+            _plain(names[height]),
+            va="bottom",
+            weight="bold",
+            fontsize=9,
+            **_PAPER,
         )
     for row in np.flatnonzero(~done):
         axes.plot(
@@ -470,9 +476,9 @@ def parallel_coordinates(
             color = colormaps[colors](norm(scores[row]))
             axes.plot(lines[row], heights, color=color, linewidth=1.1, alpha=0.75)
         picked = _row(trials, chosen)
-        for row, color in ((picked, "black"), (best, _BEST)):
-            if row is not None and not (row == best and color == "black"):
-                axes.plot(lines[row], heights, color=color, linewidth=3.0, marker="o", zorder=3)
+        if picked is not None and picked != best:
+            axes.plot(lines[picked], heights, color="black", linewidth=3.0, marker="o", zorder=3)
+        axes.plot(lines[best], heights, color=_BEST, linewidth=3.0, marker="o", zorder=3)
     left = min((float(column.min()) for column in columns), default=0.0)
     axes.set_xlim(left - 0.06, 1.06)
     axes.set_ylim(len(columns) - 0.5, -0.55)
@@ -502,7 +508,7 @@ def learning_curves(
     ['training: loss', 'validation: val_loss']
     """
     figure, axes = _figure(5.6, 3.7)
-    drawn: list[np.ndarray] = []
+    drawn: list[pd.Series] = []
     for name, color, style, words in (
         (objective.removeprefix("val_"), _TRAINING, "--", "training"),
         (objective, _VALIDATION, "-", "validation"),
@@ -586,7 +592,7 @@ def importance_bars(table: pd.DataFrame, *, r2: float, rows: int = 12) -> Figure
         height=0.65,
     )
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(heights, shown["hyperparameter"])
+    axes.set_yticks(heights, [_plain(name) for name in shown["hyperparameter"]])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel("fall of R² when shuffled")
     _finish(figure, axes, f"Importance, by a forest with R² = {r2:.2f}")
@@ -654,11 +660,11 @@ def time_histogram(seconds: Sequence[float] | np.ndarray) -> Figure:
     'median: 1.5 s'
     """
     figure, axes = _figure(5.6, 3.2)
-    seconds = np.asarray(seconds, dtype=float)
-    seconds = seconds[np.isfinite(seconds)]
-    if len(seconds):
-        axes.hist(seconds, bins=min(20, max(5, len(seconds) // 3)), color=_VALIDATION, ec="white")
-        median = float(np.median(seconds))
+    values = np.asarray(seconds, dtype=float)
+    values = values[np.isfinite(values)]
+    if len(values):
+        axes.hist(values, bins=min(20, max(5, len(values) // 3)), color=_VALIDATION, ec="white")
+        median = float(np.median(values))
         label = f"median: {format_value(median)} s"
         axes.axvline(median, color=_BEST, linestyle="--", linewidth=2, label=label)
     axes.set_xlabel("seconds")
@@ -693,7 +699,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _finish(figure: Figure, axes: Axes, title: str, *, columns: int = 3) -> None:
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(_plain(title), loc="left", fontsize=11)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     if len(axes.get_legend_handles_labels()[0]):
@@ -715,7 +721,9 @@ def _spread_out(axis: _Axis) -> tuple[np.ndarray, list[tuple[float, str]]]:
     """Return an axis's positions scaled to 0 ... 1, and where its ticks are and what they say."""
     if axis.words:
         last = max(len(axis.words) - 1, 1)
-        return axis.positions / last, [(i / last, word) for i, word in enumerate(axis.words)]
+        return axis.positions / last, [
+            (i / last, _plain(word)) for i, word in enumerate(axis.words)
+        ]
     values = axis.positions
     known = np.unique(values[np.isfinite(values)])
     if not len(known):
@@ -734,7 +742,7 @@ def _spread_out(axis: _Axis) -> tuple[np.ndarray, list[tuple[float, str]]]:
         within = ((powers >= known[0]) & (powers <= known[-1])).sum()
         marks = powers[:: 1 + within // 6] if within > 2 else np.outer(powers, (1, 2, 5)).ravel()
     else:
-        marks = MaxNLocator(nbins=5).tick_values(low, high)
+        marks = np.asarray(MaxNLocator(nbins=5).tick_values(low, high))
     if axis.zero is not None:
         marks = np.concatenate([[axis.zero], marks[marks > known[1] / 1.01]])
     elif len(marks) < 2 or ((marks >= known[0]) & (marks <= known[-1])).sum() < 2:
@@ -742,6 +750,11 @@ def _spread_out(axis: _Axis) -> tuple[np.ndarray, list[tuple[float, str]]]:
     marks = marks[(marks >= known[0]) & (marks <= known[-1])]
     words = ["0" if mark == axis.zero else _short(float(mark)) for mark in marks]
     return scaled(values), list(zip(scaled(marks).tolist(), words, strict=True))
+
+
+def _plain(words: str) -> str:
+    """Return words in which matplotlib finds no formula."""
+    return words.replace("$", r"\$")
 
 
 def _short(value: float) -> str:

@@ -95,7 +95,7 @@ class _Search:
         return history if len(history) else None
 
     @property
-    def goal(self) -> dict[str, str]:
+    def goal(self) -> dict[str, Any]:
         return {"objective": self.objective, "direction": self.direction}
 
 
@@ -153,6 +153,8 @@ def write_report(
     >>> page.name, "<script" in page.read_text(encoding="utf-8")
     ('report.html', False)
     """
+    # JSON lacks infinity: a search's own files do not hold it, other tables may
+    trials = trials.assign(score=trials["score"].astype(float).replace([np.inf, -np.inf], np.nan))
     if not trials["score"].notna().any():
         raise RuntimeError(f"no trial of the search {name!r} has completed: nothing to report")
     if failures is None:
@@ -237,7 +239,7 @@ def _head(search: _Search) -> str:
     tiles = [
         (f"{search.objective} of the chosen trial", _score(chosen)),
         ("chosen", f"trial {int(chosen['trial'])}"),
-        ("epochs to its best", format_value(chosen.get("best_epoch"))),
+        ("epochs to its best", _plain(chosen.get("best_epoch"))),
         ("trials completed", f"{len(search.completed)} of {len(search.trials)}"),
         ("time", format_duration(search.record["seconds"])),
         ("seed", format_value(search.record["seed"])),
@@ -517,7 +519,7 @@ def _curves(search: _Search, pictures: dict[str, bytes]) -> str:
             f"Learning curves of trial {_number(trial)}, the {title} one",
         )
     if not shown:
-        return _section("Learning curves", "<p>The histories of this result are lost.</p>")
+        return _section("Learning curves", "<p>No history of these trials was kept.</p>")
     return _section(
         "Learning curves",
         "<p>Each with a scale of its own. Training is measured while dropout and noise are on, so "
@@ -531,9 +533,11 @@ def _importance(search: _Search, pictures: dict[str, bytes]) -> str:
     found = search.importance
     if isinstance(found, str):
         return _section(title, f"<p>Not known: {_text(found)}.</p>")
+    repeated = found.points < len(search.completed)
+    again = " (of a point that was trained several times, the last)" if repeated else ""
     words = (
         f"A forest of random trees was fitted to the hyperparameters of {found.points} completed "
-        "trials, to predict which do better. On trials that it has not seen, its R² is "
+        f"trials{again}, to predict which do better. On trials that it has not seen, its R² is "
         f"<strong>{found.r2:.2f}</strong> (1 is perfect, 0 no better than the mean). A bar says "
         "how far R² falls when one hyperparameter is shuffled; the lines are standard errors."
     )
@@ -677,8 +681,8 @@ def _repeat(search: _Search, command: str | None) -> str:
     if command is not None:
         parts.append(f"<p>The command that was run:</p><pre>{_text(command)}</pre>")
     parts.append(
-        "<p>As a call in Python, put together from the record. What no file holds, the data and "
-        "your own functions, you pass as you did:</p>"
+        "<p>As a call in Python, put together from the record. What no file holds (the data, "
+        "sample and class weights, your own functions), you pass as you did:</p>"
         f"<pre>{_text(call_of(search.record))}</pre>"
     )
     checksum = search.protocol.get("checksum")
@@ -794,7 +798,7 @@ def _text(value: Any) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_plain, value)) or "none"
-    return format_value(value)
+    return "–" if not isinstance(value, str) and pd.isna(value) else format_value(value)
 
 
 def _score(trial: Mapping[str, Any] | pd.Series) -> str:
@@ -829,7 +833,7 @@ def _table(rows: Iterable[Mapping[str, Any]], *, wrap: bool = False) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "–" if not isinstance(value, str) and pd.isna(value) else _text(value)
+    return _text(_plain(value))
 
 
 def _picture(
