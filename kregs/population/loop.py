@@ -135,6 +135,7 @@ class Training:
         objective: maps an epoch's logs to a number, the lower the better; a job then ends with the
             weights of its best epoch. `None`: it ends as `fit` does, with the last weights or those
             that early stopping restores.
+        keep_last: a job with an `objective` ends with the weights of its last finite epoch.
         on_epoch, on_done: called with a job after each of its epochs and at its end.
         accelerate: see `Program`.
     """
@@ -150,6 +151,7 @@ class Training:
         validation_batch_size: int | None = None,
         shuffle: bool = True,
         objective: Callable[[dict[str, float]], float] | None = None,
+        keep_last: bool = False,
         on_epoch: Callable[[Job, int, dict[str, float]], None] | None = None,
         on_done: Callable[[Job], None] | None = None,
         accelerate: bool | None = None,
@@ -163,6 +165,7 @@ class Training:
         self._given_validation_batch = validation_batch_size is not None
         self.shuffle = shuffle
         self.objective = objective
+        self.keep_last = keep_last
         self.on_epoch = on_epoch or (lambda *_: None)
         self.on_done = on_done or (lambda *_: None)
         self.accelerate = accelerate
@@ -422,7 +425,7 @@ class Training:
         elif self.objective is not None:
             # lower is better here; the objective's direction is in the function
             value = self.objective(logs)
-            if math.isfinite(value) and value < job.best_value:
+            if math.isfinite(value) and (self.keep_last or value < job.best_value):
                 job.best_value, job.best_epoch = value, epoch
         for callback in job.callbacks:
             callback.on_epoch_end(epoch, dict(logs))

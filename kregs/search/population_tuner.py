@@ -85,7 +85,7 @@ class PopulationTuner(SequentialTuner):
         executions_per_trial: members per trial, with different seeds; the score is their mean.
         max_members: how many members train at once. Default: what memory and cache suggest.
         directory, project_name, overwrite: as in `keras_tuner.Tuner`.
-        splits, keep, max_time, progress: see `kregs.search.sequential.SequentialTuner`.
+        splits, keep, score_at, max_time, progress: see `kregs.search.sequential.SequentialTuner`.
         strict: raise `kregs.population.NotStackable` instead of training a trial by itself.
         **kwargs: further arguments of the oracle (`max_epochs`, `factor`, `num_initial_points`,
             `hyperparameters`, ...) or of `keras_tuner.Tuner`.
@@ -125,6 +125,7 @@ class PopulationTuner(SequentialTuner):
         overwrite: bool = False,
         splits: Sequence[Split] | None = None,
         keep: int | None = None,
+        score_at: str = "best_epoch",
         max_time: float | None = None,
         progress: SearchProgress | None = None,
         strict: bool = False,
@@ -150,6 +151,7 @@ class PopulationTuner(SequentialTuner):
             oracle=oracle,
             splits=splits,
             keep=keep,
+            score_at=score_at,
             max_time=max_time,
             directory=os.fspath(directory or "."),
             project_name=project_name or "untitled_project",
@@ -438,13 +440,15 @@ class _Search:
             batch_size=self.batch_size,
             validation_batch_size=self.fit["validation_batch_size"],
             shuffle=bool(self.fit["shuffle"]),
-            objective=self._objective,
+            objective=self._value,
+            keep_last=self.tuner._score_at == "last_epoch",
             on_epoch=self._on_epoch,
         )
         self.trainings.setdefault(signature, []).append(training)
         return training
 
-    def _objective(self, logs: dict[str, float]) -> float:
+    def _value(self, logs: dict[str, float]) -> float:
+        """The objective, lower is better."""
         objective = self.oracle.objective
         try:
             value = objective.get_value(logs)
@@ -500,7 +504,7 @@ class _Search:
                 if failed.failure:
                     reason += f": {failed.failure}"
                 raise FailedTrialError(reason)
-            judgement = judge(record.histories, runs, self.oracle.objective)
+            judgement = judge(record.histories, runs, self.oracle.objective, self.tuner._score_at)
         except FailedTrialError as error:
             self._fail(trial, error, under_way.started, record)
             return

@@ -106,7 +106,7 @@ def prepare_data(
         return _prepare_given(whole, validation_data, preprocess, model)
     if folds is not None:
         splits, words = make_splits(
-            folds, y, labels=_classes(y, model), groups=groups, seed=derived_seed(seed, 1)
+            folds, y, labels=classes_of(y, model), groups=groups, seed=derived_seed(seed, 1)
         )
         facts = {"validation": words, "folds": len(splits), "rows": rows}
     else:
@@ -158,7 +158,7 @@ def _prepare_given(
     return Data(fit={**whole, "validation_data": held_out}, facts=facts)
 
 
-def _classes(y: Any, model: keras.Model) -> np.ndarray | None:
+def classes_of(y: Any, model: keras.Model) -> np.ndarray | None:
     """Return the rows' classes if the targets are class numbers, not counts."""
     if not isinstance(y, np.ndarray) or y.dtype.kind not in "iub":
         return None

@@ -50,6 +50,8 @@ class SearchResult:
             the search was told to choose by it.
         best_score: the chosen trial's objective.
         best_epoch: the epochs after which it was reached, counted from 1.
+        nested: the scores of the whole search on rows that it did not see, one row an outer fold;
+            `None` unless `tune(nested=...)` was asked for.
         preprocess_: the transformer that `refit` fitted on all rows; `None` without `preprocess`.
         objective: the objective's name.
         direction: `"min"` or `"max"`.
@@ -107,6 +109,11 @@ class SearchResult:
         if self._record["best"] is None:
             raise RuntimeError(f"no trial of the search in {str(self.path)!r} has completed")
         return self._record.get("chosen") or self._record["best"]
+
+    @property
+    def nested(self) -> pd.DataFrame | None:
+        scores = self._record.get("nested")
+        return None if scores is None else pd.DataFrame(scores)
 
     @property
     def _folds(self) -> int:

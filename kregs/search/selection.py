@@ -21,6 +21,7 @@ from kregs.search.resampling import Run
 from kregs.validation import check_choice
 
 SELECTIONS = ("best", "one_standard_error")
+SCORE_AT = ("best_epoch", "last_epoch")
 
 # what restrains a model the more the larger it is, and what the smaller it is; the ends of names
 _RESTRAINS = (
@@ -49,18 +50,23 @@ class Judgement:
 
 
 def judge(
-    histories: Sequence[Mapping[str, Sequence[float]]], runs: Sequence[Run], objective: Any
+    histories: Sequence[Mapping[str, Sequence[float]]],
+    runs: Sequence[Run],
+    objective: Any,
+    score_at: str = "best_epoch",
 ) -> Judgement:
     """Score a trial by the histories of its runs.
 
-    With folds, a fold is scored at the epoch that is best in the mean over the other folds; a run
-    that stopped before it, at its last. Without folds there are no other rows: a run is scored at
-    its own best epoch, as keras-tuner does, which is too good a number for anything but ranking.
+    At the best epoch: with folds, a fold is scored at the epoch that is best in the mean over the
+    other folds; a run that stopped before it, at its last. Without folds there are no other rows: a
+    run is scored at its own best epoch, as keras-tuner does, which is too good a number for
+    anything but ranking.
 
     Args:
         histories: each logged metric's values by epoch, one history a run.
         runs: which fold and seed each was.
         objective: a `keras_tuner.Objective`.
+        score_at: `"best_epoch"`, or `"last_epoch"`: the last of each run, no epoch is chosen.
 
     Raises:
         FailedTrialError: the objective was never finite in some run.
@@ -75,7 +81,10 @@ def judge(
                 f"{sign * curve[0]} after the first epoch"
             )
     folds = sorted({run.fold for run in runs if run.fold is not None})
-    if len(folds) > 1:
+    if score_at == "last_epoch":
+        epochs = [len(curve) - 1 for curve in curves]
+        epoch = round(statistics.fmean(epochs))
+    elif len(folds) > 1:
         chosen = {
             fold: _best_epoch([c for r, c in zip(runs, curves, strict=True) if r.fold != fold])
             for fold in folds

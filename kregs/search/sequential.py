@@ -52,6 +52,7 @@ class SequentialTuner(keras_tuner.Tuner):
         splits: folds; each is trained with each seed, in one trial. `None`: one run a seed, on the
             rows that `search` is given.
         keep: how many trials' weights stay on disk, the best ones'; `None` for all.
+        score_at: the epoch of a run that counts, `"best_epoch"` or `"last_epoch"`; its weights too.
         max_time: seconds after which `search` raises `TimeUp`, at the end of an epoch.
         progress: is told of trials and epochs.
         **kwargs: further arguments of `keras_tuner.Tuner`, such as `overwrite`.
@@ -68,6 +69,7 @@ class SequentialTuner(keras_tuner.Tuner):
         seed: int = 0,
         splits: Sequence[Split] | None = None,
         keep: int | None = None,
+        score_at: str = "best_epoch",
         max_time: float | None = None,
         progress: SearchProgress | None = None,
         **kwargs: Any,
@@ -75,6 +77,7 @@ class SequentialTuner(keras_tuner.Tuner):
         self._seed = seed
         self._runs = make_runs(splits, executions_per_trial)
         self._keep = keep
+        self._score_at = score_at
         self._deadline = math.inf if max_time is None else time.monotonic() + max_time
         self._progress = progress or SearchProgress(verbose=0)
         save_atomically(oracle)
@@ -120,6 +123,7 @@ class SequentialTuner(keras_tuner.Tuner):
                 [_as_history(result, self.oracle.objective) for result in results],
                 self._runs,
                 self.oracle.objective,
+                self._score_at,
             )
             score = self._report_scores(trial, judgement, record)
             if not record.histories:  # `fit` returned a number: there are no epochs
@@ -197,7 +201,7 @@ class SequentialTuner(keras_tuner.Tuner):
             else:
                 callbacks = self._deepcopy_callbacks(given)
                 self._configure_tensorboard_dir(callbacks, trial, run.number)
-                keep = _BestEpoch(self.oracle.objective)
+                keep = _BestEpoch(self.oracle.objective, self._score_at)
                 epochs = _Epochs(self, trial.trial_id, fit_kwargs.get("epochs"))
                 keras.utils.set_random_seed(derived_seed(self._seed, run.seed))
                 model = self._try_build(trial.hyperparameters)
@@ -269,10 +273,11 @@ class TimeUp(BaseException):
 
 
 class _BestEpoch(keras.callbacks.Callback):
-    """Keeps the best epoch's weights and optimizer state in memory."""
+    """Keeps the weights and the optimizer state of the epoch that counts in memory."""
 
-    def __init__(self, objective: keras_tuner.Objective) -> None:
+    def __init__(self, objective: keras_tuner.Objective, score_at: str) -> None:
         super().__init__()
+        self._last = score_at == "last_epoch"
         self._objective = objective
         self._sign = 1.0 if objective.direction == "min" else -1.0
         self._value = math.inf
@@ -281,9 +286,9 @@ class _BestEpoch(keras.callbacks.Callback):
         self._weights: list[np.ndarray] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        value = (logs or {}).get(self._objective.name)
-        if value is not None and math.isfinite(value) and self._sign * value < self._value:
-            self._value, self._epoch = self._sign * value, self._epochs
+        value = self._sign * float((logs or {}).get(self._objective.name, math.nan))
+        if math.isfinite(value) and (self._last or value < self._value):
+            self._value, self._epoch = value, self._epochs
             self._weights = _state(self.model)
         self._epochs += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.metadata
 import json
 import os
@@ -18,13 +19,15 @@ import keras_tuner
 import tensorflow as tf
 
 import kregs
+from kregs.files import write_json
 from kregs.population.rows import is_dataset
 from kregs.reporting.progress import SearchProgress
 from kregs.search.engine import check_engine, make_tuner
+from kregs.search.nested import check_nested, outer_scores
 from kregs.search.objective import check_logged, make_objective
 from kregs.search.oracles import check_oracle, expected_trials, make_oracle
 from kregs.search.probe import explore, logged_metrics, make_hypermodel
-from kregs.search.protocol import prepare_data
+from kregs.search.protocol import classes_of, prepare_data
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import (
     RESULT_FILE,
@@ -34,7 +37,7 @@ from kregs.search.result import (
     with_trials,
     write_result,
 )
-from kregs.search.selection import SELECTIONS
+from kregs.search.selection import SCORE_AT, SELECTIONS
 from kregs.search.sequential import TimeUp
 from kregs.training.callbacks import early_stopping
 from kregs.validation import check_choice, check_integer, check_number
@@ -54,6 +57,8 @@ def tune(
     seeds: int = 1,
     preprocess: Any = None,
     selection: str = "best",
+    score_at: str = "best_epoch",
+    nested: Any = None,
     sample_weight: Any = None,
     class_weight: Mapping[int, float] | None = None,
     oracle: str | keras_tuner.Oracle = "random",
@@ -107,6 +112,11 @@ def tune(
         selection: which trial the search ends with: `"best"`, or `"one_standard_error"`: the most
             regularized one whose score is within one standard error of the best
             (`kregs.search.selection.strength` says what is more regularized).
+        score_at: the epoch that a run is scored at: `"best_epoch"`, or `"last_epoch"`, for which
+            no epoch is chosen at all.
+        nested: outer folds, as `folds`: the whole search is repeated on the training rows of each,
+            and its chosen model scored on the rows left out: `result.nested`. The best score of a
+            search is too good, being the best of many; this one is not.
         sample_weight: weights (n,) of the rows of `x`.
         class_weight: weights by class, for training.
         oracle: what proposes trials: `"random"`, `"bayesian"` (a Gaussian process), `"hyperband"`
@@ -167,6 +177,14 @@ def tune(
         Snoek et al., "Practical Bayesian Optimization", 2012; Li et al., "Hyperband", JMLR 18,
         2018.
     """
+    same: dict[str, Any] = {
+        "folds": folds, "validation_split": validation_split, "seeds": seeds,
+        "preprocess": preprocess, "selection": selection, "score_at": score_at, "oracle": oracle,
+        "max_trials": max_trials, "epochs": epochs, "batch_size": batch_size,
+        "objective": objective, "callbacks": callbacks, "keep": keep, "seed": seed,
+        "engine": engine, "verbose": verbose,
+    }  # fmt: skip
+    check_nested(nested, x, validation_data, oracle)
     hypermodel = make_hypermodel(build)
     goal = make_objective(objective)
     if max_trials is not None:
@@ -179,6 +197,7 @@ def tune(
     if max_time is not None:
         max_time = check_number("max_time", max_time, above=0.0)
     check_choice("selection", selection, SELECTIONS)
+    check_choice("score_at", score_at, SCORE_AT)
     if selection == "one_standard_error" and folds is None and seeds == 1:
         raise ValueError(
             '`selection="one_standard_error"` needs several runs a trial, which have a standard '
@@ -220,6 +239,7 @@ def tune(
                 "batch_size": None if is_dataset(x) else batch_size,
                 "seeds": seeds,
                 "selection": selection,
+                "score_at": score_at,
                 "callbacks": _describe(used_callbacks),
                 "engine": engine,
                 **data.facts,
@@ -250,6 +270,7 @@ def tune(
             executions_per_trial=seeds,
             splits=data.splits,
             keep=keep,
+            score_at=score_at,
             max_time=max_time,
             seed=seed,
             progress=progress,
@@ -287,6 +308,21 @@ def tune(
         # no fold's model has seen all rows
         model = result.refit(x, y, sample_weight=sample_weight, class_weight=class_weight)
         write_result(result, model)
+    if nested is not None and ended:
+        result._record["nested"] = outer_scores(
+            nested,
+            x,
+            y,
+            search=functools.partial(tune, build, **same),
+            classes=classes_of(y, result.best_model()),
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            groups=groups,
+            seed=seed,
+            metric=goal.name.removeprefix("val_"),
+            directory=folder / "nested",
+        )
+        write_json(folder / RESULT_FILE, result._record)
     return result
 
 
@@ -365,8 +401,6 @@ def _check_project(directory: Any, project_name: Any, resume: bool) -> Path:
 
 def _start(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Write the record of a new search, or return that of the one that is resumed."""
-    from kregs.files import write_json
-
     if any(folder.iterdir()):
         try:
             earlier = read_record(folder)

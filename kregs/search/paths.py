@@ -1,0 +1,303 @@
+"""What the strength of regularization does: validation curves along λ, and maps over two numbers.
+
+glmnet's `cv.glmnet` and scikit-learn's `validation_curve` for networks: all points, folds and seeds
+are members of one population.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kregs.files import atomic_path
+from kregs.reporting.path_figure import path_figure
+from kregs.reporting.plots import search_map
+from kregs.search.engine import load_checkpoint
+from kregs.search.result import SearchResult
+from kregs.search.selection import choose
+from kregs.search.tuning import tune
+from kregs.validation import check_number
+
+# weights below it count as zero: optimizers that are no proximal ones do not reach 0 exactly
+ZERO = 1e-4
+
+
+class RegularizationPath:
+    """Validation curve of one hyperparameter. Made by `regularization_path`.
+
+    Attributes:
+        name: the hyperparameter's.
+        frame: one row a value, in increasing order: the value under its name, `train` and
+            `validation` (means of the objective over folds and seeds), `standard_error` (of the
+            latter), `norm` (root of the sum of squares of all kernels), `nonzero` (share of kernel
+            weights above 1e-4 in size), `epoch`.
+        best: the value with the best validation score; glmnet's `lambda.min`.
+        one_standard_error: the largest value whose score is within one standard error of the best;
+            glmnet's `lambda.1se`.
+        result: the `SearchResult` behind it.
+    """
+
+    def __init__(self, name: str, frame: pd.DataFrame, result: SearchResult) -> None:
+        self.name = name
+        self.frame = frame
+        self.result = result
+        trials = [
+            {"score": row.validation, "standard_error": row.standard_error, "value": row.value,
+             "hyperparameters": {name: row.value}}
+            for row in frame.rename(columns={name: "value"}).itertuples()
+        ]  # fmt: skip
+        picked = [
+            choose(
+                trials,
+                [],
+                direction=result.direction,
+                selection=selection,
+                order=lambda values: values[name],
+            )
+            for selection in ("best", "one_standard_error")
+        ]
+        self.best, self.one_standard_error = (float(trial["value"]) for trial in picked)  # type: ignore[index]
+
+    def __repr__(self) -> str:
+        return (
+            f"<RegularizationPath: {len(self.frame)} values of {self.name}, best {self.best:.3g}, "
+            f"one standard error {self.one_standard_error:.3g}>"
+        )
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Return the curves with error bars, and below them norm and non-zero weights.
+
+        Args:
+            path: also write the figure there (`.png`, `.pdf`, `.svg`).
+        """
+        figure = path_figure(
+            self.frame,
+            self.name,
+            objective=self.result.objective,
+            best=self.best,
+            one_standard_error=self.one_standard_error,
+        )
+        return _written(figure, path)
+
+
+class ValidationMap:
+    """Validation scores over two hyperparameters. Made by `validation_map`.
+
+    Attributes:
+        names: the two hyperparameters'.
+        frame: one row a point: both values, `train`, `validation`, `standard_error`, `epoch`.
+        best: the point with the best validation score, by name.
+        result: the `SearchResult` behind it.
+    """
+
+    def __init__(self, names: Sequence[str], frame: pd.DataFrame, result: SearchResult) -> None:
+        self.names = tuple(names)
+        self.frame = frame
+        self.result = result
+        self.best = {name: result.best_hyperparameters[name] for name in names}
+
+    def __repr__(self) -> str:
+        names = " and ".join(self.names)
+        return f"<ValidationMap: {len(self.frame)} points of {names}, best {self.best}>"
+
+    def table(self) -> pd.DataFrame:
+        """Return the validation scores as a table: first hyperparameter down, second across."""
+        return self.frame.pivot(index=self.names[0], columns=self.names[1], values="validation")
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Return the map; `path` also writes it there (`.png`, `.pdf`, `.svg`)."""
+        space = {name: {"sampling": _sampling(self.frame[name])} for name in self.names}
+        figure = search_map(
+            self.result.trials(),
+            space,
+            objective=self.result.objective,
+            direction=self.result.direction,
+        )
+        return _written(figure, path)
+
+
+def regularization_path(
+    build: Callable[..., keras.Model],
+    x: Any,
+    y: Any,
+    *,
+    folds: Any = 5,
+    seeds: int = 1,
+    epochs: int = 100,
+    directory: str | os.PathLike[str] | None = None,
+    search: Mapping[str, Any] | None = None,
+    **values: Sequence[float],
+) -> RegularizationPath:
+    """Cross-validate a model along one hyperparameter, such as λ.
+
+    Args:
+        build: called with the hyperparameter by its name; returns a compiled model.
+        x, y: arrays, rows first.
+        folds, seeds, epochs: as in `kregs.tune`.
+        directory: keep the search there, to go on with it after an interruption. Default: a
+            temporary folder.
+        search: further arguments of `kregs.tune`, such as `batch_size` or `score_at`.
+        **values: the hyperparameter's name and its values, e.g. `l2=np.logspace(-6, 0, 40)`.
+
+    Returns:
+        A `RegularizationPath`: curves, λ.min, λ.1se, norms; `plot()`.
+
+    Raises:
+        TypeError, ValueError: there is not exactly one hyperparameter, or a value is no finite
+            number >= 0; and what `kregs.tune` raises.
+
+    Example:
+
+    >>> import kregs, numpy as np
+    >>> def build(l2):
+    ...     model = kregs.linear((2,), 1, regularization=kregs.Regularization(l2=l2))
+    ...     return kregs.compile_model(model, "mse", learning_rate=0.1)
+    >>> x = np.random.default_rng(0).normal(size=(60, 2)).astype("float32")
+    >>> path = kregs.regularization_path(build, x, x.sum(1), folds=3, epochs=5, l2=[0.0, 0.1, 10.0])
+    >>> path.best, len(path.frame)
+    (0.0, 3)
+
+    References:
+        Friedman, Hastie, Tibshirani, "Regularization paths for generalized linear models via
+        coordinate descent", Journal of Statistical Software 33, 2010.
+    """
+    result = _search(build, x, y, 1, values, folds, seeds, epochs, directory, search)
+    (name,) = values
+    frame = _frame(result, [name])
+    norms = [_kernels(result, int(trial)) for trial in frame["trial"]]
+    frame["norm"], frame["nonzero"] = (np.array(column) for column in zip(*norms, strict=True))
+    return RegularizationPath(name, frame.sort_values(name, ignore_index=True), result)
+
+
+def validation_map(
+    build: Callable[..., keras.Model],
+    x: Any,
+    y: Any,
+    *,
+    folds: Any = 5,
+    seeds: int = 1,
+    epochs: int = 100,
+    directory: str | os.PathLike[str] | None = None,
+    search: Mapping[str, Any] | None = None,
+    **values: Sequence[float],
+) -> ValidationMap:
+    """Cross-validate a model over two hyperparameters at once, such as λ and the dropout rate.
+
+    Args:
+        build: called with both hyperparameters by their names; returns a compiled model.
+        x, y, folds, seeds, epochs, directory, search: see `regularization_path`.
+        **values: two names with their values, e.g. `l2=[0, 1e-4, 1e-2], dropout=[0, 0.25, 0.5]`.
+
+    Returns:
+        A `ValidationMap`: `table()`, `plot()`, the best point.
+
+    Raises:
+        TypeError, ValueError: see `regularization_path`.
+    """
+    result = _search(build, x, y, 2, values, folds, seeds, epochs, directory, search)
+    return ValidationMap(list(values), _frame(result, list(values)), result)
+
+
+def _search(
+    build: Callable[..., keras.Model],
+    x: Any,
+    y: Any,
+    count: int,
+    values: Mapping[str, Sequence[float]],
+    folds: Any,
+    seeds: int,
+    epochs: int,
+    directory: str | os.PathLike[str] | None,
+    search: Mapping[str, Any] | None,
+) -> SearchResult:
+    if len(values) != count:
+        names = ", ".join(values) or "none"
+        raise TypeError(
+            f"give the values of {count} hyperparameter{'s' if count > 1 else ''} by name, e.g. "
+            f"l2=np.logspace(-6, 0, 40). Received: {names}"
+        )
+    lists = {name: _values(name, own) for name, own in values.items()}
+
+    def hypermodel(hp: Any) -> keras.Model:
+        return build(**{name: hp.Choice(name, own) for name, own in lists.items()})
+
+    points = int(np.prod([len(own) for own in lists.values()]))
+    settings = {"verbose": 0, **(search or {})}
+    folder = tempfile.mkdtemp(prefix="kregs-") if directory is None else directory
+    result = tune(
+        hypermodel,
+        x,
+        y,
+        folds=folds,
+        seeds=seeds,
+        epochs=epochs,
+        oracle="grid",
+        keep=points,
+        directory=folder,
+        project_name="path" if count == 1 else "map",
+        resume=directory is not None,
+        **settings,
+    )
+    if directory is None:
+        weakref.finalize(result, shutil.rmtree, folder, ignore_errors=True)
+    return result
+
+
+def _values(name: str, values: Sequence[float]) -> list[float]:
+    own = [check_number(name, v, minimum=0.0) for v in np.asarray(values, float).ravel().tolist()]
+    if len(own) < 2 or len(set(own)) != len(own):
+        raise ValueError(f"`{name}` must hold at least 2 different values. Received: {own}")
+    return own
+
+
+def _frame(result: SearchResult, names: list[str]) -> pd.DataFrame:
+    training = result.objective.removeprefix("val_")
+    rows = []
+    for trial in result.trials().to_dict("records"):
+        if trial["status"] != "completed":
+            continue
+        scores, history = result.scores(trial["trial"]), result.history(trial["trial"])
+        keys = [key for key in ("fold", "seed") if key in history]
+        at = scores[[*keys, "epoch"]].merge(history, on=[*keys, "epoch"])
+        rows.append(
+            {name: trial[name] for name in names}
+            | {
+                "train": at[training].mean() if training in at else np.nan,
+                "validation": trial["score"],
+                "standard_error": trial.get("standard_error", np.nan),
+                "epoch": trial["best_epoch"],
+                "trial": trial["trial"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _kernels(result: SearchResult, trial: int) -> tuple[float, float]:
+    """Return the norm of a trial's kernels, and the share of their weights that are not zero."""
+    folder = result._trial_folder(trial)
+    model = result._build.build(result.hyperparameters(trial))  # type: ignore[union-attr]
+    load_checkpoint(model, folder)  # type: ignore[arg-type]
+    kernels = [v.value.numpy().ravel() for v in model.trainable_variables if "kernel" in v.name]
+    weights = np.concatenate(kernels)
+    return float(np.sqrt(np.square(weights).sum())), float((np.abs(weights) > ZERO).mean())
+
+
+def _sampling(values: pd.Series) -> str:
+    positive = values[values > 0]
+    return "log" if len(positive) > 1 and positive.max() / positive.min() >= 50 else "linear"
+
+
+def _written(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
+    if path is not None:
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary)
+    return figure
