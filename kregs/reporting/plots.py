@@ -365,7 +365,9 @@ def ranked_trials(
     )
     place = _row(ranked, chosen)
     shown = ranked.head(rows)
+    title = f"The best {len(shown)} of {len(ranked)} completed trials"
     if place is not None and place >= rows:
+        title += ", and the chosen one"
         shown = pd.concat([shown, ranked.iloc[[place]]])
     figure, axes = _figure(5.6, 1.3 + 0.26 * max(len(shown), 2))
     scores = shown["score"].to_numpy(float)
@@ -392,7 +394,7 @@ def ranked_trials(
     axes.set_yticks(heights, [f"trial {number}" for number in shown["trial"]])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel(_with_direction(objective, direction))
-    _finish(figure, axes, f"The best {len(shown)} of {len(ranked)} completed trials")
+    _finish(figure, axes, title)
     return figure
 
 
@@ -491,7 +493,7 @@ def learning_curves(
 ) -> Figure:
     """Return one trial's objective, and the same metric in training, by epoch.
 
-    Several runs are drawn thin, their mean thick, as far as all runs went.
+    Several runs are drawn thin, their mean thick; in it a run that ended goes on at its last value.
 
     Args:
         history: columns `epoch`, one per metric, and `fold` or `execution` if there are several
@@ -520,7 +522,7 @@ def learning_curves(
         if len(parts) > 1:
             for part in parts:
                 axes.plot(part.index, part, color=color, linestyle=style, linewidth=0.8, alpha=0.5)
-            mean = pd.concat(parts, axis=1, join="inner").mean(axis=1, skipna=False).sort_index()
+            mean = _mean_curve(parts)
         else:
             mean = parts[0]
         axes.plot(
@@ -539,6 +541,9 @@ def learning_curves(
         axes.text(0.5, 0.5, "no number was logged", ha="center", transform=axes.transAxes)
     elif values.min() > 0 and values.max() / values.min() > 20:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value)))
+        axes.yaxis.set_minor_locator(NullLocator())
     if best_epoch is not None:
         axes.axvline(best_epoch, color="grey", linestyle=":", label=f"best epoch: {best_epoch}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -546,6 +551,16 @@ def learning_curves(
     axes.set_ylabel(objective.removeprefix("val_"))
     _finish(figure, axes, title, columns=2)
     return figure
+
+
+def _mean_curve(parts: Sequence[pd.Series]) -> pd.Series:
+    epochs = sorted(set().union(*(part.index for part in parts)))
+    padded = []
+    for part in parts:
+        longer = part.reindex(epochs)
+        longer[longer.index > part.index.max()] = part.iloc[-1]
+        padded.append(longer)
+    return pd.concat(padded, axis=1).mean(axis=1, skipna=False)
 
 
 def split_runs(history: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -759,6 +774,6 @@ def _plain(words: str) -> str:
 
 def _short(value: float) -> str:
     power = np.log10(value) if value > 0 else 0.5
-    if (value < 1e-2 or value >= 1e4) and abs(power - round(power)) < 1e-9:
+    if (value <= 1e-2 or value >= 1e4) and abs(power - round(power)) < 1e-9:
         return _power(value)
     return format_value(value)

@@ -330,7 +330,11 @@ def _how_judged(search: _Search) -> str:
     callbacks = protocol.get("callbacks")
     if callbacks:
         training += "; callbacks: " + ", ".join(f"<code>{_text(c)}</code>" for c in callbacks)
-    items.append(training + ". A trial counts with the weights of its best epoch.")
+    if protocol.get("folds"):
+        training += ". The epoch that a fold is scored at is chosen on the other folds."
+    else:
+        training += ". A trial is scored at its best epoch."
+    items.append(training)
     most = protocol.get("max_trials")
     proposals = f"The oracle <code>{_text(protocol.get('oracle'))}</code> proposed the trials"
     items.append(proposals + (f", at most {_text(most)}." if most else "."))
@@ -380,7 +384,8 @@ def _best_trials(search: _Search, pictures: dict[str, bytes]) -> str:
     if with_errors:
         words = (
             "± and the bars are one standard error of the mean over a trial's runs. Trials whose "
-            "bars overlap may differ by luck alone."
+            "bars overlap may differ by luck alone; <code>result.compare(a, b)</code> compares two "
+            "of them pair by pair."
         )
         if pd.notna(search.best.get("standard_error")):
             words += " The band is that of the best trial."
@@ -407,8 +412,7 @@ def _best_trials(search: _Search, pictures: dict[str, bytes]) -> str:
     return _section(
         "The best trials",
         f"<p>{words}</p>"
-        + _table(_trial_rows(search, top))
-        + f'<div class="figures">{picture}</div>'
+        + f'<div class="beside">{_table(_trial_rows(search, top))}{picture}</div>'
         + f"<details><summary>All {len(search.trials)} trials</summary>{every}{more}</details>",
     )
 
@@ -523,7 +527,8 @@ def _curves(search: _Search, pictures: dict[str, bytes]) -> str:
     return _section(
         "Learning curves",
         "<p>Each with a scale of its own. Training is measured while dropout and noise are on, so "
-        "that it may lie above validation.</p>"
+        "that it may lie above validation. Several runs are drawn thin and their mean thick; in "
+        "it a run that ended goes on at its last value.</p>"
         f'<div class="figures">{shown}</div>',
     )
 
@@ -804,7 +809,7 @@ def _plain(value: Any) -> str:
 def _score(trial: Mapping[str, Any] | pd.Series) -> str:
     words = format_value(trial["score"])
     error = trial.get("standard_error")
-    return words if error is None or pd.isna(error) else f"{words} ± {format_value(float(error))}"
+    return words if error is None or pd.isna(error) else f"{words} ± {float(error):.2g}"
 
 
 def _number(trial: pd.Series) -> int:
@@ -884,6 +889,9 @@ td { white-space: nowrap; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr));
   column-gap: 40px; align-items: start; }
 .pair > *, .figures > * { min-width: 0; }
+.beside { display: flex; flex-wrap: wrap; gap: 0 28px; align-items: flex-start; }
+.beside > * { max-width: 100%; }
+.beside > figure { flex: 1 1 440px; max-width: min(100%, 562px); margin-top: 8px; }
 details { margin-top: 14px; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr));
   gap: 18px; align-items: start; margin-top: 12px; }

@@ -567,6 +567,7 @@ def test_ranked_trials_are_drawn(direction):
     chosen = int(trials["trial"][19])
     figure = plots.ranked_trials(trials, objective="score", direction=direction, chosen=chosen)
     axes = figure.axes[0]
+    assert axes.get_title(loc="left") == "The best 15 of 22 completed trials, and the chosen one"
     points = next(c for c in axes.collections if len(c.get_offsets()) == 16).get_offsets()
     shown = [*range(15), 19]
     np.testing.assert_allclose(points[:, 0], trials["score"][shown])
@@ -627,11 +628,14 @@ def test_learning_curves_are_drawn():
     assert len(one.lines) == 2
 
 
-def test_runs_of_unequal_length_have_a_mean_as_far_as_all_go():
+def test_in_the_mean_a_run_that_ended_goes_on_at_its_last_value():
     history = make_history(0, runs=2).query("fold == 0 or epoch <= 3")
+    whole = make_history(0).set_index("epoch")["val_data_loss"]
     axes = plots.learning_curves(history, objective="val_data_loss").axes[0]
     mean = next(ln for ln in axes.lines if ln.get_label().startswith("validation"))
-    assert mean.get_xdata().tolist() == [1, 2, 3]
+    ended = np.minimum(whole.index, 3)
+    expected = (whole.to_numpy() + whole[ended].to_numpy() + 0.1) / 2
+    np.testing.assert_allclose(mean.get_ydata(), expected)
 
 
 def test_importance_gap_and_time_are_drawn():
