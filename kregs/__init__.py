@@ -36,6 +36,11 @@ _HOMES = {
     "load_result": "kregs.search",
     "KregsClassifier": "kregs.estimators",
     "KregsRegressor": "kregs.estimators",
+    "Table": "kregs.table",
+    "read_table": "kregs.table",
+    "TableRun": "kregs.table_runs",
+    "tune_table": "kregs.table_runs",
+    "predict_table": "kregs.table_runs",
 }
 _SUBPACKAGES = ("builders", "layers", "training", "population", "search", "reporting", "catalog")
 

@@ -13,6 +13,7 @@ import shlex
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _DONE, _BROKEN, _BAD_USE, _INTERRUPTED = 0, 1, 2, 130
+_MOST_COLUMNS = 50  # of a table that is described
 _REQUIREMENT = re.compile(r"([\w-]+)(?:>=([\d.]+))?$")
 
 
@@ -36,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        arguments = _parser().parse_args(argv)
+        # argparse knows commands of one word only
+        words = [" ".join(argv[:2]), *argv[2:]] if argv[:2] == ["tune", "table"] else argv
+        arguments = _parser().parse_args(words)
         return arguments.command(arguments, argv)
     except KeyboardInterrupt:
         return _complain("interrupted", _INTERRUPTED)
@@ -110,6 +114,38 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--output", default="kregs_runs", metavar="DIR", help="default: kregs_runs")
     _add_mixed_precision(tune)
 
+    table = add(
+        "tune table",
+        _tune_table,
+        "Search a network for a table of yours, test it, and save what predicts on its rows.",
+    )
+    table.add_argument("--data", required=True, metavar="FILE", help="CSV or Parquet")
+    table.add_argument("--target", required=True, metavar="COLUMN", help="what is to be predicted")
+    table.add_argument(
+        "--task", metavar="TASK", help="classification or regression; default: as the target looks"
+    )
+    for option, text in (
+        ("--categorical", "its numbers are codes of categories; may be repeated"),
+        ("--drop", "leave it out; may be repeated"),
+    ):
+        table.add_argument(option, action="append", default=[], metavar="COLUMN", help=text)
+    table.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
+    table.add_argument("--max-trials", type=int, default=20, metavar="N", help="default: 20")
+    table.add_argument(
+        "--epochs", type=int, default=60, metavar="N", help="the most of a trial; default: 60"
+    )
+    table.add_argument(
+        "--oracle", default="random", metavar="NAME", help="as of kregs tune; default: random"
+    )
+    _add_seed(table)
+    table.add_argument("--resume", action="store_true", help="go on with an earlier search")
+    table.add_argument("--output", default="kregs_runs", metavar="DIR", help="default: kregs_runs")
+
+    predict = add("predict", _predict, "Predict on the rows of a file with a run of tune table.")
+    predict.add_argument("run", metavar="RUN", help="its folder")
+    predict.add_argument("rows", metavar="FILE", help="CSV or Parquet")
+    predict.add_argument("--output", metavar="FILE", help="CSV; default: printed")
+
     copy = add("copy", _copy, "Copy a recipe into your project.")
     copy.add_argument("name", metavar="NAME")
     copy.add_argument("destination", nargs="?", default=".", metavar="DEST", help="folder or file")
@@ -166,13 +202,9 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 def _tune(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     catalog.show(arguments.name)
     folder = Path(arguments.output) / arguments.name
-    resume = shlex.join(["kregs", *argv, *([] if arguments.resume else ["--resume"])])
+    resume = _resume_command(arguments, argv)
     if folder.exists() and not arguments.resume:
-        return _complain(
-            f"{str(folder)!r} holds an earlier run. Go on with it: {resume} "
-            "— or begin anew elsewhere: --output DIR",
-            _BAD_USE,
-        )
+        return _complain_of_earlier(folder, resume)
     _prepare(arguments)
     try:
         with _insistent_interrupt():
@@ -188,11 +220,121 @@ def _tune(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
                 log=_console().print,
             )
     except KeyboardInterrupt:
-        return _complain(
-            f"interrupted; {_kept(folder)} in {str(folder)!r}. Go on: {resume}", _INTERRUPTED
-        )
+        return _complain_of_interrupt(folder, resume)
     _print_outcome(_console(), outcome)
     return _DONE
+
+
+def _tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    from kregs.table import read_table
+
+    folder = Path(arguments.output) / Path(arguments.data).stem
+    resume = _resume_command(arguments, argv)
+    try:
+        table = read_table(
+            arguments.data,
+            arguments.target,
+            task=arguments.task,
+            categorical=arguments.categorical,
+            drop=arguments.drop,
+        )
+    except ImportError as error:  # of what reads Parquet
+        return _complain(str(error), _BROKEN)
+    if folder.exists() and not arguments.resume:
+        return _complain_of_earlier(folder, resume)
+    _print_table(_console(), table)
+    with _quiet_tensorflow():
+        importlib.import_module("keras")
+    try:
+        with _insistent_interrupt():
+            run = kregs.tune_table(
+                table,
+                folds=arguments.folds,
+                max_trials=arguments.max_trials,
+                epochs=arguments.epochs,
+                oracle=arguments.oracle,
+                seed=arguments.seed,
+                resume=arguments.resume,
+                directory=folder.parent,
+                project_name=folder.name,
+                command=shlex.join(["kregs", *argv]),
+            )
+    except KeyboardInterrupt:
+        return _complain_of_interrupt(folder, resume)
+    _print_table_run(_console(), run)
+    return _DONE
+
+
+def _print_table(console: Console, table: kregs.Table) -> None:
+    from kregs.reporting import make_table
+
+    rows, words = len(table.target), ""
+    if table.classes is not None:
+        words = f", {len(table.classes)} classes"
+    columns = table.describe()
+    console.print(make_table(columns, rows=_MOST_COLUMNS))
+    if len(columns) > _MOST_COLUMNS:
+        console.print(f"... and {len(columns) - _MOST_COLUMNS} more columns")
+    console.print(f"{rows} rows, {table.task} of {table.target_name!r}{words}", highlight=False)
+    for note in table.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+
+
+def _print_table_run(console: Console, run: kregs.TableRun) -> None:
+    from kregs.reporting import make_table
+
+    console.print(_best_trials(run.search))
+    scores = run.scores.rename(columns=lambda name: name.replace("_", " "))
+    count = run.record["rows"]["test"]
+    title = f"Test part, {count} rows that the search has not seen"
+    console.print(make_table(scores.rename_axis("model").reset_index(), title=title))
+    if run.record["classes_weighted"]:
+        console.print(
+            "note: a class is rare, so all were given the same weight; probabilities are those of "
+            "equally frequent classes"
+        )
+    for kind, path in run.files.items():
+        console.print(f"{kind:14} {path}", highlight=False, soft_wrap=True)
+    command = shlex.join(["kregs", "predict", str(run.search.path), "ROWS.csv"])
+    console.print(f"Predict on new rows: {command}", highlight=False, soft_wrap=True)
+
+
+def _predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    from kregs.files import write_text
+
+    with _quiet_tensorflow(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            predictions = kregs.predict_table(arguments.run, arguments.rows)
+        except ImportError as error:  # of what reads Parquet
+            return _complain(str(error), _BROKEN)
+    for warning in caught:
+        _complain(f"warning: {warning.message}", _DONE)
+    text = predictions.to_csv(index=False)
+    if arguments.output is None:
+        print(text, end="")
+    else:
+        write_text(arguments.output, text)
+        print(f"{len(predictions)} predictions written to {arguments.output}")
+    return _DONE
+
+
+def _resume_command(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
+    return shlex.join(["kregs", *argv, *([] if arguments.resume else ["--resume"])])
+
+
+def _complain_of_earlier(folder: Path, resume: str) -> int:
+    return _complain(
+        f"{str(folder)!r} holds an earlier run. Go on with it: {resume} "
+        "— or begin anew elsewhere: --output DIR",
+        _BAD_USE,
+    )
+
+
+def _complain_of_interrupt(folder: Path, resume: str) -> int:
+    return _complain(
+        f"interrupted; {_kept(folder)} in {str(folder)!r}. Go on: {resume}", _INTERRUPTED
+    )
 
 
 def _kept(folder: Path) -> str:
@@ -239,6 +381,7 @@ def _best_trials(search: kregs.SearchResult, *, rows: int = 5) -> Table:
     trials = search.trials().head(rows)
     facts = trials[["trial", "score", "best_epoch"]]
     values = trials.drop(columns=["trial", "score", "best_epoch", "seconds", "status"])
+    values = values.drop(columns="standard_error", errors="ignore")
     values = values[[name for name in values if not name.startswith("use_")]]
     words = [format_values(row) for row in values.to_dict("records")]
     frame = facts.assign(hyperparameters=words).rename(columns={"score": search.objective})
