@@ -54,7 +54,7 @@ def path_figure(
     below.set_ylim(bottom=0)
     share = below.twinx()
     share.plot(
-        axis.positions, 100 * frame["nonzero"], color=_TRAINING, linestyle="--", linewidth=1.4,
+        axis.positions, 100 * frame["nonzero"], color="#009e73", linestyle="-.", linewidth=1.4,
         label="non-zero weights",
     )  # fmt: skip
     share.set_ylabel("non-zero weights, %")

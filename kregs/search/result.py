@@ -23,12 +23,14 @@ from kregs.files import atomic_path, write_json, write_text
 from kregs.reporting.plots import search_map
 from kregs.reporting.report import write_report
 from kregs.reporting.tables import format_value, format_values
-from kregs.search.engine import TrialRecord, load_checkpoint, own_hyperparameters
+from kregs.search.engine import CHECKPOINT, TrialRecord, load_checkpoint, own_hyperparameters
+from kregs.search.ensemble import METHODS, combine, greedy_weights
 from kregs.search.probe import make_hypermodel
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.resampling import fit_transformer, transformed
 from kregs.search.selection import Comparison, choose, compare
-from kregs.validation import check_integer
+from kregs.training.compilation import loss_object
+from kregs.validation import check_choice, check_integer
 
 RESULT_FILE = "result.json"
 TRIALS_FILE = "trials.csv"
@@ -359,6 +361,73 @@ class SearchResult:
             keras.utils.set_random_seed(trial_seed)
             self._build.fit(hp, model, x, **fit)
         return model
+
+    def ensemble(
+        self,
+        k: int = 5,
+        *,
+        method: str = "mean",
+        x: Any = None,
+        y: Any = None,
+    ) -> keras.Model:
+        """Return the best trials' models as one model of stock Keras layers.
+
+        Args:
+            k: how many members. Only the trials whose weights are on disk (`tune(keep=...)`) can be
+                members.
+            method: `"mean"` of the predictions; `"vote"`, the share of the members that hold each
+                class to be the likeliest; `"greedy"`: out of all kept trials `k` times the one that
+                helps the mean most, with replacement.
+            x, y: for `"greedy"`: rows that no member was trained on.
+
+        Returns:
+            A compiled model; `model.save("ensemble.keras")` writes one file, which loads without
+            kregs.
+
+        Raises:
+            ValueError: fewer than `k` trials kept their weights, `method` is not known, or there
+                are no rows to choose by.
+
+        Reference:
+            Caruana et al., "Ensemble selection from libraries of models", ICML 2004.
+        """
+        check_choice("method", method, METHODS)
+        k = check_integer("k", k, minimum=1)
+        if (method == "greedy") != (x is not None and y is not None):
+            raise ValueError(
+                '`x` and `y` are for method="greedy", which needs both. '
+                f"Received: method={method!r}, x {'given' if x is not None else 'not given'}"
+            )
+        models = self._kept_models()
+        if method != "greedy":
+            if len(models) < k:
+                raise ValueError(
+                    f"`k` must be at most the number of trials that kept their weights, "
+                    f"{len(models)}: search with keep={k}. Received: k={k}"
+                )
+            return combine(models[:k], method=method)
+        predictions = np.stack([model.predict(x, verbose=0) for model in models])
+        counts = greedy_weights(predictions, np.asarray(y), loss_object(models[0].loss), size=k)
+        chosen = np.flatnonzero(counts)
+        return combine([models[i] for i in chosen], weights=counts[chosen].tolist())
+
+    def _kept_models(self) -> list[keras.Model]:
+        """The models of all trials whose weights are on disk, best first."""
+        if self._build is None:
+            raise ValueError(
+                "`ensemble` needs the build function, which no file holds: pass it to "
+                "kregs.load_result(path, build=build)"
+            )
+        models = []
+        with preserved_state():
+            for number in self.trials().dropna(subset="score")["trial"]:
+                folder = self._trial_folder(int(number))
+                if folder is None or not (folder / CHECKPOINT).exists():
+                    continue
+                model = self._build.build(self.hyperparameters(int(number)))
+                load_checkpoint(model, folder)
+                models.append(model)
+        return models
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Return a map of the objective over λ and the dropout rate.

@@ -1,0 +1,102 @@
+"""Several models as one: the mean of their predictions, their majority vote, or a greedy choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from kregs.validation import check_choice, check_integer
+
+METHODS = ("mean", "vote", "greedy")
+
+
+def combine(
+    models: Sequence[keras.Model], *, method: str = "mean", weights: Sequence[float] | None = None
+) -> keras.Model:
+    """Return one model of stock Keras layers that combines the predictions of several.
+
+    Args:
+        models: of one input and one output shape.
+        method: `"mean"` of the predictions (weighted, if there are `weights`); `"vote"`: for each
+            class the share of the models that hold it to be the likeliest.
+        weights: one a model, for `"mean"`; they are made to sum to 1.
+
+    Returns:
+        A Functional model, compiled as the first model is. It holds copies: the models themselves
+        stay free.
+
+    Raises:
+        ValueError: no models, shapes that differ, or a vote of models with one output.
+
+    Reference:
+        Hansen, Salamon, "Neural network ensembles", IEEE PAMI 12, 1990.
+    """
+    check_choice("method", method, ("mean", "vote"))
+    models = list(models)
+    if not models:
+        raise ValueError("`models` must hold at least one model. Received: none")
+    shapes = {(m.input_shape, m.output_shape) for m in models}
+    if len(shapes) > 1:
+        raise ValueError(f"`models` must have one input and output shape. Received: {shapes}")
+    ((input_shape, output_shape),) = shapes
+    if method == "vote" and output_shape[-1] < 2:
+        raise ValueError(
+            "a vote needs models with an output for each class. "
+            f"Received: outputs of shape {output_shape}"
+        )
+    inputs = keras.Input(input_shape[1:], dtype=models[0].inputs[0].dtype, name="inputs")
+    outputs = [_copy(m, f"member_{i}")(inputs) for i, m in enumerate(models)]
+    if method == "vote":
+        classes = output_shape[-1]
+        outputs = [keras.ops.one_hot(keras.ops.argmax(o, axis=-1), classes) for o in outputs]
+    if weights is not None:
+        total = sum(weights)
+        outputs = [
+            keras.layers.Rescaling(w / total, name=f"weight_{i}")(o)
+            for i, (o, w) in enumerate(zip(outputs, weights, strict=True))
+        ]
+        combined = outputs[0] if len(outputs) == 1 else keras.layers.Add(name="mean")(outputs)
+    else:
+        combined = outputs[0] if len(outputs) == 1 else keras.layers.Average(name="mean")(outputs)
+    ensemble = keras.Model(inputs, combined, name="ensemble")
+    if models[0].compiled:
+        ensemble.compile_from_config(models[0].get_compile_config())
+    return ensemble
+
+
+def _copy(model: keras.Model, name: str) -> keras.Model:
+    config = model.get_config()
+    copy = type(model).from_config({**config, "name": name})
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def greedy_weights(
+    predictions: np.ndarray, y: np.ndarray, loss: keras.losses.Loss, *, size: int
+) -> np.ndarray:
+    """Choose members one by one, with replacement, each time the one that helps the mean most.
+
+    Args:
+        predictions: of all candidates, `(models, rows, ...)`.
+        y: targets of the same rows, which none of the models should have been trained on.
+        loss: what to make small.
+        size: how many choices.
+
+    Returns:
+        How often each candidate was chosen, `(models,)`.
+
+    Reference:
+        Caruana, Niculescu-Mizil, Crew, Ksikes, "Ensemble selection from libraries of models",
+        ICML 2004.
+    """
+    check_integer("size", size, minimum=1)
+    counts = np.zeros(len(predictions), int)
+    total = np.zeros_like(predictions[0], dtype="float64")
+    for step in range(1, size + 1):
+        losses = [float(loss(y, ((total + own) / step).astype("float32"))) for own in predictions]
+        best = int(np.argmin(losses))
+        counts[best] += 1
+        total += predictions[best]
+    return counts
