@@ -239,7 +239,7 @@ def _head(search: _Search) -> str:
     tiles = [
         (f"{search.objective} of the chosen trial", _score(chosen)),
         ("chosen", f"trial {int(chosen['trial'])}"),
-        ("epochs to its best", _plain(chosen.get("best_epoch"))),
+        ("epochs of the chosen trial", _plain(chosen.get("best_epoch"))),
         ("trials completed", f"{len(search.completed)} of {len(search.trials)}"),
         ("time", format_duration(search.record["seconds"])),
         ("seed", format_value(search.record["seed"])),
@@ -330,7 +330,9 @@ def _how_judged(search: _Search) -> str:
     callbacks = protocol.get("callbacks")
     if callbacks:
         training += "; callbacks: " + ", ".join(f"<code>{_text(c)}</code>" for c in callbacks)
-    if protocol.get("folds"):
+    if protocol.get("score_at") == "last_epoch":
+        training += ". A run is scored at its last epoch."
+    elif protocol.get("folds"):
         training += ". The epoch that a fold is scored at is chosen on the other folds."
     else:
         training += ". A trial is scored at its best epoch."
@@ -635,7 +637,9 @@ def _gaps(search: _Search) -> tuple[pd.DataFrame | None, str]:
 
 
 def _judged_row(run: pd.DataFrame, search: _Search, trial: pd.Series) -> int:
-    """Return the row of a run's best epoch."""
+    """Return the row of the epoch that a run is scored at."""
+    if search.protocol.get("score_at") == "last_epoch":
+        return len(run) - 1
     if search.objective in run and np.isfinite(run[search.objective].astype(float)).any():
         values = run[search.objective].astype(float).to_numpy()
         return int(np.nanargmin(values) if search.direction == "min" else np.nanargmax(values))
@@ -759,7 +763,11 @@ def call_of(record: Mapping[str, Any]) -> str:
     seeds = protocol.get("seeds") or protocol.get("executions_per_trial")
     if seeds and seeds != 1:
         lines.append(f"seeds={seeds!r},")
-    for name, usual in (("selection", "best"), ("engine", "auto")):
+    for name, usual in (
+        ("selection", "best"),
+        ("score_at", "best_epoch"),
+        ("engine", "auto"),
+    ):
         if protocol.get(name, usual) != usual:
             lines.append(f"{name}={_quoted(protocol[name])},")
     lines.append(f"seed={record['seed']!r},")

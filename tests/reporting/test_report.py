@@ -320,6 +320,15 @@ def test_folds_errors_and_a_trial_chosen_by_a_rule(tmp_path):
     assert not (tmp_path / "report_curves_best.png").exists()
 
 
+def test_a_search_scored_at_the_last_epoch(tmp_path):
+    trials = make_trials()
+    record = make_record(trials)
+    record["protocol"]["score_at"] = "last_epoch"
+    page = Page(write(tmp_path, trials, record=record))
+    assert "A run is scored at its last epoch." in page.text
+    assert "gap is 1.1." in page.text  # at epoch 6
+
+
 def test_what_users_wrote_stays_text(tmp_path):
     evil = '<script>alert("x")</script>'
     formula = r"$\frac{$"
@@ -496,6 +505,7 @@ def test_the_call_is_python():
         "preprocess": "StandardScaler()",
         "seeds": 3,
         "selection": "one_standard_error",
+        "score_at": "last_epoch",
     }
     call = ast.parse(call_of(record)).body[-1].value
     arguments = {k.arg: ast.unparse(k.value) for k in call.keywords}
@@ -509,6 +519,7 @@ def test_the_call_is_python():
         "callbacks": "callbacks",
         "seeds": "3",
         "selection": "'one_standard_error'",
+        "score_at": "'last_epoch'",
         "engine": "'sequential'",
         "seed": "17",
     }
