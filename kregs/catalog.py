@@ -168,6 +168,9 @@ def run_study(
     max_trials: int | None = None,
     epochs: int | None = None,
     oracle: str | None = None,
+    folds: int | None = None,
+    selection: str | None = None,
+    max_time: float | None = None,
     seed: int = 0,
     seeds: int = 3,
     resume: bool = False,
@@ -184,7 +187,8 @@ def run_study(
 
     Args:
         name: the study; it is called like its recipe.
-        max_trials, epochs, oracle: instead of the study's own values.
+        max_trials, epochs, oracle, folds, selection, max_time: of `kregs.tune`, instead of the
+            study's own values.
         seed: of the search, and of the first model after it: integer >= 0.
         seeds: how many models of each kind are trained; the scores are their mean and standard
             deviation.
@@ -203,7 +207,10 @@ def run_study(
     study = importlib.import_module(f"{_STUDIES}.{_check_name(_STUDIES, name)}")
     seed = check_integer("seed", seed, minimum=0)
     seeds = check_integer("seeds", seeds, minimum=1)
-    changes = {"max_trials": max_trials, "epochs": epochs, "oracle": oracle}
+    changes = {
+        "max_trials": max_trials, "epochs": epochs, "oracle": oracle, "folds": folds,
+        "selection": selection, "max_time": max_time,
+    }  # fmt: skip
     changes = {key: value for key, value in changes.items() if value is not None}
     protocol = study.PROTOCOL | changes
 
@@ -235,8 +242,11 @@ def run_study(
         "result": folder / "result.json",
         "study": folder / "study.json",
         "plot": folder / "plot.png",
+        "report": folder / "report.html",
     }
     result.plot(files["plot"])
+    command = command or _command(name, changes, seed, seeds)
+    result.report(files["report"], command=command)
     tuned = recipe.sample(result.hyperparameters())
     unregularized = tuned | {"regularization": tuned["regularization"].without_penalties()}
     test_scores: dict[str, Any] = {}
@@ -259,7 +269,7 @@ def run_study(
 
     record = {
         "study": name,
-        "command": command or _command(name, changes, seed, seeds),
+        "command": command,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": {
             "search": round(result.seconds, 1),

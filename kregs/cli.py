@@ -106,6 +106,15 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument(
         "--oracle", metavar="NAME", help="random, bayesian, hyperband or grid; default: the study's"
     )
+    tune.add_argument("--folds", type=int, metavar="N", help="judge trials by cross-validation")
+    tune.add_argument(
+        "--selection",
+        metavar="RULE",
+        help="which trial to end with: best, or with --folds one_standard_error; default: best",
+    )
+    tune.add_argument(
+        "--max-time", type=float, metavar="SECONDS", help="end the search then, with what it has"
+    )
     _add_seed(tune)
     tune.add_argument(
         "--seeds", type=int, default=3, metavar="N", help="models per test score; default: 3"
@@ -213,6 +222,9 @@ def _tune(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
                 max_trials=arguments.max_trials,
                 epochs=arguments.epochs,
                 oracle=arguments.oracle,
+                folds=arguments.folds,
+                selection=arguments.selection,
+                max_time=arguments.max_time,
                 seed=arguments.seed,
                 seeds=arguments.seeds,
                 resume=arguments.resume,
