@@ -58,7 +58,7 @@ class Call:
         return getattr(self.operation, name)
 
 
-def class_of(layer: Any) -> type:
+def class_of(layer: Any) -> Any:
     """The class of a layer, or of the layer that is called."""
     return type(layer.operation if isinstance(layer, Call) else layer)
 

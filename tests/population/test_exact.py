@@ -100,8 +100,7 @@ def test_embedding(double):
     check_equal(models, x, numbers(ROWS, 3))
 
 
-@pytest.mark.parametrize("accelerate", [False, True])
-@pytest.mark.parametrize("cell", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+@pytest.mark.parametrize(("cell", "accelerate"), [(layers.LSTM, True), (layers.GRU, False)])
 def test_masked_steps(double, cell, accelerate):
     """Masked at the start, in the middle, at the end, everywhere; carried through layers."""
     x = np.random.default_rng(0).integers(0, 3, (59, 5))
@@ -113,15 +112,14 @@ def test_masked_steps(double, cell, accelerate):
             layers.Embedding(9, 3, mask_zero=True, embeddings_regularizer=l2(n)),
             layers.LayerNormalization(),
             layers.Bidirectional(cell(3, return_sequences=True, kernel_regularizer=l2(n))),
-            cell(4, return_sequences=True),
             layers.Dropout(0.0),
+            layers.SimpleRNN(4, return_sequences=True),
             cell(4, go_backwards=True),
         ]
         return make(body, (None,))
 
     models = [build(n) for n in (0.0, 0.02)]
-    fit = {"epochs": 2, "batch_size": 8, "validation_data": (x[:9], numbers(9, 3))}
-    check_equal(models, x, numbers(59, 3), accelerate=accelerate, **fit)
+    check_equal(models, x, numbers(59, 3), accelerate=accelerate, batch_size=8, epochs=2)
 
 
 TEXT = ("normalization", "activity_l2", "max_norm", "dropout", "input_dropout", "spatial_dropout")
