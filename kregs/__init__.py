@@ -32,6 +32,8 @@ _HOMES = {
     "Population": "kregs.population",
     "PopulationTuner": "kregs.search",
     "tune": "kregs.search",
+    "regularization_path": "kregs.search",
+    "validation_map": "kregs.search",
     "SearchResult": "kregs.search",
     "load_result": "kregs.search",
     "KregsClassifier": "kregs.estimators",
