@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -85,10 +87,20 @@ def test_python_blocks_print_what_they_say(heading, tmp_path):
         assert shape_of(run.stdout) == expected
 
 
+def write_tables(folder):
+    """Write the tables that the commands read."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": rng.integers(18, 80, 120), "plan": rng.choice(list("abc"), 120)})
+    frame["churned"] = np.where(frame["age"] + rng.normal(0, 10, 120) > 50, "yes", "no")
+    frame.to_csv(folder / "customers.csv", index=False)
+    frame.drop(columns="churned").head(5).to_csv(folder / "new_rows.csv", index=False)
+
+
 @pytest.mark.skipif(
     "KREGS_README_COMMANDS" not in os.environ, reason="minutes: set KREGS_README_COMMANDS=1"
 )
 def test_commands_run(tmp_path):
+    write_tables(tmp_path)
     for command in COMMANDS:
         words = shlex.split(command, comments=True)
         run = subprocess.run(
