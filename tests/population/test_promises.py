@@ -184,15 +184,18 @@ def test_a_short_step_gets_the_first_rows_of_the_noise():
 
 
 def test_threefry_gives_the_published_numbers():
-    """Known answers of Random123's kat_vectors for threefry2x32, 20 rounds."""
+    """Known answers of Random123's kat_vectors for threefry2x32, 20 and 13 rounds."""
     cases = [
-        ((0x00000000, 0x00000000), (0x00000000, 0x00000000), (0x6B200159, 0x99BA4EFE)),
-        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
-        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+        (20, (0x00000000,) * 2, (0x00000000,) * 2, (0x6B200159, 0x99BA4EFE)),
+        (20, (0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 2, (0x1CB996FC, 0xBB002BE7)),
+        (20, (0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+        (13, (0x00000000,) * 2, (0x00000000,) * 2, (0x9D1C5EC6, 0x8BD50731)),
+        (13, (0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 2, (0xFD36D048, 0x2D17272C)),
+        (13, (0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xBA3E4725, 0xF27D669E)),
     ]
-    for key, counter, expected in cases:
+    for rounds, key, counter, expected in cases:
         words = [tuple(tf.constant([w], tf.uint32) for w in pair) for pair in (key, counter)]
-        got = tuple(int(word[0]) for word in threefry(*words))
+        got = tuple(int(word[0]) for word in threefry(*words, rounds))
         assert got == expected
 
 

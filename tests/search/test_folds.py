@@ -163,6 +163,40 @@ def test_raw_tables_are_prepared_inside_the_folds(tmp_path, folds):
     assert not hasattr(encoder, "transformers_")  # the caller's own is not fitted
 
 
+def test_the_last_epoch_is_scored_where_none_is_to_be_chosen(tmp_path):
+    for engine in ("population", "sequential"):
+        result = tune(tmp_path / engine, engine=engine, score_at="last_epoch", max_trials=2)
+        for trial in (0, 1):
+            history = result.history(trial)
+            last = history[history["epoch"] == 6]["val_data_loss"]
+            assert result.scores(trial)["epoch"].tolist() == [6, 6, 6]
+            np.testing.assert_allclose(result.scores(trial)["score"], last)
+        assert result.best_epoch == 6
+
+
+def test_nested_folds_score_the_whole_search(tmp_path):
+    outer = KFold(2, shuffle=True, random_state=1)
+    scaler = StandardScaler()
+    result = tune(tmp_path, nested=outer, preprocess=scaler, max_trials=2, folds=3)
+    assert result.nested["fold"].tolist() == [0, 1]
+    for fold, (train, held) in enumerate(outer.split(X)):
+        inner = tune(
+            tmp_path / str(fold), x=X[train], y=Y[train], preprocess=scaler, max_trials=2, folds=3
+        )
+        assert inner.best_hyperparameters["l2"] == pytest.approx(result.nested["l2"][fold])
+        model = inner.refit(X[train], Y[train])
+        rows = inner.preprocess_.transform(X[held])
+        expected = model.evaluate(rows, Y[held], verbose=0, return_dict=True)["data_loss"]
+        assert result.nested["score"][fold] == pytest.approx(expected, rel=1e-3)
+    saved = kregs.load_result(result.path)
+    pd.testing.assert_frame_equal(saved.nested, result.nested)
+    with pytest.raises(ValueError, match="`nested` and `validation_data`"):
+        tune(tmp_path / "bad", nested=2, folds=None, validation_data=(X, Y))
+    oracle = keras_tuner.oracles.RandomSearchOracle()
+    with pytest.raises(ValueError, match="Oracle object"):
+        tune(tmp_path / "bad", nested=2, oracle=oracle, max_trials=None)
+
+
 def test_the_best_trials_keep_their_weights(tmp_path):
     result = tune(tmp_path, folds=None, validation_split=0.3, max_trials=6, keep=2)
     kept = [n for n in range(6) if (result.path / f"trial_{n}/checkpoint.weights.h5").exists()]
