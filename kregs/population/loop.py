@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from kregs.population.layout import Layout
 from kregs.population.optimizers import learning_rate_table
-from kregs.population.program import Program, Sums
+from kregs.population.program import OptimizerState, Program, Sums
 from kregs.population.rows import GATHER_BYTES, Rows, Stream, in_steps
 from kregs.population.structure import Member
 
@@ -38,6 +38,7 @@ class Job:
         callbacks: its own copies of Keras callbacks.
         train_rows, validation_rows: which rows are its own; `None` for all.
         first_epoch, epochs: trains from `first_epoch` up to `epochs`, as `fit` does.
+        state: of its optimizer, if it goes on from an earlier job.
     """
 
     member: Member
@@ -49,11 +50,13 @@ class Job:
     train_rows: np.ndarray | None = None
     validation_rows: np.ndarray | None = None
     name: Any = None
+    state: OptimizerState | None = None
 
     history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     best_epoch: int = -1  # none yet
     best_value: float = math.inf
     best_weights: list[np.ndarray] | None = None
+    end_state: OptimizerState | None = None
     stopped_epoch: int | None = None
     failure: str | None = None
     seconds: float = 0.0
@@ -135,6 +138,7 @@ class Training:
         objective: maps an epoch's logs to a number, the lower the better; a job then ends with the
             weights of its best epoch. `None`: it ends as `fit` does, with the last weights or those
             that early stopping restores.
+        keep_state: a job ends with the state of its optimizer, for a job that goes on from it.
         keep_last: a job with an `objective` ends with the weights of its last finite epoch.
         on_epoch, on_done: called with a job after each of its epochs and at its end.
         accelerate: see `Program`.
@@ -151,6 +155,7 @@ class Training:
         validation_batch_size: int | None = None,
         shuffle: bool = True,
         objective: Callable[[dict[str, float]], float] | None = None,
+        keep_state: bool = False,
         keep_last: bool = False,
         on_epoch: Callable[[Job, int, dict[str, float]], None] | None = None,
         on_done: Callable[[Job], None] | None = None,
@@ -165,6 +170,7 @@ class Training:
         self._given_validation_batch = validation_batch_size is not None
         self.shuffle = shuffle
         self.objective = objective
+        self.keep_state = keep_state
         self.keep_last = keep_last
         self.on_epoch = on_epoch or (lambda *_: None)
         self.on_done = on_done or (lambda *_: None)
@@ -246,13 +252,15 @@ class Training:
             [job.weights or [_numpy(v) for v in job.member.weights] for job in jobs],
             [self.layout.settings_of(job.member) for job in jobs],
             [job.seed for job in jobs],
+            [job.state for job in jobs],
         )
         for position, job in zip(free, jobs, strict=True):
             model = MemberModel(self.layout.template.model, job.member.model)
             table = None
             if model.optimizer.constant is None:
-                steps = self._steps(job) * job.epochs
-                table = learning_rate_table(job.member.model.optimizer, 0, steps)
+                steps = self._steps(job) * (job.epochs - job.first_epoch)
+                taken = 0 if job.state is None else job.state.steps
+                table = learning_rate_table(job.member.model.optimizer, taken, steps)
             slots[position] = _Slot(job, model, job.first_epoch, table)
             for callback in job.callbacks:
                 callback.set_model(model)
@@ -446,6 +454,8 @@ class Training:
         else:
             kept = "kept" if slot.model.restored else None
         (job.best_weights,) = program.weights_of([position], kept)
+        if self.keep_state:
+            job.end_state = program.state_of(position)
 
 
 def _fresh(job: Job) -> Job:

@@ -24,6 +24,14 @@ from kregs.population.structure import MODEL_INPUT
 
 
 @dataclasses.dataclass
+class OptimizerState:
+    """What one member's optimizer has gathered: its slots, and how many steps it has taken."""
+
+    slots: list[np.ndarray]
+    steps: int
+
+
+@dataclasses.dataclass
 class Sums:
     """What a pass over data adds up for each slot: `(K,)` each."""
 
@@ -459,8 +467,12 @@ class Program:
         weights: Sequence[Sequence[np.ndarray]],
         settings: Sequence[Settings],
         seeds: Sequence[int],
+        states: Sequence[OptimizerState | None] | None = None,
     ) -> None:
-        """Put members into slots: their weights, numbers and seeds; their step count is 0."""
+        """Put members into slots: their weights, numbers, seeds and optimizer states.
+
+        Without a state a member's optimizer is fresh.
+        """
         where = tf.constant(np.asarray(slots)[:, None])
 
         def write(variable: tf.Variable, rows: Any) -> None:
@@ -480,11 +492,20 @@ class Program:
             write(variable, [s.optimizer[name] for s in settings])
         for index, variable in zip(self._trainable, self.optimizer.decays, strict=True):
             write(variable, [s.decays[index] for s in settings])
-        for slot in self.optimizer.state.values():
-            for variable in slot:
-                write(variable, np.zeros([len(slots), *variable.shape[1:]]))
-        write(self.steps, np.zeros(len(slots)))
+        given = list(states or [None] * len(slots))
+        for index, variable in enumerate(self._optimizer_slots()):
+            zeros = np.zeros(variable.shape[1:])
+            write(variable, np.stack([zeros if s is None else s.slots[index] for s in given]))
+        write(self.steps, [0 if s is None else s.steps for s in given])
         write(self.seeds, np.asarray(seeds) % (2**31))
+
+    def _optimizer_slots(self) -> list[tf.Variable]:
+        return [variable for slot in self.optimizer.state.values() for variable in slot]
+
+    def state_of(self, slot: int) -> OptimizerState:
+        """Return what a member's optimizer has gathered."""
+        own = [tf.gather(variable, slot).numpy() for variable in self._optimizer_slots()]
+        return OptimizerState(own, int(self.steps[slot]))
 
     def weights_of(self, slots: Sequence[int], kept: str | None = None) -> list[list[np.ndarray]]:
         """Return the weights of members: the present ones, or those kept under a name."""
@@ -525,7 +546,7 @@ class Program:
             self._smoothing,
             *self.optimizer.vectors.values(),
             *self.optimizer.decays,
-            *(variable for slot in self.optimizer.state.values() for variable in slot),
+            *self._optimizer_slots(),
             self.steps,
             self.seeds,
             *(variable for name in sorted(self._kept) for variable in self._kept[name]),

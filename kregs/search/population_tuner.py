@@ -7,6 +7,7 @@ import contextlib
 import copy
 import dataclasses
 import inspect
+import math
 import os
 import time
 import warnings
@@ -28,13 +29,13 @@ from kregs.population.rows import Rows, Stream, as_rows, as_source, as_validatio
 from kregs.population.structure import Member, read_member
 from kregs.reporting.progress import SearchProgress
 from kregs.search.checkpoints import CheckpointWriter
-from kregs.search.engine import TrialRecord
+from kregs.search.engine import TrialRecord, load_checkpoint
 from kregs.search.oracles import BayesianOracle, GridOracle
 from kregs.search.probe import make_hypermodel
 from kregs.search.randomness import cheap_collection, derived_seed, fresh_session, preserved_state
 from kregs.search.resampling import Run, RunOutcome, Split
 from kregs.search.selection import judge
-from kregs.search.sequential import SequentialTuner, reason_of
+from kregs.search.sequential import SequentialTuner, is_chief, reason_of
 from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
 from kregs.validation import check_choice, check_integer, check_names
 
@@ -163,7 +164,10 @@ class PopulationTuner(SequentialTuner):
             overwrite=overwrite,
             **for_tuner,
         )
-        self._best_weights: dict[str, list[np.ndarray]] = {}
+        if seed is None and self._is_worker():
+            self._seed = self.oracle.seed()  # all workers train under the same luck
+        # of Hyperband's runs, by trial and run: what later trials go on from
+        self._ended: dict[tuple[str, int], tuple[list[np.ndarray] | None, Any]] = {}
         self._said: set[str] = set()
 
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
@@ -177,6 +181,10 @@ class PopulationTuner(SequentialTuner):
                 objective=objective.name,
                 direction=objective.direction,
             )
+        if is_chief():
+            with self._shown():
+                super().search(*fit_args, **{**fit_kwargs, "verbose": 0})
+            return
         fit = _bind_fit(fit_args, fit_kwargs)
         reason = self._why_not_together(fit)
         with preserved_state():
@@ -187,7 +195,7 @@ class PopulationTuner(SequentialTuner):
                 return
             self.oracle.verbose = 0
             self.save()
-            with cheap_collection(), self._shown():
+            with cheap_collection(), self._shown(), self._reachable():
                 self.on_search_begin()
                 _Search(self, fit, fit_args, fit_kwargs).run()
                 self.on_search_end()
@@ -201,10 +209,6 @@ class PopulationTuner(SequentialTuner):
             return "the hypermodel has a `fit` of its own"
         if self.distribution_strategy is not None:
             return "a distribution strategy is used"
-        from keras_tuner.src.distribute import utils as distribute
-
-        if distribute.is_chief_oracle():
-            return "this process is the chief, which trains nothing"
         if fit is None:
             return "`search` is given arguments of `fit` that populations have not"
         x, validation = fit["x"], fit["validation_data"]
@@ -312,21 +316,39 @@ class _Search:
 
     def run(self) -> None:
         self._ask()
-        while self.waiting:
-            # the largest group first: later results may still add to the others
-            self._train(max(self.waiting, key=lambda s: len(self.waiting[s])))
+        while self.waiting or getattr(self.oracle, "waits", False):
+            if self.waiting:
+                # the largest group first: later results may still add to the others
+                self._train(max(self.waiting, key=lambda s: len(self.waiting[s])))
+            else:  # others train what the next proposals depend on, or may leave theirs
+                self.tuner._check_time()
             self._ask()
 
     # ---- asking ----------------------------------------------------------------------------
 
     def _at_once(self) -> int:
-        if isinstance(self.oracle, keras_tuner.oracles.BayesianOptimizationOracle):
+        if self.tuner._is_worker():
+            proposes_by_model = self.oracle.proposes_by_model
+        else:
+            proposes_by_model = isinstance(
+                self.oracle, keras_tuner.oracles.BayesianOptimizationOracle
+            )
+        if proposes_by_model:
             return self.tuner._max_members or _MODEL_BASED_AT_ONCE
         return 2 * (self.tuner._max_members or 32)
 
+    def _share(self) -> float:
+        """How many trials may be under way here, so that other workers get some too."""
+        share = self.oracle.share if self.tuner._is_worker() else None
+        return math.inf if share is None else share
+
     def _ask(self) -> None:
         """Ask the oracle for trials until enough are under way or it has none at the moment."""
-        while len(self.under_way) * len(self.tuner._runs) < self._at_once():
+        share = self._share()
+        while (
+            len(self.under_way) * len(self.tuner._runs) < self._at_once()
+            and len(self.under_way) < share
+        ):
             self.tuner.pre_create_trial()
             trial = self.oracle.create_trial(f"{self.tuner.tuner_id}-{self.asked}")
             if trial.status in ("STOPPED", "IDLE"):
@@ -369,9 +391,11 @@ class _Search:
     def _job(self, under_way: _Trial, run: Run) -> Job:
         values = under_way.trial.hyperparameters.values
         split = run.split
+        weights, state = self._earlier(values.get("tuner/trial_id"), run)
         return Job(
             member=under_way.members[run.seed],
-            weights=self.tuner._best_weights.get(values.get("tuner/trial_id")),
+            weights=weights,
+            state=state,
             seed=self.tuner._run_seed(run),
             callbacks=copy.deepcopy(self.callbacks),
             epochs=values.get("tuner/epochs", self.epochs),
@@ -381,6 +405,18 @@ class _Search:
             name=(under_way.trial.trial_id, run.number),
         )
 
+    def _earlier(self, trial_id: str | None, run: Run) -> tuple[list[np.ndarray] | None, Any]:
+        """The weights and the optimizer's state that a run of Hyperband goes on from, if any."""
+        if trial_id is None:
+            return None, None
+        if (trial_id, run.number) in self.tuner._ended:
+            return self.tuner._ended[trial_id, run.number]
+        if len(self.tuner._runs) == 1:
+            return None, None  # the built model has them
+        # never another fold's: these were trained on rows that this one is judged on
+        outcome = RunOutcome.read(self.tuner.get_trial_dir(trial_id), run)
+        return (None if outcome is None else outcome.weights), None
+
     def _build(self, hp: Any) -> keras.Model:
         fresh_session()
         model = keras_tuner.Tuner._build_hypermodel(self.tuner, hp)
@@ -388,6 +424,10 @@ class _Search:
             raise TypeError(f"`build` returned no keras.Model but {type(model).__name__}")
         if not model.built:
             model.build((None, *self.data.row_shape))
+        earlier = hp.values.get("tuner/trial_id")
+        if earlier is not None and len(self.tuner._runs) == 1:
+            # of another worker, or of a search that is resumed
+            load_checkpoint(model, self.tuner.get_trial_dir(earlier), to_train=True)
         return model
 
     def _train_alone(self, trial: Any) -> None:
@@ -441,6 +481,7 @@ class _Search:
             validation_batch_size=self.fit["validation_batch_size"],
             shuffle=bool(self.fit["shuffle"]),
             objective=self._value,
+            keep_state=isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle),
             keep_last=self.tuner._score_at == "last_epoch",
             on_epoch=self._on_epoch,
         )
@@ -476,6 +517,9 @@ class _Search:
             job.failure,
         )
         under_way.outcomes[number] = outcome
+        hyperband = "tuner/epochs" in under_way.trial.hyperparameters.values
+        if hyperband:
+            self.tuner._ended[trial_id, number] = outcome.weights, job.end_state
         for callback in self.tensorboards:
             write_tensorboard(
                 callback,
@@ -483,11 +527,12 @@ class _Search:
                 under_way.trial,
                 job.history,
             )
-        if len(under_way.outcomes) == len(self.tuner._runs):
+        ended = len(under_way.outcomes) == len(self.tuner._runs)
+        if not ended or (hyperband and len(self.tuner._runs) > 1):
+            outcome.write(self.tuner.get_trial_dir(trial_id), self.tuner._runs[number])
+        if ended:
             del self.under_way[trial_id]
             self._report(under_way)
-        else:
-            outcome.write(self.tuner.get_trial_dir(trial_id), self.tuner._runs[number])
 
     def _report(self, under_way: _Trial) -> None:
         trial, runs = under_way.trial, self.tuner._runs
@@ -512,8 +557,6 @@ class _Search:
         weights = outcomes[best.number].weights
         self._save(trial, under_way, best.seed, weights)
         score = self.tuner._report_scores(trial, judgement, record)
-        if "tuner/epochs" in trial.hyperparameters.values:
-            self.tuner._best_weights[trial.trial_id] = weights  # type: ignore[assignment]
         self.tuner._end_trial(trial, record, score)
         self.tuner.on_trial_end(trial)
 

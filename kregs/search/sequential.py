@@ -7,6 +7,7 @@ import gc
 import io
 import logging
 import math
+import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ import keras_tuner
 import numpy as np
 import tensorflow as tf
 from keras_tuner.errors import FailedTrialError, FatalError
+from keras_tuner.src.distribute import utils as distribute
 
 from kregs.files import atomic_path, write_json
 from kregs.reporting.progress import SearchProgress
@@ -91,6 +93,10 @@ class SequentialTuner(keras_tuner.Tuner):
                 executions_per_trial=executions_per_trial,
                 **kwargs,
             )
+        if self._is_worker():
+            from kregs.search.distributed import Client  # loads gRPC
+
+            self.oracle = Client(oracle)
 
     def _populate_initial_space(self) -> None:
         if not self.oracle.get_space().space:
@@ -101,8 +107,30 @@ class SequentialTuner(keras_tuner.Tuner):
         self.oracle.verbose = 0
         fit_kwargs.setdefault("verbose", 0)
         self.save()  # keras-tuner reloads only a project that has been saved
-        with cheap_collection(), _no_retracing_warning():
+        if is_chief():
+            self._serve()
+            return
+        with cheap_collection(), _no_retracing_warning(), self._reachable():
             super().search(*fit_args, **fit_kwargs)
+
+    def _serve(self) -> None:
+        """Hand trials to workers until all have ended."""
+        from kregs.search.distributed import serve
+
+        serve(self.oracle, self._progress, self._forget_weights, self._check_time)
+
+    def _reachable(self) -> contextlib.AbstractContextManager[None]:
+        """On a worker: tell the chief that this process lives."""
+        return self.oracle.alive() if self._is_worker() else contextlib.nullcontext()
+
+    def save(self) -> None:
+        """Save the state that a search is resumed from; on a worker there is none."""
+        if not self._is_worker():
+            super().save()
+
+    def _get_tuner_fname(self) -> str:
+        # a search that one process began can be resumed by a chief, and the other way round
+        return os.path.join(str(self.project_dir), "tuner0.json")
 
     def on_trial_begin(self, trial: Any) -> None:
         super().on_trial_begin(trial)
@@ -150,8 +178,9 @@ class SequentialTuner(keras_tuner.Tuner):
     def _end_trial(self, trial: Any, record: TrialRecord, score: float | None) -> None:
         folder = self.get_trial_dir(trial.trial_id)
         record.write(folder)
-        for run in self._runs:
-            run_path(folder, run).unlink(missing_ok=True)
+        if "tuner/epochs" not in trial.hyperparameters.values:  # Hyperband's go on from them
+            for run in self._runs:
+                run_path(folder, run).unlink(missing_ok=True)
         self._progress.trial_ended(trial.trial_id, score, record.message)
 
     def on_trial_end(self, trial: Any) -> None:
@@ -164,6 +193,8 @@ class SequentialTuner(keras_tuner.Tuner):
         Hyperband's trials go on from one another's checkpoints: they all stay.
         """
         if self._keep is None or isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle):
+            return
+        if self._is_worker():  # the chief knows all scores
             return
         sign = 1.0 if self.oracle.objective.direction == "min" else -1.0
         scored = [t for t in self.oracle.trials.values() if t.status == "COMPLETED"]
@@ -205,6 +236,7 @@ class SequentialTuner(keras_tuner.Tuner):
                 epochs = _Epochs(self, trial.trial_id, fit_kwargs.get("epochs"))
                 keras.utils.set_random_seed(derived_seed(self._seed, run.seed))
                 model = self._try_build(trial.hyperparameters)
+                self._go_on(model, values.get("tuner/trial_id"), run)
                 # once more: a build may draw random numbers, which the batches should not depend on
                 keras.utils.set_random_seed(self._run_seed(run))
                 result = self.hypermodel.fit(
@@ -226,6 +258,17 @@ class SequentialTuner(keras_tuner.Tuner):
         _save(model, best[1], self._get_checkpoint_fname(trial.trial_id))
         return results
 
+    def _go_on(self, model: keras.Model, earlier: str | None, run: Run) -> None:
+        """Give a run of Hyperband the state of the same run of an earlier trial.
+
+        Never another fold's: it was trained on rows that this one is judged on.
+        """
+        if earlier is None or len(self._runs) == 1:
+            return
+        outcome = RunOutcome.read(self.get_trial_dir(earlier), run)
+        if outcome is not None and outcome.weights is not None:
+            _restore(model, outcome.weights)
+
     def _run_seed(self, run: Run) -> int:
         """The seed of a run's batches and noise; folds share initial weights, but not luck."""
         own = (run.seed,) if run.fold is None else (run.seed, run.fold)
@@ -242,7 +285,7 @@ class SequentialTuner(keras_tuner.Tuner):
     def _build_hypermodel(self, hp: Any) -> keras.Model:
         model = super()._build_hypermodel(hp)
         earlier = hp.values.get("tuner/trial_id")
-        if earlier is not None:
+        if earlier is not None and len(self._runs) == 1:
             load_checkpoint(model, self.get_trial_dir(earlier), to_train=True)
         return model
 
@@ -266,6 +309,16 @@ def _no_retracing_warning() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_other)
+
+
+def is_chief() -> bool:
+    """Whether keras-tuner's environment variables make this process the chief."""
+    return distribute.is_chief_oracle()
+
+
+def is_worker() -> bool:
+    """Whether keras-tuner's environment variables make this process a worker."""
+    return distribute.has_chief_oracle() and not distribute.is_chief_oracle()
 
 
 class TimeUp(BaseException):
@@ -302,14 +355,19 @@ def _state(model: keras.Model) -> list[np.ndarray]:
     return [*model.get_weights(), *(v.value.numpy() for v in model.optimizer.variables)]
 
 
+def _restore(model: keras.Model, state: list[np.ndarray]) -> None:
+    """Give a model the state that `_state` returned."""
+    count = len(model.get_weights())
+    model.set_weights(state[:count])
+    if not model.optimizer.built and len(state) > count + len(model.optimizer.variables):
+        model.optimizer.build(model.trainable_variables)
+    for variable, value in zip(model.optimizer.variables, state[count:], strict=True):
+        variable.assign(value)
+
+
 def _save(model: keras.Model, state: list[np.ndarray] | None, path: str) -> None:
     """Write a checkpoint of a state that `_state` returned."""
-    count = len(model.get_weights())
-    model.set_weights((state or [])[:count])
-    if not model.optimizer.built and len(state or []) > count + len(model.optimizer.variables):
-        model.optimizer.build(model.trainable_variables)
-    for variable, value in zip(model.optimizer.variables, (state or [])[count:], strict=True):
-        variable.assign(value)
+    _restore(model, state or [])
     with atomic_path(path) as temporary:
         model.save_weights(temporary)
 

@@ -163,6 +163,29 @@ def test_raw_tables_are_prepared_inside_the_folds(tmp_path, folds):
     assert not hasattr(encoder, "transformers_")  # the caller's own is not fitted
 
 
+@pytest.mark.parametrize("engine", ["population", "sequential"])
+def test_hyperband_goes_on_in_the_same_fold(tmp_path, engine):
+    oracle = keras_tuner.oracles.HyperbandOracle(max_epochs=2, factor=2, seed=1)
+    result = tune(
+        tmp_path, oracle=oracle, engine=engine, max_trials=None, epochs=2, folds=KFold(2),
+        batch_size=40,
+    )  # fmt: skip
+    states = [
+        json.loads(path.read_text())["hyperparameters"]["values"]
+        for path in sorted(result.path.glob("trial_*/trial.json"))
+    ]
+    promoted = [(k, v) for k, v in enumerate(states) if "tuner/trial_id" in v]
+    assert promoted
+    for number, values in promoted:
+        earlier, later = result.history(int(values["tuner/trial_id"])), result.history(number)
+        for fold in range(2):
+            before, after = (h[h["fold"] == fold] for h in (earlier, later))
+            assert after["epoch"].min() == values["tuner/initial_epoch"] + 1
+            # it goes on: no jump back to the loss of fresh weights
+            assert after["loss"].iloc[0] < before["loss"].iloc[0]
+            assert after["loss"].iloc[0] < 1.05 * before["loss"].min()
+
+
 def test_the_last_epoch_is_scored_where_none_is_to_be_chosen(tmp_path):
     for engine in ("population", "sequential"):
         result = tune(tmp_path / engine, engine=engine, score_at="last_epoch", max_trials=2)
