@@ -39,7 +39,12 @@ class StackedDense(StackedLayer):
 
 @register(keras.layers.Embedding)
 class StackedEmbedding(StackedLayer):
-    """K look-ups as one batched gather."""
+    """K look-ups as one batched gather.
+
+    The gradient is dense. Keras hands Adam and RMSprop one gradient for each time a token occurs
+    and squares these one by one, so that without a penalty on the embeddings a member differs from
+    `fit` in the velocities of tokens that a batch repeats.
+    """
 
     ignored = ("input_length",)
 
