@@ -174,6 +174,7 @@ def run_study(
     seed: int = 0,
     seeds: int = 3,
     resume: bool = False,
+    workers: int | None = None,
     output: str | os.PathLike[str] = "kregs_runs",
     command: str | None = None,
     log: Callable[[str], None] = lambda line: None,
@@ -193,6 +194,7 @@ def run_study(
         seeds: how many models of each kind are trained; the scores are their mean and standard
             deviation.
         resume: go on with the search that `output` holds.
+        workers: processes that train trials, as of `kregs.tune`.
         output: the folder of the runs; the files of this one are in `output/name`.
         command: what to note as the way to do this again. Default: `kregs tune` with these values.
         log: called with a line at each stage.
@@ -231,6 +233,7 @@ def run_study(
         directory=output,
         project_name=name,
         resume=resume,
+        workers=workers,
     )
     searched = time.perf_counter()
 

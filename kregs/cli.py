@@ -119,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument(
         "--seeds", type=int, default=3, metavar="N", help="models per test score; default: 3"
     )
+    tune.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="train in N processes, one GPU each where there are",
+    )
     tune.add_argument("--resume", action="store_true", help="go on with an earlier search")
     tune.add_argument("--output", default="kregs_runs", metavar="DIR", help="default: kregs_runs")
     _add_mixed_precision(tune)
@@ -228,6 +234,7 @@ def _tune(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
                 seed=arguments.seed,
                 seeds=arguments.seeds,
                 resume=arguments.resume,
+                workers=arguments.workers,
                 output=arguments.output,
                 log=_console().print,
             )

@@ -38,10 +38,19 @@ from kregs.search.result import (
     write_result,
 )
 from kregs.search.selection import SCORE_AT, SELECTIONS
-from kregs.search.sequential import TimeUp
+from kregs.search.sequential import TimeUp, is_worker
+from kregs.search.workers import (
+    Notes,
+    check_workers,
+    is_started_here,
+    search_with_workers,
+    set_memory_growth,
+)
 from kregs.training.callbacks import early_stopping
 from kregs.validation import check_choice, check_integer, check_number
 
+# what workers get otherwise, or not at all
+_OF_THE_CHIEF = ("directory", "nested", "resume", "verbose", "max_time", "workers")
 _PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy")
 
 
@@ -74,6 +83,7 @@ def tune(
     project_name: str = "search",
     resume: bool = False,
     engine: str = "auto",
+    workers: int | None = None,
     verbose: str | int = "auto",
 ) -> SearchResult:
     """Search the hyperparameters that a build function samples.
@@ -140,6 +150,14 @@ def tune(
         engine: what trains the trials: `"population"`, trials of one structure as one stacked
             model (an error where that cannot be); `"sequential"`, one after the other; `"auto"`,
             the first where it can be and the second, with a line that says why, where not.
+        workers: train in so many processes on this machine, each with a GPU of its own where there
+            are GPUs and its share of the cores where not. One that is killed is replaced and loses
+            no trial. They import `build`: it stands at the top of a module; in a script, the call
+            stands below `if __name__ == "__main__":`. For several machines run the script on
+            each with keras-tuner's variables `KERASTUNER_TUNER_ID` (`chief` on one of them, which
+            trains nothing and writes the result), `KERASTUNER_ORACLE_IP` and
+            `KERASTUNER_ORACLE_PORT`, on a folder that all of them see; a worker's own result is
+            what there was when it left.
         verbose: `"auto"` (live display in a terminal, else a line per few trials), 0 (nothing), 1
             (live display), 2 (lines).
 
@@ -153,7 +171,8 @@ def tune(
             model is not compiled, training will not log the objective, `directory` cannot be
             written, or a search to be resumed is another one.
         FileExistsError: there is a search of this name and `resume` is not set.
-        RuntimeError: all trials failed; the message has the first reason.
+        RuntimeError: all trials failed; the message has the first reason. Or workers were killed
+            again and again.
         KeyboardInterrupt: passed on after what was done is saved; `resume=True` goes on.
 
     Example:
@@ -177,12 +196,13 @@ def tune(
         Snoek et al., "Practical Bayesian Optimization", 2012; Li et al., "Hyperband", JMLR 18,
         2018.
     """
+    given = {name: value for name, value in locals().items() if name not in _OF_THE_CHIEF}
     same: dict[str, Any] = {
         "folds": folds, "validation_split": validation_split, "seeds": seeds,
         "preprocess": preprocess, "selection": selection, "score_at": score_at, "oracle": oracle,
         "max_trials": max_trials, "epochs": epochs, "batch_size": batch_size,
         "objective": objective, "callbacks": callbacks, "keep": keep, "seed": seed,
-        "engine": engine, "verbose": verbose,
+        "engine": engine, "workers": workers, "verbose": verbose,
     }  # fmt: skip
     check_nested(nested, x, validation_data, oracle)
     hypermodel = make_hypermodel(build)
@@ -206,6 +226,16 @@ def tune(
     seed = check_integer("seed", seed, minimum=0)
     check_engine(engine)
     check_choice("verbose", verbose, ("auto", 0, 1, 2))
+    workers = check_workers(
+        workers, build=build, x=x, validation_data=validation_data, oracle=oracle
+    )
+    if is_worker():
+        from kregs.search.distributed import wait_for_chief  # loads gRPC
+
+        wait_for_chief()  # which writes the search's record first
+        resume = True
+    elif workers is not None:
+        set_memory_growth()
     used_callbacks = _callbacks(callbacks, goal, epochs)
     folder = _check_project(directory, project_name, resume)
 
@@ -261,6 +291,8 @@ def tune(
             best=(before.best_score, before.best_hyperparameters) if record["best"] else None,
             verbose=verbose,
         )
+        if is_started_here():
+            progress = Notes()
         tuner = make_tuner(
             engine,
             hypermodel=hypermodel,
@@ -286,7 +318,11 @@ def tune(
         ended = False
         try:
             with progress:
-                tuner.search(**fit)
+                if workers is None:
+                    tuner.search(**fit)
+                else:
+                    own = {"directory": folder.resolve().parent, "resume": True, "verbose": 0}
+                    search_with_workers(tuner, {**given, **own}, workers=workers, progress=progress)
             ended = True
         except TimeUp:
             pass
@@ -294,8 +330,10 @@ def tune(
             record["seconds"] += time.perf_counter() - started
             record = with_trials(record, folder)
             result = SearchResult(record, folder, build=hypermodel, preprocess=preprocess)
-            if data.splits is None or not ended:
+            if not is_worker() and (data.splits is None or not ended):
                 write_result(result)
+    if is_worker():
+        return result
     if record["best"] is None:
         if not ended:
             raise RuntimeError(f"no trial ended within max_time={max_time} seconds")
