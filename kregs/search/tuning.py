@@ -38,7 +38,7 @@ from kregs.search.result import (
     write_result,
 )
 from kregs.search.selection import SCORE_AT, SELECTIONS
-from kregs.search.sequential import TimeUp, is_worker
+from kregs.search.sequential import TimeUp, is_chief, is_worker
 from kregs.search.workers import (
     Notes,
     check_workers,
@@ -156,8 +156,9 @@ def tune(
             stands below `if __name__ == "__main__":`. For several machines run the script on
             each with keras-tuner's variables `KERASTUNER_TUNER_ID` (`chief` on one of them, which
             trains nothing and writes the result), `KERASTUNER_ORACLE_IP` and
-            `KERASTUNER_ORACLE_PORT`, on a folder that all of them see; a worker's own result is
-            what there was when it left.
+            `KERASTUNER_ORACLE_PORT`, on a folder that all of them see, and `KREGS_WORKERS`, how
+            many workers there are (default: 4), so that each takes its share of the trials; a
+            worker's own result is what there was when it left.
         verbose: `"auto"` (live display in a terminal, else a line per few trials), 0 (nothing), 1
             (live display), 2 (lines).
 
@@ -229,6 +230,10 @@ def tune(
     workers = check_workers(
         workers, build=build, x=x, validation_data=validation_data, oracle=oracle
     )
+    if nested is not None and (is_chief() or is_worker()):
+        raise ValueError(
+            "`nested` is several searches, and KERASTUNER_TUNER_ID speaks of one: use workers="
+        )
     if is_worker():
         from kregs.search.distributed import wait_for_chief  # loads gRPC
 

@@ -271,6 +271,7 @@ def test_a_worker_is_killed_in_the_middle(tmp_path, capfd):
     assert shared.best_hyperparameters == alone.best_hyperparameters
 
 
+@pytest.mark.slow
 def test_command_is_interrupted_and_resumed(tmp_path, capsys):
     argv = ["tune", "forkme", "--max-trials", "12", "--epochs", "12", "--seeds", "1"]
     argv += ["--workers", "2", "--output", str(tmp_path / "runs")]
@@ -372,6 +373,13 @@ def test_a_worker_starts_no_workers(environment, tmp_path):
     (x, y), _ = recipe.load_data()
     with pytest.raises(RuntimeError, match="this process is one of them"):
         kregs.tune(recipe.build, x, y, workers=2, directory=tmp_path)
+
+
+def test_nested_searches_have_no_common_chief(environment, tmp_path):
+    recipe = catalog.load("forkme")
+    (x, y), _ = recipe.load_data()
+    with pytest.raises(ValueError, match="`nested` is several searches"):
+        kregs.tune(recipe.build, x, y, nested=2, directory=tmp_path)
 
 
 def test_bad_use_of_the_command(capsys, monkeypatch, tmp_path):
