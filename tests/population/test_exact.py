@@ -100,7 +100,10 @@ def test_embedding(double):
     check_equal(models, x, numbers(ROWS, 3))
 
 
-@pytest.mark.parametrize(("cell", "accelerate"), [(layers.LSTM, True), (layers.GRU, False)])
+@pytest.mark.parametrize(
+    ("cell", "accelerate"),
+    [pytest.param(layers.LSTM, True, marks=pytest.mark.slow), (layers.GRU, False)],
+)
 def test_masked_steps(double, cell, accelerate):
     """Masked at the start, in the middle, at the end, everywhere; carried through layers."""
     x = np.random.default_rng(0).integers(0, 3, (59, 5))
@@ -144,7 +147,11 @@ FIELDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    "name",
+    # its parts stand in other rows too
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "recurrent")) for n in BUILDERS],
+)
 def test_builder(double, name):
     shape, fields, builder = BUILDERS[name]
     tokens = fields is TEXT

@@ -302,6 +302,7 @@ def test_command_is_interrupted_and_resumed(tmp_path, capsys):
     assert not family(os.getpid())
 
 
+@pytest.mark.slow
 def test_a_script_that_does_not_guard_its_search(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -316,6 +317,7 @@ def test_a_script_that_does_not_guard_its_search(tmp_path):
     assert 'must stand below `if __name__ == "__main__":`' in run.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_parent(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
