@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 TASKS = ("classification", "regression")
 
 _MISSING = frozenset({"", "?", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None"})
+_COMMAS = "kregs: columns with decimal commas"  # of a frame's attrs
 _MISSING_CATEGORY = "(missing)"
 _BOOLEANS = {"true": 1.0, "false": 0.0}
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(,\d{3}|\.\d+)")  # of English numbers, for sure
+_QUOTED_FIELD = re.compile(r'(^|[,;\t|]) *"([^"]|"")*"')
+_EXACT = 2.0**53  # whole numbers below are exact as floats
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}.*)?$")
 _NUMBER_SHARE = 0.95  # a text column with so many numbers is one of numbers, with a few mistakes
 _MOST_CLASSES = 20  # a target of whole numbers with more values is a regression's
@@ -140,6 +146,10 @@ def read_table(
     false, else of categories. Dropped, with a note: constant columns, row numbers and other
     identifiers, text that hardly repeats. Empty fields, `?`, `NA` and the like are missing.
 
+    A file and a `DataFrame` of the same values make the same table: True and False are booleans
+    either way, and the codes 1, 1.0 and 01 are one category. In files whose fields are separated by
+    something else than commas, 3,5 is 3.5: the notes say where.
+
     Args:
         data: a CSV file (fields separated by comma, semicolon, tab or `|`; a header; UTF-8), a
             Parquet file (needs pyarrow), or a `DataFrame`.
@@ -175,7 +185,7 @@ def read_table(
     """
     check_choice("task", task, (None, *TASKS))
     frame = read_frame(data)
-    names = list(frame.columns)
+    names, commas = list(frame.columns), frame.attrs.get(_COMMAS, ())
     categorical, drop = _names("categorical", categorical), _names("drop", drop)
     for argument, wanted in (("target", [target]), ("categorical", categorical), ("drop", drop)):
         for name in wanted:
@@ -188,12 +198,15 @@ def read_table(
         raise ValueError(f"`drop` may not hold the target. Received: {target!r}")
 
     task, labels, notes = _read_target(_plain(frame[target]), target, task)
+    if target in commas:
+        notes.append(f"decimal commas in {target!r}: 3,5 was read as 3.5")
     keep = labels.notna()
     if task == "classification":
         sizes = labels.value_counts()
-        rare = sorted(sizes.index[sizes < _FEWEST_ROWS_OF_CLASS])
+        few = sizes[sizes < _FEWEST_ROWS_OF_CLASS]
+        rare = sorted(few.index.tolist())
         if rare:
-            count = int(sizes[rare].sum())
+            count = int(few.sum())
             notes.append(
                 f"{count} row{'s' * (count > 1)} left out: fewer than {_FEWEST_ROWS_OF_CLASS} of "
                 f"class {', '.join(map(repr, rare[:5]))}{', ...' if len(rare) > 5 else ''}, too "
@@ -216,6 +229,9 @@ def read_table(
         raw = _plain(frame[name])
         coded = name in categorical or isinstance(frame[name].dtype, pd.CategoricalDtype)
         column = _find_column(name, raw, coded=coded, unwanted=name in drop)
+        if name in commas and column.kind == "number":
+            said = "; ".join(filter(None, ["decimal commas: 3,5 is 3.5", column.note]))
+            column = dataclasses.replace(column, note=said)
         columns.append(column)
         if column.kind != "dropped":
             kept[name] = convert(raw, column.kind)[0]
@@ -238,7 +254,7 @@ def read_table(
 def read_frame(data: Any) -> pd.DataFrame:
     """Read a CSV or Parquet file as it is: all fields of a CSV are text. See `read_table`."""
     if isinstance(data, pd.DataFrame):
-        frame = data.copy(deep=False)
+        frame = data.reset_index(drop=True)  # pd.concat repeats row labels
         frame.columns = [str(name) for name in frame.columns]
         _check_header(list(frame.columns), "the DataFrame")
         return frame
@@ -261,12 +277,11 @@ def read_frame(data: Any) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    rows = []
+    rows: list[list[str]] = []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
+            delimiter = _delimiter(file.read(1 << 16))
             file.seek(0)
-            delimiter = max(",;\t|", key=first.count)
             reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
             header = [name.strip() for name in next(reader, [])]
             _check_header(header, repr(str(path)))
@@ -286,7 +301,38 @@ def _read_csv(path: Path) -> pd.DataFrame:
             f"{str(path)!r} is not UTF-8 text (byte {error.object[error.start]:#04x}): save it as "
             "UTF-8"
         ) from None
-    return pd.DataFrame(rows, columns=header, dtype=object)
+    frame = pd.DataFrame(rows, columns=header, dtype=object)
+    if delimiter != ",":
+        frame.attrs[_COMMAS] = _read_decimal_commas(frame)
+    return frame
+
+
+def _delimiter(text: str) -> str:
+    """Return what separates the fields of a file's first line: what is quoted does not count."""
+    lines = _QUOTED_FIELD.sub(r"\1", text).splitlines()
+    return max(",;\t|", key=lines[0].count if lines else ",".count)
+
+
+def _read_decimal_commas(frame: pd.DataFrame) -> list[str]:
+    """Write the decimal commas of a file's numbers as points, in place; return the columns.
+
+    A column with numbers such as 1,234.5 or 1,234,567 is left alone: its commas are no decimal
+    ones.
+    """
+    changed = []
+    for name in frame:
+        fields = [field.strip() for field in frame[name]]
+        numbers = [bool("," in field and _DECIMAL_COMMA.fullmatch(field)) for field in fields]
+        if any(numbers) and not any("," in field and _THOUSANDS.match(field) for field in fields):
+            frame[name] = pd.Series(
+                [
+                    field.replace(",", ".") if is_number else field
+                    for field, is_number in zip(fields, numbers, strict=True)
+                ],
+                dtype=object,
+            )
+            changed.append(str(name))
+    return changed
 
 
 def _check_header(header: list[str], place: str) -> None:
@@ -304,9 +350,9 @@ def _names(argument: str, names: Iterable[str]) -> list[str]:
 
 
 def _plain(raw: pd.Series) -> pd.Series:
-    """Return booleans, numbers and dates as they are, all else as text, `None` where missing."""
+    """Return numbers and dates as they are, all else as text, `None` where missing."""
     kind = raw.dtype
-    if pd.api.types.is_bool_dtype(kind) or pd.api.types.is_numeric_dtype(kind):
+    if pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind):
         return raw.astype("Float64").astype(float)
     if pd.api.types.is_datetime64_any_dtype(kind):
         return raw
@@ -314,7 +360,7 @@ def _plain(raw: pd.Series) -> pd.Series:
 
 
 def _word(value: Any) -> str | None:
-    """Return a value as a category's name: 3.0 is '3', as in a file of whole numbers."""
+    """Return a value as a file has it, `None` where missing: 3.0 is '3'."""
     if value is None or value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, (float, np.floating)):
@@ -323,6 +369,18 @@ def _word(value: Any) -> str | None:
         return str(int(value)) if float(value).is_integer() else str(value)
     word = str(value).strip()
     return None if word in _MISSING else word
+
+
+def _category_name(value: Any) -> str | None:
+    """Return a value as a category's name: '3.0' is '3', 'true' is 'True', as in a DataFrame."""
+    word = _word(value)
+    if word is None:
+        return None
+    if word.lower() in _BOOLEANS:
+        return word.capitalize()
+    if _NUMBER.fullmatch(word) and abs(float(word)) < _EXACT:
+        return _word(float(word))
+    return word
 
 
 def convert(raw: pd.Series, kind: str) -> tuple[pd.Series, int]:
@@ -334,11 +392,13 @@ def convert(raw: pd.Series, kind: str) -> tuple[pd.Series, int]:
         raw: as a file gives it.
         kind: of the column.
     """
+    if kind == "number" and pd.api.types.is_bool_dtype(raw.dtype):
+        raw = raw.astype("boolean").astype("Float64")
     raw = _plain(raw)
     present = raw.notna()
     if kind == "category":
-        words = pd.Series([_word(v) for v in raw], index=raw.index, dtype=object, name=raw.name)
-        return words, 0
+        words = [_category_name(value) for value in raw]
+        return pd.Series(words, index=raw.index, dtype=object, name=raw.name), 0
     if kind == "date":
         days = _days(raw)
     elif kind == "boolean" and raw.dtype == object:
@@ -360,7 +420,8 @@ def _days(raw: pd.Series) -> pd.Series:
     elif pd.api.types.is_numeric_dtype(raw.dtype):  # no dates at all
         return pd.Series(math.nan, index=raw.index)
     dates = pd.to_datetime(raw, errors="coerce", utc=True, format="ISO8601")
-    return (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)
+    dates = dates.dt.as_unit("us")  # nanoseconds end in the year 2262
+    return (dates - pd.Timestamp(0, tz="UTC").as_unit("us")) / pd.Timedelta(days=1).as_unit("us")
 
 
 def _find_column(name: str, raw: pd.Series, *, coded: bool, unwanted: bool) -> Column:
@@ -383,7 +444,7 @@ def _find_column(name: str, raw: pd.Series, *, coded: bool, unwanted: bool) -> C
         if pd.api.types.is_datetime64_any_dtype(raw.dtype):
             return Column(kind="date", **facts)
         return _number(_numbers(raw), facts)
-    if present.str.lower().isin(_BOOLEANS).all():
+    if _are_booleans(present):
         return Column(kind="boolean", **facts)
     numbers = _numbers(present)
     if numbers.notna().mean() >= _NUMBER_SHARE:
@@ -391,6 +452,10 @@ def _find_column(name: str, raw: pd.Series, *, coded: bool, unwanted: bool) -> C
     if _days(present).notna().all():
         return Column(kind="date", **facts)
     return _category(raw, facts)
+
+
+def _are_booleans(present: pd.Series) -> bool:
+    return present.dtype == object and bool(present.str.lower().isin(_BOOLEANS).all())
 
 
 def _number(numbers: pd.Series, facts: dict[str, Any], wrong: Any = ()) -> Column:
@@ -413,6 +478,7 @@ def _number(numbers: pd.Series, facts: dict[str, Any], wrong: Any = ()) -> Colum
 
 def _category(raw: pd.Series, facts: dict[str, Any]) -> Column:
     present = convert(raw, "category")[0].dropna()
+    facts["distinct"] = int(present.nunique())
     if not _frequent(present) or (facts["distinct"] > 20 and facts["distinct"] > len(present) / 2):
         return Column(kind="dropped", note="dropped: its values hardly repeat", **facts)
     return Column(kind="category", **facts)
@@ -436,6 +502,9 @@ def _read_target(raw: pd.Series, name: str, task: str | None) -> tuple[str, pd.S
     if missing:
         notes.append(f"{missing} of {len(raw)} rows left out: they have no {name!r}")
     present = raw.dropna()
+    truths = _are_booleans(present)
+    if truths:
+        present = present.str.lower().map(_BOOLEANS)
     numbers = _numbers(present)
     numeric = bool(numbers.notna().all())
     whole = numeric and bool((numbers == numbers.round()).all())
@@ -453,7 +522,7 @@ def _read_target(raw: pd.Series, name: str, task: str | None) -> tuple[str, pd.S
             raise ValueError(f"`target` must be finite. Received: infinite values in {name!r}")
         return task, numbers.reindex(raw.index), notes
     if whole:
-        labels = numbers.astype(int)
+        labels = numbers.astype(bool if truths else int)
     elif numeric:
         labels = numbers
     else:

@@ -93,7 +93,8 @@ def tune_table(
         data: a CSV or Parquet file, a `DataFrame`, or what `kregs.read_table` returned.
         target: the column to be predicted; not with a `Table`.
         task, categorical, drop: as in `kregs.read_table`; not with a `Table`.
-        test_share: the part of the rows kept for the test, in (0, 1); stratified by class.
+        test_share: the part of the rows kept for the test, in (0, 1); stratified by class, with
+            at least one row of every class in the test and two to train on, whatever the part.
         folds, selection, oracle, max_trials, epochs, max_time, seed, directory, project_name,
             resume, verbose: as in `kregs.tune`.
         command: the command line to be shown in the report.
@@ -297,7 +298,25 @@ def _split(table: Table, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
         random_state=seed,
         stratify=None if table.classes is None else table.target,
     )
+    if table.classes is not None:
+        train, test = _every_class(table.target, train, test)
     return np.sort(train), np.sort(test)
+
+
+def _every_class(
+    target: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move rows so that every class has one to test and two, for different folds, to train on.
+
+    The rows are shuffled, and every class has at least three.
+    """
+    for number in np.unique(target):
+        own_train, own_test = train[target[train] == number], test[target[test] == number]
+        to_test = own_train[: max(0, 1 - len(own_test))]
+        to_train = own_test[: max(0, 2 - len(own_train))]
+        train = np.append(np.setdiff1d(train, to_test, assume_unique=True), to_train)
+        test = np.append(np.setdiff1d(test, to_train, assume_unique=True), to_test)
+    return train, test
 
 
 def _target_units(table: Table, train: np.ndarray) -> tuple[float, float]:

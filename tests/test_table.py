@@ -21,7 +21,7 @@ from sklearn.model_selection import KFold
 
 import kregs
 from kregs.cli import main
-from kregs.table import convert
+from kregs.table import convert, read_rows
 
 QUICK = {"folds": 2, "max_trials": 2, "epochs": 6, "verbose": 0}
 
@@ -116,6 +116,62 @@ def test_only_the_given_rows_decide_what_is_frequent():
     table = kregs.read_table(frame, "y")
     assert table.preprocessing().fit_transform(table.features).shape[1] == 3
     assert table.preprocessing(np.arange(40)).fit_transform(table.features).shape[1] == 2
+
+
+def test_a_code_is_one_category_in_a_file_and_in_a_frame(tmp_path):
+    codes = [1.0, 2.0, np.nan, 2.5] * 10
+    frame = pd.DataFrame({"code": codes, "y": [0, 1] * 20})
+    frame.to_csv(tmp_path / "floats.csv", index=False)  # 1.0
+    words = frame.assign(code=["1", "02", "", "2.50"] * 10)
+    words.to_csv(tmp_path / "words.csv", index=False)
+    for data in (frame, frame.astype({"code": object}), words, *sorted(tmp_path.glob("*.csv"))):
+        table = kregs.read_table(data, "y", categorical=["code"])
+        assert table.features["code"].tolist() == ["1", "2", None, "2.5"] * 10
+        assert table.columns[0].distinct == 3
+        found = read_rows(data, kregs.read_table(frame, "y", categorical=["code"]).columns)
+        assert found["code"].tolist() == table.features["code"].tolist()
+    long = ["12345678901234567", "12345678901234568"]  # one float, two categories
+    assert convert(pd.Series(long), "category")[0].tolist() == long
+
+
+def test_booleans_are_the_same_in_a_file_and_in_a_frame(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"b": rng.random(40) < 0.5, "x": rng.random(40), "y": rng.random(40) < 0.5}
+    )
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    gaps = frame.astype({"b": "boolean"})
+    gaps.loc[0, "b"] = pd.NA
+    found = []
+    for data in (frame, tmp_path / "data.csv", frame.astype(object), gaps):
+        table = kregs.read_table(data, "y")
+        assert table.names("boolean") == ["b"]
+        assert table.features["b"].tolist()[1:] == frame["b"].astype(float).tolist()[1:]
+        assert [repr(label) for label in table.classes] == ["False", "True"]
+        np.testing.assert_array_equal(table.target, frame["y"])
+        assert kregs.read_table(data, "y", task="regression").target.sum() == frame["y"].sum()
+        coded = kregs.read_table(data, "y", categorical=["b"]).features["b"]
+        assert coded.tolist()[1:] == frame["b"].astype(str).tolist()[1:]
+        found.append(table.columns)
+    assert found[0] == found[1] == found[2]
+    assert table.features["b"].isna().sum() == 1
+    for kind in ("bool", "boolean", "category"):  # of a model that was trained on 0 and 1
+        assert convert(frame["b"].astype(kind), "number")[0].sum() == frame["b"].sum()
+    rare = frame.assign(y=[True] * 2 + [False] * 38)
+    with pytest.raises(ValueError, match="2 rows left out: fewer than 3 of class True"):
+        kregs.read_table(rare, "y")
+
+
+def test_repeated_row_labels():
+    part = pd.DataFrame({"x": np.cos(range(20)), "y": ["a", "b"] * 10})
+    frame = pd.concat([part, part])
+    frame.iloc[3, 1] = None
+    for task, values in (("classification", ["a", "b"]), ("regression", [0.5, 1.5])):
+        table = kregs.read_table(
+            frame.assign(y=frame["y"].map(dict(zip("ab", values, strict=True)))), "y", task=task
+        )
+        assert table.features["x"].tolist() == np.delete([*part["x"]] * 2, 3).tolist()
+    assert len(read_rows(frame, table.columns)) == 40
 
 
 def test_codes_and_unwanted_columns():
