@@ -37,6 +37,8 @@ def combine(
     models = list(models)
     if not models:
         raise ValueError("`models` must hold at least one model. Received: none")
+    if any(len(m.inputs) != 1 or len(m.outputs) != 1 for m in models):
+        raise ValueError("`models` must have one input and one output each")
     shapes = {(m.input_shape, m.output_shape) for m in models}
     if len(shapes) > 1:
         raise ValueError(f"`models` must have one input and output shape. Received: {shapes}")

@@ -16,7 +16,7 @@ from kregs.population.rows import check_no_targets, is_dataset
 from kregs.search.randomness import derived_seed
 from kregs.search.resampling import (
     Split,
-    fit_transformer,
+    fit_transform,
     make_splits,
     take_rows,
     transform_folds,
@@ -35,11 +35,13 @@ class Data:
             `validation_data` where there are any.
         facts: where the validation rows come from, how many rows there are, and a checksum.
         splits: the folds, in row numbers of `fit["x"]`; `None` without folds.
+        fitted: the transformer that the training rows of a single split went through.
     """
 
     fit: dict[str, Any]
     facts: dict[str, Any]
     splits: list[Split] | None = None
+    fitted: Any = None
 
     def sample(self, rows: int) -> dict[str, Any]:
         """Return arguments for `evaluate` on a few rows, or on one batch of a dataset."""
@@ -92,8 +94,10 @@ def prepare_data(
         raise ValueError("`y` must be given with arrays: a search needs targets. Received: y=None")
     if preprocess is None:
         check_data(x, y, model=model)
-        x, y = _arrays(x), _arrays(y)
+        x, y = as_arrays(x), as_arrays(y)
     else:
+        if isinstance(x, dict) or isinstance(y, dict):
+            raise ValueError("`preprocess` needs one table of rows and one target a row")
         x, y = (x if hasattr(x, "iloc") else np.asarray(x)), np.asarray(y)
         if len(x) != len(y):
             raise ValueError(
@@ -106,7 +110,11 @@ def prepare_data(
         return _prepare_given(whole, validation_data, preprocess, model)
     if folds is not None:
         splits, words = make_splits(
-            folds, y, labels=classes_of(y, model), groups=groups, seed=derived_seed(seed, 1)
+            folds,
+            y if isinstance(y, np.ndarray) else np.zeros(rows),  # several outputs
+            labels=classes_of(y, model),
+            groups=groups,
+            seed=derived_seed(seed, 1),
         )
         facts = {"validation": words, "folds": len(splits), "rows": rows}
     else:
@@ -119,11 +127,12 @@ def prepare_data(
             "rows": len(train),
             "validation_rows": len(held),
         }
+    fitted = None
     if preprocess is not None:
         prepared = transform_folds(preprocess, x, y, splits)
         whole = {name: _take(part, prepared.rows) for name, part in whole.items() if name != "x"}
         whole = {"x": prepared.x, **whole}
-        splits = prepared.splits
+        splits, fitted = prepared.splits, prepared.fitted
         facts["preprocess"] = " ".join(repr(preprocess).split())
         check_data(whole["x"], whole["y"], model=model)
     facts["checksum"] = _checksum(whole)
@@ -135,17 +144,22 @@ def prepare_data(
         return Data(fit=whole, facts=facts, splits=splits)
     (split,) = splits
     held_out = tuple(_take(part, split.validation) for part in whole.values())
-    return Data(fit={**_take(whole, split.train), "validation_data": held_out}, facts=facts)
+    fit = {**_take(whole, split.train), "validation_data": held_out}
+    return Data(fit=fit, facts=facts, fitted=fitted)
 
 
 def _prepare_given(
     whole: dict[str, Any], validation_data: Any, preprocess: Any, model: keras.Model
 ) -> Data:
+    fitted = None
     if preprocess is not None:
-        fitted = fit_transformer(preprocess, whole["x"], whole["y"])
-        whole = {**whole, "x": transformed(fitted, whole["x"])}
-        if is_dataset(validation_data):
-            raise ValueError("`preprocess` needs arrays. Received: a dataset as `validation_data`")
+        if not isinstance(validation_data, (tuple, list)):
+            raise TypeError(
+                "`validation_data` must be (x, y) or (x, y, sample_weight) with `preprocess`. "
+                f"Received: {type(validation_data).__name__}"
+            )
+        fitted, rows = fit_transform(preprocess, whole["x"], whole["y"])
+        whole = {**whole, "x": rows}
         validation_data = (transformed(fitted, validation_data[0]), *validation_data[1:])
         check_data(whole["x"], whole["y"], model=model)
     held_out = _validation(validation_data, model)
@@ -155,7 +169,7 @@ def _prepare_given(
     if not is_dataset(held_out):
         facts["validation_rows"] = _rows(held_out[0])
         facts["validation_checksum"] = _checksum(held_out)
-    return Data(fit={**whole, "validation_data": held_out}, facts=facts)
+    return Data(fit={**whole, "validation_data": held_out}, facts=facts, fitted=fitted)
 
 
 def classes_of(y: Any, model: keras.Model) -> np.ndarray | None:
@@ -201,7 +215,7 @@ def _validation(validation_data: Any, model: keras.Model) -> Any:
         )
     x, y, *weights = validation_data
     check_data(x, y, model=model, **names)
-    x, y = _arrays(x), _arrays(y)
+    x, y = as_arrays(x), as_arrays(y)
     if not weights:
         return x, y
     return x, y, _weights(weights[0], _rows(x), "validation_data[2]")
@@ -238,7 +252,7 @@ def _split(y: Any, rows: int, fraction: float, seed: int) -> tuple[np.ndarray, n
     return train, validation, labels is not None
 
 
-def _arrays(data: Any) -> Any:
+def as_arrays(data: Any) -> Any:
     """Return the data as NumPy arrays, several inputs as a list or a dictionary of them."""
     if isinstance(data, dict):
         return {name: np.asarray(part) for name, part in data.items()}

@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    check_cv,
+)
 
 from kregs.files import atomic_path
 from kregs.validation import check_integer
@@ -114,7 +120,7 @@ def make_splits(
             missing = sorted(set(labels[validation]) - set(labels[train]))
             if missing:
                 raise ValueError(
-                    f"`folds`: fold {number} would be trained without class {missing[0]!r}, which "
+                    f"`folds`: fold {number} would be trained without class {missing[0]}, which "
                     f"it is judged on; the class has {(labels == missing[0]).sum()} of {rows} rows"
                 )
         splits.append(Split(train.astype(np.int32), validation.astype(np.int32)))
@@ -122,6 +128,8 @@ def make_splits(
 
 
 def _splitter(folds: Any, labels: Any, groups: Any, rows: int, seed: int) -> Any:
+    if isinstance(folds, (list, tuple)):
+        return check_cv(folds)  # pairs of row numbers
     if not isinstance(folds, (int, np.integer)) or isinstance(folds, bool):
         if not (hasattr(folds, "split") and not isinstance(folds, str)):
             raise TypeError(
@@ -154,11 +162,13 @@ class Prepared:
         x: all folds' transformed rows, one fold after the other.
         rows: for each of these, which row of the data it is.
         splits: as before, in numbers of these rows.
+        fitted: the last fold's transformer.
     """
 
     x: np.ndarray
     rows: np.ndarray
     splits: list[Split]
+    fitted: Any
 
 
 def transform_folds(preprocess: Any, x: Any, y: np.ndarray, splits: Sequence[Split]) -> Prepared:
@@ -170,10 +180,11 @@ def transform_folds(preprocess: Any, x: Any, y: np.ndarray, splits: Sequence[Spl
     """
     parts: list[np.ndarray] = []
     new_splits, numbers = [], []
+    fitted: Any = None
     for fold, split in enumerate(splits):
-        fitted = fit_transformer(preprocess, take_rows(x, split.train), y[split.train])
+        fitted, train = fit_transform(preprocess, take_rows(x, split.train), y[split.train])
+        part = np.concatenate([train, transformed(fitted, take_rows(x, split.validation))])
         used = np.concatenate([split.train, split.validation])
-        part = transformed(fitted, take_rows(x, used))
         if parts and part.shape[1:] != parts[0].shape[1:]:
             raise ValueError(
                 f"`preprocess` makes rows of shape {part.shape[1:]} in fold {fold} and of "
@@ -190,22 +201,34 @@ def transform_folds(preprocess: Any, x: Any, y: np.ndarray, splits: Sequence[Spl
         )
         parts.append(part)
         numbers.append(used)
-    return Prepared(np.concatenate(parts), np.concatenate(numbers), new_splits)
+    return Prepared(np.concatenate(parts), np.concatenate(numbers), new_splits, fitted)
 
 
-def fit_transformer(preprocess: Any, x: Any, y: np.ndarray) -> Any:
-    """Return a fitted clone of a scikit-learn transformer."""
-    if not (hasattr(preprocess, "fit") and hasattr(preprocess, "transform")):
+def fit_transform(preprocess: Any, x: Any, y: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Return a fitted clone of a scikit-learn transformer, and its training rows.
+
+    As in scikit-learn's pipelines by `fit_transform`, which is not always `fit` and `transform`:
+    `TargetEncoder` cross-fits, so that rows do not see their own targets.
+    """
+    instance = not isinstance(preprocess, type)
+    if not (instance and hasattr(preprocess, "fit") and hasattr(preprocess, "transform")):
         raise TypeError(
             "`preprocess` must be a scikit-learn transformer, with `fit` and `transform`. "
             f"Received: {preprocess!r} of type {type(preprocess).__name__}"
         )
-    return clone(preprocess).fit(x, y)
+    fitted = clone(preprocess)
+    if hasattr(fitted, "fit_transform"):
+        return fitted, _dense(fitted.fit_transform(x, y))
+    fitted.fit(x, y)
+    return fitted, transformed(fitted, x)
 
 
 def transformed(fitted: Any, x: Any) -> np.ndarray:
     """Return rows after a fitted transformer as a dense float32 array."""
-    rows = fitted.transform(x)
+    return _dense(fitted.transform(x))
+
+
+def _dense(rows: Any) -> np.ndarray:
     if hasattr(rows, "toarray"):
         rows = rows.toarray()
     return np.asarray(rows, "float32")

@@ -27,12 +27,13 @@ from kregs.search.engine import CHECKPOINT, TrialRecord, load_checkpoint, own_hy
 from kregs.search.ensemble import METHODS, combine, greedy_weights
 from kregs.search.probe import make_hypermodel
 from kregs.search.randomness import derived_seed, preserved_state
-from kregs.search.resampling import fit_transformer, transformed
+from kregs.search.resampling import fit_transform
 from kregs.search.selection import Comparison, choose, compare
 from kregs.training.compilation import loss_object
 from kregs.validation import check_choice, check_integer
 
 RESULT_FILE = "result.json"
+PREPROCESSING_FILE = "preprocessing.joblib"
 TRIALS_FILE = "trials.csv"
 MODEL_FILE = "best.keras"
 PLOT_FILE = "plot.png"
@@ -149,12 +150,16 @@ class SearchResult:
         """
         best = self._best()
         checkpoint_folder = self._trial_folder(best["trial"])
-        refitted = self._folds and (self.path / MODEL_FILE).exists()
-        if self._build is not None and checkpoint_folder is not None and not refitted:
+        if self._build is not None and checkpoint_folder is not None and not self._folds:
             model = self._build.build(self.hyperparameters())
             load_checkpoint(model, checkpoint_folder)
             return model
         path = self.path / MODEL_FILE
+        if self._folds and not path.exists():
+            raise ValueError(
+                "the search ended before its model was trained on all rows: call refit(x, y), or "
+                "search on with resume=True"
+            )
         if not path.exists():
             raise ValueError(
                 f"{str(path)!r} does not exist: pass build= to kregs.load_result to build the "
@@ -254,7 +259,7 @@ class SearchResult:
         """
         frame = pd.DataFrame(self._trial(trial).get("scores") or [])
         frame = frame.reindex(columns=["fold", "seed", "score", "epoch"])
-        return frame.assign(epoch=frame["epoch"] + 1)
+        return frame.assign(epoch=frame["epoch"] + 1 + self._trial(trial).get("initial_epoch", 0))
 
     def compare(self, a: int, b: int) -> Comparison:
         """Say whether two trials differ by more than luck.
@@ -326,6 +331,7 @@ class SearchResult:
             RuntimeError: no trial has completed.
         """
         from kregs.population.rows import is_dataset
+        from kregs.search.protocol import as_arrays
         from kregs.training.data_checks import check_data
 
         if self._build is None:
@@ -333,7 +339,10 @@ class SearchResult:
                 "`refit` needs the build function, which no file holds: pass it to "
                 "kregs.load_result(path, build=build)"
             )
-        epochs = check_integer("epochs", self.best_epoch if epochs is None else epochs, minimum=1)
+        if epochs is None:
+            # a user's own `fit` may not tell its epochs
+            epochs = self.best_epoch or self._record["protocol"]["epochs"]
+        epochs = check_integer("epochs", epochs, minimum=1)
         seed = self.seed if seed is None else check_integer("seed", seed, minimum=0)
         fit: dict[str, Any] = {
             "epochs": epochs,
@@ -342,6 +351,9 @@ class SearchResult:
             "verbose": verbose,
         }
         if not is_dataset(x):
+            x = x if hasattr(x, "iloc") and self._preprocess is not None else as_arrays(x)
+            y = as_arrays(y)
+            sample_weight = None if sample_weight is None else np.asarray(sample_weight)
             if batch_size is None:
                 batch_size = self._record["protocol"]["batch_size"]
             fit |= {"y": y, "sample_weight": sample_weight}
@@ -353,13 +365,17 @@ class SearchResult:
             keras.utils.set_random_seed(trial_seed)
             hp = self.hyperparameters()
             if self._preprocess is not None:
-                self.preprocess_ = fit_transformer(self._preprocess, x, np.asarray(y))
-                x = transformed(self.preprocess_, x)
+                self.preprocess_, x = fit_transform(self._preprocess, x, np.asarray(y))
             model = self._build.build(hp)
             if not isinstance(x, keras.utils.PyDataset):
                 check_data(x, y, model=model)
             keras.utils.set_random_seed(trial_seed)
             self._build.fit(hp, model, x, **fit)
+        if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+            warnings.warn(
+                "the training on all rows diverged: the model's weights are not finite",
+                stacklevel=2,
+            )
         return model
 
     def ensemble(
@@ -397,6 +413,11 @@ class SearchResult:
             raise ValueError(
                 '`x` and `y` are for method="greedy", which needs both. '
                 f"Received: method={method!r}, x {'given' if x is not None else 'not given'}"
+            )
+        if self._folds and "preprocess" in self._record["protocol"]:
+            raise ValueError(
+                "after a search with `folds` and `preprocess` the trials' models take rows of "
+                "different transformers, one a fold: they make no ensemble"
             )
         models = self._kept_models()
         if method != "greedy":
@@ -635,6 +656,7 @@ def _read_trials(folder: Path) -> Iterator[dict[str, Any]]:
             "score": state["score"] if status == "completed" else None,
             "standard_error": training.standard_error if status == "completed" else None,
             "scores": training.scores,
+            "initial_epoch": training.initial_epoch,
             "best_epoch": training.best_epoch if status == "completed" else None,
             "seconds": None if status == "interrupted" else training.seconds,
             "status": status,
@@ -649,6 +671,23 @@ def trial_folders(folder: Path) -> Iterator[tuple[int, Path]]:
         number = path.name.removeprefix("trial_")
         if path.is_dir() and number.isdigit():
             yield int(number), path
+
+
+def lasting(callbacks: Iterable[Any]) -> list[Any]:
+    """Return fresh copies of the callbacks that a training without validation rows needs, too."""
+    schedulers = keras.callbacks.LearningRateScheduler
+    return [copy.deepcopy(c) for c in callbacks if isinstance(c, schedulers)]
+
+
+def prune(result: SearchResult, keep: int) -> None:
+    """Remove the checkpoints of all trials but the best `keep` and the chosen one."""
+    if result._record["protocol"]["oracle"] in ("hyperband", "HyperbandOracle"):
+        return  # resumed, its trials go on from one another
+    numbers = result.trials().dropna(subset="score")["trial"].tolist()
+    for number in set(numbers[keep:]) - {result._best()["trial"]}:
+        folder = result._trial_folder(number)
+        if folder is not None:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def write_result(result: SearchResult, model: keras.Model | None = None) -> None:

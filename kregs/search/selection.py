@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -58,8 +59,9 @@ def judge(
     """Score a trial by the histories of its runs.
 
     At the best epoch: with folds, a fold is scored at the epoch that is best in the mean over the
-    other folds; a run that stopped before it, at its last. Without folds there are no other rows: a
-    run is scored at its own best epoch, as keras-tuner does, which is too good a number for
+    other folds, those that are judged on other rows (at its last epoch if there are none, as with
+    `ShuffleSplit`); a run that stopped before it, at its last. Without folds there are no other
+    rows: a run is scored at its own best epoch, as keras-tuner does, which is too good a number for
     anything but ranking.
 
     Args:
@@ -85,14 +87,12 @@ def judge(
         epochs = [len(curve) - 1 for curve in curves]
         epoch = round(statistics.fmean(epochs))
     elif len(folds) > 1:
-        chosen = {
-            fold: _best_epoch([c for r, c in zip(runs, curves, strict=True) if r.fold != fold])
-            for fold in folds
-        }
-        epochs = [
-            min(chosen[run.fold], len(curve) - 1)  # type: ignore[index]
-            for run, curve in zip(runs, curves, strict=True)
-        ]
+        apart = _disjoint(runs)
+        epochs = []
+        for run, curve in zip(runs, curves, strict=True):
+            others = [c for r, c in zip(runs, curves, strict=True) if r.fold in apart[run.fold]]
+            last = len(curve) - 1
+            epochs.append(min(_best_epoch(others), last) if others else last)
         epoch = _best_epoch(curves)
     else:
         epochs = [_best_epoch([curve]) for curve in curves]
@@ -116,6 +116,21 @@ def judge(
         [sign * c[e] for c, e in zip(curves, epochs, strict=True)]
     )
     return Judgement(metrics, epoch, scores, standard_error(scores))
+
+
+def _disjoint(runs: Sequence[Run]) -> dict[int | None, set[int | None]]:
+    """For each fold the folds that are judged on none of its rows."""
+    splits = {run.fold: run.split for run in runs}
+    rows = 1 + max(int(s.validation.max()) for s in splits.values() if s is not None)
+    judged = np.zeros([len(splits), rows], np.float32)
+    for own, split in zip(judged, splits.values(), strict=True):
+        own[split.validation] = 1.0  # type: ignore[union-attr]
+    common = judged @ judged.T
+    folds = list(splits)
+    return {
+        fold: {other for other, n in zip(folds, shared, strict=True) if n == 0}
+        for fold, shared in zip(folds, common, strict=True)
+    }
 
 
 def _where(run: Run) -> str:
@@ -177,32 +192,38 @@ def strength(values: Mapping[str, Any], space: Sequence[Mapping[str, Any]]) -> f
     places: dict[str, float] = {}
     for hp in space:
         name = hp["config"]["name"]
-        last = name.split("/")[-1]
+        last = re.sub(r"_\d+$", "", name.split("/")[-1])  # units_0, dropout_1
         if last.startswith("use_") or last.endswith(_NOT_STRENGTHS):
             continue
         up, down = last.endswith(_RESTRAINS), last.endswith(_ENLARGES)
         if not (up or down):
             continue
-        place = _place(values.get(name), hp)
+        if name not in values:  # not active: no such penalty, or no such layer
+            places.setdefault(name, 0.0 if up else 1.0)
+            continue
+        place = _place(values[name], hp, absent=0.0 if up else math.inf)
         if place is not None:
             places[name] = place if up else 1.0 - place
-        else:
-            places.setdefault(name, 0.0)
     return statistics.fmean(places.values()) if places else 0.0
 
 
-def _place(value: Any, hp: Mapping[str, Any]) -> float | None:
-    """Where a value stands in its range, from 0 to 1; `None` if it is not active."""
+def _place(value: Any, hp: Mapping[str, Any], absent: float) -> float | None:
+    """Where a value stands in its range, from 0 to 1; `None` if the range has no order.
+
+    Args:
+        value: the value.
+        hp: the hyperparameter, as keras-tuner serializes it.
+        absent: the number that "none" stands for.
+    """
     config = hp["config"]
-    if value is None:
-        return None
     if hp["class_name"] == "Boolean":
         return float(value)
     if hp["class_name"] == "Choice":
-        options = config["values"]
-        numeric = all(isinstance(o, (int, float)) for o in options)
-        ordered = sorted(options) if numeric else list(options)
-        return ordered.index(value) / max(1, len(ordered) - 1) if value in ordered else None
+        try:
+            numbers = sorted(_number(option, absent) for option in config["values"])
+            return numbers.index(_number(value, absent)) / max(1, len(numbers) - 1)
+        except ValueError:
+            return None
     if hp["class_name"] not in ("Float", "Int"):
         return None
     low, high = config["min_value"], config["max_value"]
@@ -211,6 +232,10 @@ def _place(value: Any, hp: Mapping[str, Any]) -> float | None:
     # being there at all restrains more than being off
     floor = 0.05
     return floor + (1 - floor) * (value - low) / (high - low) if high > low else 1.0
+
+
+def _number(option: Any, absent: float) -> float:
+    return absent if option in (None, "none", "None") else float(option)
 
 
 def choose(
@@ -242,7 +267,7 @@ def choose(
     sign = 1.0 if direction == "min" else -1.0
     best = min(scored, key=lambda trial: sign * trial["score"])
     error = best.get("standard_error")
-    if selection == "best" or error is None:
+    if selection == "best" or error is None or math.isnan(error):
         return best
     close = [t for t in scored if sign * t["score"] <= sign * best["score"] + error]
     order = order or (lambda values: strength(values, space))

@@ -188,7 +188,7 @@ class SequentialTuner(keras_tuner.Tuner):
         self._forget_weights()
 
     def _forget_weights(self) -> None:
-        """Remove the checkpoints of all trials but the best, and those that the best may be.
+        """Remove the checkpoints of all trials but the best.
 
         Hyperband's trials go on from one another's checkpoints: they all stay.
         """
@@ -201,14 +201,8 @@ class SequentialTuner(keras_tuner.Tuner):
         scored.sort(key=lambda t: sign * t.score)
         if len(scored) <= self._keep:
             return
-        bound = sign * scored[self._keep - 1].score
-        best = TrialRecord.read(self.get_trial_dir(scored[0].trial_id))
-        if best is not None and best.standard_error is not None:
-            # the one-standard-error rule may choose one of these
-            bound = max(bound, sign * scored[0].score + best.standard_error)
         for trial in scored[self._keep :]:
-            if sign * trial.score > bound:
-                Path(self._get_checkpoint_fname(trial.trial_id)).unlink(missing_ok=True)
+            Path(self._get_checkpoint_fname(trial.trial_id)).unlink(missing_ok=True)
 
     def _check_time(self) -> None:
         if time.monotonic() > self._deadline:
@@ -361,8 +355,9 @@ def _restore(model: keras.Model, state: list[np.ndarray]) -> None:
     model.set_weights(state[:count])
     if not model.optimizer.built and len(state) > count + len(model.optimizer.variables):
         model.optimizer.build(model.trainable_variables)
-    for variable, value in zip(model.optimizer.variables, state[count:], strict=True):
-        variable.assign(value)
+    if len(state) > count:  # a population's run leaves no optimizer
+        for variable, value in zip(model.optimizer.variables, state[count:], strict=True):
+            variable.assign(value)
 
 
 def _save(model: keras.Model, state: list[np.ndarray] | None, path: str) -> None:

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import joblib
 import keras
 import keras_tuner
+import numpy as np
 import tensorflow as tf
 
 import kregs
-from kregs.files import write_json
+from kregs.files import atomic_path, write_json
 from kregs.population.rows import is_dataset
 from kregs.reporting.progress import SearchProgress
 from kregs.search.engine import check_engine, make_tuner
@@ -30,9 +32,13 @@ from kregs.search.probe import explore, logged_metrics, make_hypermodel
 from kregs.search.protocol import classes_of, prepare_data
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import (
+    MODEL_FILE,
+    PREPROCESSING_FILE,
     RESULT_FILE,
     SearchResult,
+    lasting,
     new_record,
+    prune,
     read_record,
     with_trials,
     write_result,
@@ -51,6 +57,8 @@ from kregs.validation import check_choice, check_integer, check_number
 
 # what workers get otherwise, or not at all
 _OF_THE_CHIEF = ("directory", "nested", "resume", "verbose", "max_time", "workers")
+# of records that an earlier version wrote
+_DEFAULTS = {"seeds": 1, "selection": "best", "score_at": "best_epoch"}
 _PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy")
 
 
@@ -112,7 +120,8 @@ def tune(
         validation_split: the fraction of rows for validation, in (0, 1); not used if
             `validation_data` is given.
         folds: judge every trial by cross-validation: how many folds, or a scikit-learn splitter
-            such as `StratifiedKFold(5)`, `GroupKFold(5)`, `TimeSeriesSplit(5)`. All folds of all
+            such as `StratifiedKFold(5)`, `GroupKFold(5)`, `TimeSeriesSplit(5)`, or a list of pairs
+            of row numbers. All folds of all
             trials are members of one population. The score is their mean; at the end the chosen
             trial's model is trained on all rows, and that is `best.keras`.
         groups: one label a row; rows of one group are in one fold.
@@ -142,6 +151,8 @@ def tune(
             objective, with a patience of a fifth of the epochs and at least 5. `[]` for none. The
             weights of the best epoch are kept either way.
         max_time: seconds after which the search ends, with what it has; `resume=True` goes on.
+            Trials of a population end together, so that it should be longer than one trial by
+            itself; the training on all rows after a search with folds comes on top.
         keep: how many of the best trials keep their weights on disk.
         seed: integer >= 0, of the proposals, the split, and the training.
         directory, project_name: the search's files are in `directory/project_name`.
@@ -241,6 +252,8 @@ def tune(
         resume = True
     elif workers is not None:
         set_memory_growth()
+    if callbacks is None and score_at == "last_epoch":
+        callbacks = []  # early stopping would choose the last epoch
     used_callbacks = _callbacks(callbacks, goal, epochs)
     folder = _check_project(directory, project_name, resume)
 
@@ -275,6 +288,8 @@ def tune(
                 "seeds": seeds,
                 "selection": selection,
                 "score_at": score_at,
+                "class_weight": class_weight
+                and {str(label): float(own) for label, own in class_weight.items()},
                 "callbacks": _describe(used_callbacks),
                 "engine": engine,
                 **data.facts,
@@ -306,7 +321,8 @@ def tune(
             project_name=project_name,
             executions_per_trial=seeds,
             splits=data.splits,
-            keep=keep,
+            # the one-standard-error rule may choose any trial until the end
+            keep=keep if selection == "best" else None,
             score_at=score_at,
             max_time=max_time,
             seed=seed,
@@ -319,6 +335,8 @@ def tune(
             fit["shuffle"] = False  # the dataset's own affair: Keras warns of its default
         if class_weight is not None:
             fit["class_weight"] = dict(class_weight)
+        if data.splits is not None:
+            (folder / MODEL_FILE).unlink(missing_ok=True)  # it may be an earlier choice's
         started = time.perf_counter()
         ended = False
         try:
@@ -335,6 +353,7 @@ def tune(
             record["seconds"] += time.perf_counter() - started
             record = with_trials(record, folder)
             result = SearchResult(record, folder, build=hypermodel, preprocess=preprocess)
+            result.preprocess_ = data.fitted
             if not is_worker() and (data.splits is None or not ended):
                 write_result(result)
     if is_worker():
@@ -347,17 +366,30 @@ def tune(
             f"all {len(result.trials())} trials failed. The first, trial {first['trial']}: "
             f"{first['message']}. What there is stands in {str(folder)!r}"
         )
-    if data.splits is not None and ended:
+    prune(result, keep)
+    if data.splits is not None:
         # no fold's model has seen all rows
-        model = result.refit(x, y, sample_weight=sample_weight, class_weight=class_weight)
+        model = result.refit(
+            x,
+            y,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            callbacks=lasting(used_callbacks),
+        )
         write_result(result, model)
-    if nested is not None and ended:
+    if result.preprocess_ is not None:
+        with atomic_path(folder / PREPROCESSING_FILE) as temporary:
+            joblib.dump(result.preprocess_, temporary)
+    if nested is not None and not ended:
+        warnings.warn("the time was up before the outer folds of `nested`", stacklevel=2)
+    elif nested is not None:
         result._record["nested"] = outer_scores(
             nested,
             x,
             y,
             search=functools.partial(tune, build, **same),
-            classes=classes_of(y, result.best_model()),
+            classes=classes_of(np.asarray(y), result.best_model()),
+            callbacks=lasting(used_callbacks),
             sample_weight=sample_weight,
             class_weight=class_weight,
             groups=groups,
@@ -486,8 +518,10 @@ def _check_same(earlier: dict[str, Any], record: dict[str, Any], folder: Path) -
 
     before, now = flat(earlier), flat(record)
     for name in dict.fromkeys([*before, *now]):
-        old, new = before.get(name), now.get(name)
+        old, new = before.get(name, _DEFAULTS.get(name)), now.get(name)
         if old != new:
+            if name in ("folds_checksum", "held_out_share"):
+                name, old, new = "folds and groups", "those that it began with", "others"
             if name == "checksum":
                 name, old, new = "data", "those that it began with", "others"
             raise ValueError(

@@ -16,7 +16,9 @@ ACCURACY = keras_tuner.Objective("val_accuracy", "max")
 
 
 def runs(folds, seeds=1):
-    return make_runs([Split(np.arange(1), np.arange(1))] * folds if folds else None, seeds)
+    return make_runs(
+        [Split(np.arange(0), np.array([i])) for i in range(folds)] if folds else None, seeds
+    )
 
 
 def histories(*curves, name="val_loss"):
@@ -46,6 +48,17 @@ def test_scores_are_not_too_good_where_there_is_nothing_to_learn():
     assert np.mean(naive) < -1.8
     # 300 means of 5 standard normals: standard error 0.026, a little more for the common epoch
     assert abs(np.mean(honest)) < 0.15
+
+
+def test_folds_that_share_judged_rows_do_not_choose_for_one_another():
+    curves = histories([3, 1, 5], [3, 4, 2], [5, 6, 1], [1, 2, 3])
+    halves = [np.array([0, 1]), np.array([2, 3])]
+    repeated = make_runs([Split(np.arange(0), rows) for rows in [*halves, *halves]], 1)
+    judgement = judge(curves, repeated, LOSS)
+    # the first and the third are judged on the same rows: the second and the fourth choose for them
+    assert [s["epoch"] for s in judgement.scores] == [0, 2, 0, 2]
+    common = make_runs([Split(np.arange(0), np.array([0]))] * 4, 1)
+    assert [s["epoch"] for s in judge(curves, common, LOSS).scores] == [2, 2, 2, 2]
 
 
 def test_a_run_that_stopped_early_counts_on_at_its_last_value():
@@ -100,6 +113,23 @@ def test_strength_grows_with_what_restrains():
     assert strength({"l2": 1e-2, "dropout": 0.5, "units": 16}, space()) == pytest.approx(
         1.0, abs=0.05
     )
+
+
+def test_words_numbers_and_what_is_not_active_have_their_places():
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("max_norm", ["none", "1.0", "3.0"])
+    hp.Float("dropout_1", 0.0, 0.5)
+    hp.Int("units_0", 16, 64)
+    own = hp.get_config()["space"]
+
+    def of(**values):
+        return strength({"max_norm": "3.0", "dropout_1": 0.1, "units_0": 32, **values}, own)
+
+    assert of(max_norm="1.0") > of(max_norm="3.0") > of(max_norm="none")
+    assert of(dropout_1=0.4) > of()
+    assert of(units_0=16) > of()
+    shallow = {"max_norm": "3.0", "dropout_1": 0.1}  # the layer is not there
+    assert strength(shallow, own) > of(units_0=16) - 1e-9
 
 
 TRIALS = [
