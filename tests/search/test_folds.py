@@ -246,6 +246,112 @@ def test_time_is_up(tmp_path, engine):
         tune(tmp_path / "none", **{**few, "max_time": 0.01})
 
 
+LINEAR = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+SUM = LINEAR.sum(axis=1)
+
+
+def linear(hp, rate=0.05):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    hp.Choice("a", [1, 2])
+    return kregs.compile_model(model, "mse", optimizer="sgd", learning_rate=rate)
+
+
+def test_lists_are_data_too(tmp_path):
+    arguments = {"max_trials": 1, "epochs": 2, "sample_weight": [1.0] * 60}
+    result = tune(tmp_path, linear, LINEAR.tolist(), SUM.tolist(), **arguments)
+    assert result.best_model().predict(LINEAR, verbose=0).shape == (60, 1)
+
+
+def test_several_outputs_are_divided_by_rows(tmp_path):
+    def build(hp):
+        inputs = keras.Input((3,))
+        outputs = {name: keras.layers.Dense(1, name=name)(inputs) for name in ("one", "two")}
+        model = keras.Model(inputs, outputs)
+        model.compile("sgd", "mse")
+        hp.Choice("a", [1, 2])
+        return model
+
+    y = {"one": SUM, "two": -SUM}
+    result = tune(tmp_path, build, LINEAR, y, folds=2, max_trials=1, epochs=1, objective="val_loss")
+    assert result._record["protocol"]["held_out_share"] == 1.0
+    assert result._record["protocol"]["rows"] == 60
+
+
+def test_a_learning_rate_schedule_reaches_the_training_on_all_rows(tmp_path):
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.05)
+
+    def wild(hp):
+        return linear(hp, rate=10.0)
+
+    result = tune(tmp_path, wild, LINEAR, SUM, max_trials=1, epochs=20, callbacks=[schedule])
+    assert result.best_model().evaluate(LINEAR, SUM, verbose=0)[0] < 2 * result.best_score
+    with pytest.warns(UserWarning, match="not finite"):
+        result.refit(LINEAR, SUM, epochs=50, batch_size=4)
+
+
+def test_the_model_of_an_earlier_choice_is_not_left(tmp_path, monkeypatch):
+    tune(tmp_path, max_trials=1)
+    assert (tmp_path / "search" / "best.keras").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(kregs.SearchResult, "refit", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tune(tmp_path, max_trials=2, resume=True)
+    partial = kregs.load_result(tmp_path / "search", build=build)
+    with pytest.raises(ValueError, match="before its model was trained on all rows"):
+        partial.best_model()
+
+
+def test_transformers_of_folds_make_no_ensemble(tmp_path):
+    result = tune(tmp_path, preprocess=StandardScaler(), max_trials=2, epochs=1)
+    with pytest.raises(ValueError, match="they make no ensemble"):
+        result.ensemble(2)
+
+
+def test_the_transformer_of_a_single_split_is_kept(tmp_path):
+    arguments = {"folds": None, "preprocess": StandardScaler(), "max_trials": 1, "epochs": 1}
+    result = tune(tmp_path, **arguments)
+    assert result.preprocess_.transform(X).shape == X.shape
+    assert (result.path / "preprocessing.joblib").exists()
+
+
+def test_other_class_weights_or_folds_are_another_search(tmp_path):
+    tune(tmp_path, max_trials=1, epochs=1, class_weight={0: 2.0})
+    with pytest.raises(ValueError, match="class_weight"):
+        tune(tmp_path, max_trials=1, epochs=1, class_weight={0: 3.0}, resume=True)
+    other = KFold(3, shuffle=True, random_state=1)
+    with pytest.raises(ValueError, match="Expected validation: KFold"):
+        tune(tmp_path, max_trials=1, epochs=1, class_weight={0: 2.0}, folds=other, resume=True)
+
+
+class Count(keras_tuner.HyperModel):
+    """A user's own training, which returns a number."""
+
+    def build(self, hp):
+        return linear(hp)
+
+    def fit(self, hp, model, x, y, **kwargs):
+        return float(len(x))
+
+
+def test_a_fit_of_ones_own_sees_its_fold(tmp_path):
+    result = tune(tmp_path, Count(), LINEAR, SUM, max_trials=1, objective="val_loss")
+    assert result.best_score == 40.0
+
+
+@pytest.mark.parametrize(
+    ("nested", "error", "words"),
+    [
+        (1, ValueError, "`nested`"),
+        ("5", TypeError, "`nested` must be"),
+        (2.5, TypeError, "`nested`"),
+    ],
+)
+def test_bad_outer_folds_are_said_before_the_search(tmp_path, nested, error, words):
+    with pytest.raises(error, match=words):
+        tune(tmp_path, nested=nested)
+    assert not list(tmp_path.iterdir())
+
+
 SEARCH = textwrap.dedent(
     """
     import sys
