@@ -21,7 +21,7 @@ from kregs.builders.parts import chain
 from kregs.regularization import Regularization
 from kregs.search.randomness import preserved_state
 from kregs.training import compile_model, early_stopping
-from kregs.validation import check_choice, check_integer, check_number
+from kregs.validation import check_choice, check_integer, check_number, suggestion
 
 _EAGER_STEPS = 20  # up to so many training steps, tracing a graph costs more than it saves
 _BLOCK = 512  # rows per call in prediction
@@ -305,6 +305,7 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
                 f"Received: one class, {self.classes_[present[0]]!r}"
             )
         if self.class_weight is not None:
+            _check_class_weight(self.class_weight, self.classes_[present])
             by_class = np.ones(len(self.classes_))
             by_class[present] = compute_class_weight(
                 self.class_weight, classes=self.classes_[present], y=self.classes_[numbers]
@@ -404,6 +405,16 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _check_class_weight(class_weight: Any, classes: np.ndarray) -> None:
+    expected = "`class_weight` must be None, 'balanced' or a dict of labels and weights"
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            guess = suggestion(class_weight, ["balanced"])
+            raise ValueError(f"{expected}. Received: {class_weight!r}.{guess}")
+    elif not isinstance(class_weight, Mapping):
+        raise TypeError(f"{expected}. Received: {class_weight!r}")
 
 
 def _row_weights(sample_weight: Any, x: np.ndarray) -> np.ndarray | None:

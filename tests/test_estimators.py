@@ -220,6 +220,10 @@ def test_wrong_data(iris):
         quick().fit(x, y, sample_weight=-np.ones(150))
     with pytest.raises(ValueError, match="classes"):
         quick(class_weight={"a": 1.0}).fit(x, y)
+    with pytest.raises(ValueError, match=r"`class_weight` must be None, 'balanced'.*'balnced'"):
+        quick(class_weight="balnced").fit(x, y)
+    with pytest.raises(TypeError, match=r"`class_weight` must be .* a dict.*Received: 2"):
+        quick(class_weight=2).fit(x, y)
     with pytest.raises(ValueError, match="NaN"):
         quick().fit(pd.DataFrame(x).mask(x > 7), y)
     with pytest.raises(ValueError, match="1 sample"):

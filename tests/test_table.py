@@ -22,6 +22,7 @@ from sklearn.model_selection import KFold
 import kregs
 from kregs.cli import main
 from kregs.table import convert, read_rows
+from kregs.table_runs import _split
 
 QUICK = {"folds": 2, "max_trials": 2, "epochs": 6, "verbose": 0}
 
@@ -297,6 +298,65 @@ def test_delimiters_quotes_and_blank_lines(delimiter, tmp_path):
     assert len(table.target) == 30
 
 
+def test_decimal_commas(tmp_path):
+    def write(delimiter, *columns):
+        rows = [["x", "y", "price", "kind", "z"], *zip(*columns, strict=True)]
+        path = tmp_path / "data.csv"
+        path.write_text("\n".join(delimiter.join(row) for row in rows), encoding="utf-8")
+        return path
+
+    point = np.round(np.random.default_rng(0).normal(size=(2, 40)), 2)
+    x, y = ([str(number).replace(".", ",") for number in numbers] for numbers in point)
+    price, kind, z = ["1,250.5", "1,300"] * 20, ["1,2", "1,2,3"] * 20, ["1e3", "7"] * 20
+    path = write(";", x, y, price, kind, z)
+    table = kregs.read_table(path, "y")
+    assert table.task == "regression"
+    np.testing.assert_array_equal(table.target, point[1])
+    np.testing.assert_array_equal(table.features["x"], point[0])
+    assert "decimal commas" in table.columns[0].note
+    assert any("decimal commas in 'y'" in note for note in table.notes)
+    assert set(table.names("category")) == {"price", "kind"}
+    assert set(table.features["price"]) == {"1,250.5", "1,300"}  # these are no decimal commas
+    assert table.columns[3].note == ""
+    np.testing.assert_array_equal(read_rows(path, table.columns)["x"], point[0])
+    quoted = write(",", *([f'"{field}"' for field in column] for column in (x, y, x, x, z)))
+    with pytest.raises(ValueError, match="must hold numbers"):
+        kregs.read_table(quoted, "y", task="regression")
+
+
+@pytest.mark.parametrize(
+    "header", ['"a, b";y', '"a,,"; "b "" ,";y', 'a;"b,\n,,";y', '5" tube, long;6" tube;y']
+)
+def test_delimiters_in_quotes_do_not_count(header, tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text(f"{header}\n" + "1;" * header.count(";") + "2\n")
+    assert kregs.table.read_frame(path).columns[-1] == "y"
+
+
+def test_dates_after_the_year_2262(tmp_path):
+    path = tmp_path / "data.csv"
+    days = ["9999-12-31", "0001-01-01", "2026-01-31", "1970-01-02 12:00"] * 10
+    pd.DataFrame({"until": days, "y": [0, 1] * 20}).to_csv(path, index=False)
+    table = kregs.read_table(path, "y")
+    assert table.names("date") == ["until"]
+    expected = [np.datetime64(day).astype("datetime64[s]").astype(float) / 86400 for day in days]
+    assert table.features["until"].tolist() == expected
+    frame = pd.DataFrame({"until": np.array(days, dtype="datetime64[s]"), "y": [0, 1] * 20})
+    assert kregs.read_table(frame, "y").features["until"].tolist() == expected
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.5, 0.8])
+def test_every_class_is_trained_and_tested_on(share):
+    frame = pd.DataFrame({"x": np.cos(range(103)), "y": ["a", "b"] * 50 + ["c"] * 3})
+    table = kregs.read_table(frame, "y")
+    for seed in range(5):
+        train, test = _split(table, share, seed)
+        np.testing.assert_array_equal(np.sort(np.append(train, test)), np.arange(103))
+        assert np.bincount(table.target[test], minlength=3).min() >= 1
+        assert np.bincount(table.target[train], minlength=3).min() >= 2
+        assert abs(len(test) - max(103 * share, 3)) <= 2
+
+
 def test_parquet_needs_pyarrow_and_says_so(tmp_path):
     path = tmp_path / "people.parquet"
     frame = people()
@@ -337,8 +397,6 @@ def test_the_saved_folder_predicts_what_the_model_in_memory_does(run):
 
 
 def test_the_scores_are_those_of_the_saved_folder(run):
-    from kregs.table_runs import _split
-
     _, test = _split(run.table, 0.2, 0)
     found = kregs.predict_table(run.search.path, people().iloc[test])
     y = run.table.target[test]
@@ -350,8 +408,6 @@ def test_the_scores_are_those_of_the_saved_folder(run):
 
 
 def test_the_transformer_has_not_seen_the_test_part(run):
-    from kregs.table_runs import _split
-
     train, _ = _split(run.table, 0.2, 0)
     saved = joblib.load(run.files["preprocessing"])
     expected = clone(saved).fit(run.table.features.iloc[train])
@@ -409,7 +465,7 @@ def test_numbers_are_predicted_in_their_own_units(tmp_path):
     frame = load_diabetes(as_frame=True).frame
     frame.loc[::9, "bmi"] = np.nan
     run = kregs.tune_table(
-        frame, "target", folds=3, max_trials=3, epochs=20, directory=tmp_path, verbose=0
+        frame, "target", folds=2, max_trials=2, epochs=15, directory=tmp_path, verbose=0
     )
     assert run.scores.index.tolist() == ["network", "ridge regression", "mean"]
     assert run.scores.loc["network", "r2"] > 0.2
@@ -423,13 +479,13 @@ def test_rare_classes_are_weighted(tmp_path):
     keep = np.r_[np.flatnonzero(y == 1), np.flatnonzero(y == 0)[:30]]
     frame = x[["mean radius", "mean texture", "mean smoothness"]].iloc[keep].assign(y=y.iloc[keep])
     run = kregs.tune_table(
-        frame, "y", folds=KFold(3, shuffle=True, random_state=0), max_trials=2, epochs=15,
+        frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=15,
         directory=tmp_path, verbose=0,
     )  # fmt: skip
     assert run.record["classes_weighted"]
     assert run.scores.loc["network", "balanced_accuracy"] > 0.8
     again = kregs.tune_table(
-        frame, "y", folds=KFold(3, shuffle=True, random_state=0), max_trials=2, epochs=15,
+        frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=15,
         directory=tmp_path, resume=True, verbose=0,
     )  # fmt: skip
     assert again.record["test"] == run.record["test"]
@@ -437,7 +493,9 @@ def test_rare_classes_are_weighted(tmp_path):
 
 def test_without_folds_the_model_is_trained_on_all_rows_too(tmp_path):
     iris = load_iris(as_frame=True).frame
-    run = kregs.tune_table(iris, "target", **QUICK | {"folds": None}, directory=tmp_path)
+    run = kregs.tune_table(
+        iris, "target", **QUICK | {"folds": None, "max_trials": 1}, directory=tmp_path
+    )
     found = kregs.predict_table(run.search.path, iris)
     x = run.search.preprocess_.transform(run.table.features).astype("float32")
     model = keras.models.load_model(run.files["model"])
@@ -556,7 +614,7 @@ def test_a_real_table_with_injected_gaps_beats_the_guess(tabular, tmp_path):
     rng = np.random.default_rng(0)
     frame = frame.mask(rng.random(frame.shape) < 0.1).assign(y=y)
     run = kregs.tune_table(
-        frame, "y", folds=3, max_trials=4, epochs=20, directory=tmp_path, verbose=0
+        frame, "y", folds=2, max_trials=2, epochs=15, directory=tmp_path, verbose=0
     )
     scores = run.scores
     assert scores.loc["network", "roc_auc"] > 0.7
