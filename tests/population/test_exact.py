@@ -150,7 +150,12 @@ FIELDS = {
 @pytest.mark.parametrize(
     "name",
     # its parts stand in other rows too
-    [pytest.param(n, marks=[pytest.mark.slow] * (n == "recurrent")) for n in BUILDERS],
+    [
+        pytest.param(
+            n, marks=[pytest.mark.slow] * (n in ("recurrent", "bidirectional", "text_cnn"))
+        )
+        for n in BUILDERS
+    ],
 )
 def test_builder(double, name):
     shape, fields, builder = BUILDERS[name]

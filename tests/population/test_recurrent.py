@@ -62,7 +62,7 @@ def classifier(rate, recurrent_rate):
     return model
 
 
-@pytest.mark.parametrize("accelerate", [False, True])
+@pytest.mark.parametrize("accelerate", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_independent_of_the_others(accelerate):
     """Also where the others make the gates drop apart."""
     rng = np.random.default_rng(0)

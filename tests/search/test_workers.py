@@ -204,6 +204,7 @@ def test_the_port_is_none(environment, monkeypatch):
         distributed.chief_address()
 
 
+@pytest.mark.slow
 def test_a_script_with_keras_tuners_variables(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     common = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(free_port())}
