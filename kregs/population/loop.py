@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -53,6 +53,7 @@ class Job:
     state: OptimizerState | None = None
 
     history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    part_histories: list[dict[str, list[float]]] = dataclasses.field(default_factory=list)
     best_epoch: int = -1  # none yet
     best_value: float = math.inf
     best_weights: list[np.ndarray] | None = None
@@ -133,6 +134,8 @@ class Training:
         layout: the jobs' common structure.
         slots: how many members train at once.
         data, validation: rows on the device, or streams; `validation` may be `None`.
+        validation_parts: rows of `validation`, by number, that make it up: a job whose validation
+            rows are all of them gets a history on each part, too.
         batch_size, validation_batch_size: rows a step; streams have their own.
         shuffle: draw a new order each epoch from (seed, epoch); not of streams.
         objective: maps an epoch's logs to a number, the lower the better; a job then ends with the
@@ -157,6 +160,7 @@ class Training:
         objective: Callable[[dict[str, float]], float] | None = None,
         keep_state: bool = False,
         keep_last: bool = False,
+        validation_parts: Sequence[np.ndarray] = (),
         on_epoch: Callable[[Job, int, dict[str, float]], None] | None = None,
         on_done: Callable[[Job], None] | None = None,
         accelerate: bool | None = None,
@@ -172,6 +176,7 @@ class Training:
         self.objective = objective
         self.keep_state = keep_state
         self.keep_last = keep_last
+        self.validation_parts = validation_parts if isinstance(validation, Rows) else ()
         self.on_epoch = on_epoch or (lambda *_: None)
         self.on_done = on_done or (lambda *_: None)
         self.accelerate = accelerate
@@ -299,7 +304,7 @@ class Training:
         logs = self._train(program, active).means()
         if program.metrics.others:
             own = self._predicted_metrics(program, active)
-        validated = self._validate(program, slots)
+        validated, by_part = self._validate(program, slots)
         keeps = {"best": np.zeros(program.slots, bool), "kept": np.zeros(program.slots, bool)}
         for i, slot in active:
             epoch_logs = {name: float(values[i]) for name, values in logs.items()}
@@ -309,6 +314,11 @@ class Training:
             if not program.metrics.has_data_loss:
                 epoch_logs.pop("data_loss")
                 epoch_logs.pop("val_data_loss", None)
+            if by_part and not slot.job.part_histories:
+                slot.job.part_histories = [{} for _ in by_part]
+            for history, part in zip(slot.job.part_histories, by_part, strict=True):
+                for name, values in part.items():
+                    history.setdefault(name, []).append(float(values[i]))
             self._end_epoch(slot, epoch_logs)
             keeps["best"][i] = slot.job.best_epoch == slot.epoch - 1 and self.objective is not None
             keeps["kept"][i] = slot.model.keep_requested and self.objective is None
@@ -365,32 +375,48 @@ class Training:
             rates[i, : len(own)] = own
         return rates
 
-    def _validate(self, program: Program, slots: list[_Slot | None]) -> dict[str, np.ndarray]:
-        if self.validation is None:
-            return {}
-        logs = self._evaluate(program, self.validation, *self._validation_index(program, slots))
-        return {f"val_{name}": values for name, values in logs.items()}
-
-    def _validation_index(
+    def _validate(
         self, program: Program, slots: list[_Slot | None]
-    ) -> tuple[np.ndarray | None, bool]:
-        """Which rows each slot is validated on, and whether they are the same for all."""
-        validation = self.validation
-        if not isinstance(validation, Rows):
-            return None, True  # a stream has an index of its own
-        own_rows = [slot.job.validation_rows if slot is not None else None for slot in slots]
-        batch = self.validation_batch_size
-        if not self._given_validation_batch and program.loss.is_mean:
-            # a mean does not depend on how the rows are cut
-            batch = max(batch, min(len(validation), _VALIDATION_BATCH))
-        present = [rows for rows in own_rows if rows is not None]
-        if not present:
-            steps = math.ceil(len(validation) / batch)
-            one = in_steps(np.arange(len(validation), dtype=np.int32), steps, batch)
-            return np.broadcast_to(one, [program.slots, *one.shape]), True
+    ) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+        """Return the logs on all validation rows, and on each part of them."""
+        if self.validation is None:
+            return {}, []
+        parts: list[tuple[Sums, list]] = []
+        if isinstance(self.validation, Stream):  # which has an index of its own
+            whole = [self._pass(program, self.validation, None, True)]
+        elif any(slot is not None and slot.job.validation_rows is not None for slot in slots):
+            whole = [self._pass(program, self.validation, self._own_rows(program, slots), False)]
+        else:
+            index = [self._common_rows(program, rows) for rows in self.validation_parts]
+            parts = [self._pass(program, self.validation, own, True) for own in index]
+            whole = parts
+            if not parts or not program.loss.is_mean:  # else the parts' sums are those over all
+                own = self._common_rows(program, np.arange(len(self.validation)))
+                whole = [self._pass(program, self.validation, own, True)]
+        logs = [self._logs(program, passes) for passes in (whole, *([part] for part in parts))]
+        all_rows, *by_part = [{f"val_{name}": v for name, v in own.items()} for own in logs]
+        return all_rows, by_part
+
+    def _batch(self, program: Program) -> int:
+        """How many validation rows to take at once."""
+        if self._given_validation_batch or not program.loss.is_mean:
+            return self.validation_batch_size
+        # a mean does not depend on how the rows are cut
+        rows = min(len(self.validation), _VALIDATION_BATCH)  # type: ignore[arg-type]
+        return max(self.validation_batch_size, rows)
+
+    def _common_rows(self, program: Program, rows: np.ndarray) -> np.ndarray:
+        """The index of the same rows for all slots."""
+        batch = self._batch(program)
+        return in_steps(rows.astype(np.int32), math.ceil(len(rows) / batch), batch)
+
+    def _own_rows(self, program: Program, slots: list[_Slot | None]) -> np.ndarray:
+        """The index of each slot's own rows, `(K, steps, batch)`."""
+        batch = self._batch(program)
+        rows = [slot.job.validation_rows if slot is not None else None for slot in slots]
+        present = [own for own in rows if own is not None]
         steps = math.ceil(max(map(len, present)) / batch)
-        cut = [in_steps(present[0] if own is None else own, steps, batch) for own in own_rows]
-        return np.stack(cut), False
+        return np.stack([in_steps(present[0] if r is None else r, steps, batch) for r in rows])
 
     def _predicted_metrics(
         self, program: Program, active: list[tuple[int, _Slot]]
@@ -398,14 +424,14 @@ class Training:
         """Metrics that need all predictions, on the training rows after the epoch."""
         stream = isinstance(self.data, Stream)
         index = None if stream else self._train_index(program, active)
-        logs = self._evaluate(program, self.data, index, stream)
+        logs = self._logs(program, [self._pass(program, self.data, index, stream)])
         others = [name for name in logs if name not in program.sum_names]
         return {i: {name: float(logs[name][i]) for name in others} for i, _ in active}
 
-    def _evaluate(
+    def _pass(
         self, program: Program, source: Rows | Stream, index: Any, shared: bool
-    ) -> dict[str, np.ndarray]:
-        """Return all metrics of all slots, `(K,)` each."""
+    ) -> tuple[Sums, list]:
+        """Go over rows once: return the sums, and each slot's predictions by chunk if needed."""
         others = bool(program.metrics.others)
         sums, kept = None, []
         chunks = source.chunks() if isinstance(source, Stream) else [(source, index)]
@@ -415,10 +441,17 @@ class Training:
             sums = part if sums is None else sums + part
             if predictions is not None:
                 kept.append([_taken(rows, whole[i], predictions[i]) for i in range(program.slots)])
-        logs = sums.means()  # type: ignore[union-attr]
-        if others:
+        return sums, kept  # type: ignore[return-value]
+
+    @staticmethod
+    def _logs(program: Program, passes: Sequence[tuple[Sums, list]]) -> dict[str, np.ndarray]:
+        """Return all metrics of all slots over the rows of some passes, `(K,)` each."""
+        first, *further = [sums for sums, _ in passes]
+        logs = sum(further, first).means()
+        if program.metrics.others:
+            chunks = [chunk for _, kept in passes for chunk in kept]
             values = [
-                program.metrics.compute_others(*_together(p)) for p in zip(*kept, strict=True)
+                program.metrics.compute_others(*_together(own)) for own in zip(*chunks, strict=True)
             ]
             logs |= {name: np.array([own[name] for own in values]) for name in values[0]}
         return logs
@@ -461,7 +494,13 @@ class Training:
 def _fresh(job: Job) -> Job:
     """The job as it was before it began."""
     return dataclasses.replace(
-        job, history={}, best_epoch=-1, best_value=math.inf, best_weights=None, seconds=0.0
+        job,
+        history={},
+        part_histories=[],
+        best_epoch=-1,
+        best_value=math.inf,
+        best_weights=None,
+        seconds=0.0,
     )
 
 

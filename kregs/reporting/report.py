@@ -334,6 +334,10 @@ def _how_judged(search: _Search) -> str:
         training += ". A run is scored at its last epoch."
     elif protocol.get("folds"):
         training += ". The epoch that a fold is scored at is chosen on the other folds."
+    elif protocol.get("epoch_chosen_on") == "the other half":
+        training += (
+            ". The epoch that one half of the validation rows is scored at is chosen on the other."
+        )
     else:
         training += ". A trial is scored at its best epoch."
     items.append(training)

@@ -35,6 +35,7 @@ class TrialRecord:
 
     Args:
         histories: per run (fold and seed), each logged metric's values by epoch.
+        halves: per run, its histories on the two halves of the validation rows, if it has any.
         scores: per run, its `fold`, `seed`, `score` and the `epoch` that it is scored at.
         standard_error: of the trial's score; `None` with one run.
         best_epoch: epochs trained when the objective was best over the runs, counted from 1.
@@ -46,6 +47,7 @@ class TrialRecord:
     """
 
     histories: list[dict[str, list[float]]] = dataclasses.field(default_factory=list)
+    halves: list[list[dict[str, list[float]]]] = dataclasses.field(default_factory=list)
     scores: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     standard_error: float | None = None
     best_epoch: int | None = None
@@ -86,8 +88,8 @@ def make_tuner(
     Args:
         engine: a key of `ENGINES`.
         hypermodel, oracle, directory, project_name: as in `keras_tuner.Tuner`.
-        **settings: `seed`, `executions_per_trial`, `splits`, `keep`, `max_time`, `progress`: the
-            engine's own.
+        **settings: `seed`, `executions_per_trial`, `splits`, `halves`, `keep`, `max_time`,
+            `progress`: the engine's own.
     """
     module, name, own = ENGINES[check_engine(engine)]
     tuner_class = getattr(importlib.import_module(module), name)

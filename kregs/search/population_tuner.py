@@ -33,7 +33,7 @@ from kregs.search.engine import TrialRecord, load_checkpoint
 from kregs.search.oracles import BayesianOracle, GridOracle
 from kregs.search.probe import make_hypermodel
 from kregs.search.randomness import cheap_collection, derived_seed, fresh_session, preserved_state
-from kregs.search.resampling import Run, RunOutcome, Split
+from kregs.search.resampling import Halves, Run, RunOutcome, Split
 from kregs.search.selection import judge
 from kregs.search.sequential import SequentialTuner, is_chief, reason_of
 from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
@@ -86,7 +86,8 @@ class PopulationTuner(SequentialTuner):
         executions_per_trial: members per trial, with different seeds; the score is their mean.
         max_members: how many members train at once. Default: what memory and cache suggest.
         directory, project_name, overwrite: as in `keras_tuner.Tuner`.
-        splits, keep, score_at, max_time, progress: see `kregs.search.sequential.SequentialTuner`.
+        splits, halves, keep, score_at, max_time, progress: see
+            `kregs.search.sequential.SequentialTuner`.
         strict: raise `kregs.population.NotStackable` instead of training a trial by itself.
         **kwargs: further arguments of the oracle (`max_epochs`, `factor`, `num_initial_points`,
             `hyperparameters`, ...) or of `keras_tuner.Tuner`.
@@ -125,6 +126,7 @@ class PopulationTuner(SequentialTuner):
         project_name: str | None = None,
         overwrite: bool = False,
         splits: Sequence[Split] | None = None,
+        halves: Halves | None = None,
         keep: int | None = None,
         score_at: str = "best_epoch",
         max_time: float | None = None,
@@ -151,6 +153,7 @@ class PopulationTuner(SequentialTuner):
             hypermodel=make_hypermodel(hypermodel),
             oracle=oracle,
             splits=splits,
+            halves=halves,
             keep=keep,
             score_at=score_at,
             max_time=max_time,
@@ -483,6 +486,7 @@ class _Search:
             objective=self._value,
             keep_state=isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle),
             keep_last=self.tuner._score_at == "last_epoch",
+            validation_parts=self.tuner._runs[0].halves or (),
             on_epoch=self._on_epoch,
         )
         self.trainings.setdefault(signature, []).append(training)
@@ -515,6 +519,7 @@ class _Search:
             job.best_weights,
             job.seconds,
             job.failure,
+            job.part_histories,
         )
         under_way.outcomes[number] = outcome
         hyperband = "tuner/epochs" in under_way.trial.hyperparameters.values
@@ -539,6 +544,7 @@ class _Search:
         outcomes = [under_way.outcomes[run.number] for run in runs]
         record = TrialRecord(
             histories=[outcome.history for outcome in outcomes],
+            halves=[outcome.halves for outcome in outcomes],
             initial_epoch=trial.hyperparameters.values.get("tuner/initial_epoch", 0),
             seconds=sum(outcome.seconds for outcome in outcomes),
         )
@@ -549,7 +555,13 @@ class _Search:
                 if failed.failure:
                     reason += f": {failed.failure}"
                 raise FailedTrialError(reason)
-            judgement = judge(record.histories, runs, self.oracle.objective, self.tuner._score_at)
+            judgement = judge(
+                record.histories,
+                runs,
+                self.oracle.objective,
+                self.tuner._score_at,
+                record.halves,
+            )
         except FailedTrialError as error:
             self._fail(trial, error, under_way.started, record)
             return

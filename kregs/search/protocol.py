@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 from kregs.population.rows import check_no_targets, is_dataset
 from kregs.search.randomness import derived_seed
 from kregs.search.resampling import (
+    Halves,
     Split,
     fit_transform,
     make_splits,
@@ -36,12 +37,14 @@ class Data:
         facts: where the validation rows come from, how many rows there are, and a checksum.
         splits: the folds, in row numbers of `fit["x"]`; `None` without folds.
         fitted: the transformer that the training rows of a single split went through.
+        halves: without folds, two halves of the validation rows; `None` if they have no numbers.
     """
 
     fit: dict[str, Any]
     facts: dict[str, Any]
     splits: list[Split] | None = None
     fitted: Any = None
+    halves: Halves | None = None
 
     def sample(self, rows: int) -> dict[str, Any]:
         """Return arguments for `evaluate` on a few rows, or on one batch of a dataset."""
@@ -107,7 +110,7 @@ def prepare_data(
     weights = _weights(sample_weight, rows)
     whole = {"x": x, "y": y} | ({} if weights is None else {"sample_weight": weights})
     if validation_data is not None:
-        return _prepare_given(whole, validation_data, preprocess, model)
+        return _prepare_given(whole, validation_data, preprocess, model, seed)
     if folds is not None:
         splits, words = make_splits(
             folds,
@@ -145,11 +148,11 @@ def prepare_data(
     (split,) = splits
     held_out = tuple(_take(part, split.validation) for part in whole.values())
     fit = {**_take(whole, split.train), "validation_data": held_out}
-    return Data(fit=fit, facts=facts, fitted=fitted)
+    return Data(fit=fit, facts=facts, fitted=fitted, halves=_halves(held_out, seed))
 
 
 def _prepare_given(
-    whole: dict[str, Any], validation_data: Any, preprocess: Any, model: keras.Model
+    whole: dict[str, Any], validation_data: Any, preprocess: Any, model: keras.Model, seed: int
 ) -> Data:
     fitted = None
     if preprocess is not None:
@@ -169,7 +172,8 @@ def _prepare_given(
     if not is_dataset(held_out):
         facts["validation_rows"] = _rows(held_out[0])
         facts["validation_checksum"] = _checksum(held_out)
-    return Data(fit={**whole, "validation_data": held_out}, facts=facts, fitted=fitted)
+    fit = {**whole, "validation_data": held_out}
+    return Data(fit=fit, facts=facts, fitted=fitted, halves=_halves(held_out, seed))
 
 
 def classes_of(y: Any, model: keras.Model) -> np.ndarray | None:
@@ -250,6 +254,14 @@ def _split(y: Any, rows: int, fraction: float, seed: int) -> tuple[np.ndarray, n
         np.arange(rows), test_size=held, random_state=seed, shuffle=True, stratify=labels
     )
     return train, validation, labels is not None
+
+
+def _halves(held_out: Any, seed: int) -> Halves | None:
+    """Cut validation rows in two, each with its share of the classes, for `judge`."""
+    if is_dataset(held_out) or _rows(held_out[0]) < 2:
+        return None
+    a, b, _ = _split(held_out[1], _rows(held_out[0]), 0.5, derived_seed(seed, 2))
+    return a, b
 
 
 def as_arrays(data: Any) -> Any:

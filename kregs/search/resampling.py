@@ -23,6 +23,9 @@ from sklearn.model_selection import (
 from kregs.files import atomic_path
 from kregs.validation import check_integer
 
+# row numbers
+Halves = tuple[np.ndarray, np.ndarray]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
@@ -41,21 +44,26 @@ class Run:
         seed: which of the seeds, counted from 0.
         fold: which of the folds, counted from 0; `None` without folds.
         split: the fold's rows; `None` without folds.
+        halves: without folds, two halves of the validation rows, by their numbers: each chooses the
+            epoch that the other is scored at. `None` where the rows have no numbers.
     """
 
     number: int
     seed: int
     fold: int | None = None
     split: Split | None = None
+    halves: Halves | None = None
 
 
-def make_runs(splits: Sequence[Split] | None, seeds: int) -> list[Run]:
+def make_runs(
+    splits: Sequence[Split] | None, seeds: int, halves: Halves | None = None
+) -> list[Run]:
     """Return the runs of every trial: each fold with each seed."""
     folds: list[tuple[int | None, Split | None]] = [(None, None)]
     if splits is not None:
         folds = list(enumerate(splits))
     pairs = [(seed, fold, split) for fold, split in folds for seed in range(seeds)]
-    return [Run(number, *pair) for number, pair in enumerate(pairs)]
+    return [Run(number, *pair, halves) for number, pair in enumerate(pairs)]
 
 
 def make_splits(
@@ -250,6 +258,7 @@ class RunOutcome:
         weights: those of the best epoch.
         seconds: of training.
         failure: why it ended without a result, or `None`.
+        halves: the history on each half of the validation rows, if the run has halves.
     """
 
     history: dict[str, list[float]]
@@ -258,6 +267,7 @@ class RunOutcome:
     weights: list[np.ndarray] | None
     seconds: float = 0.0
     failure: str | None = None
+    halves: list[dict[str, list[float]]] = dataclasses.field(default_factory=list)
 
     def write(self, folder: str | Path, run: Run) -> None:
         """Write the outcome of one run into a trial's directory."""

@@ -173,7 +173,8 @@ class SearchResult:
 
         Returns:
             Columns `trial` (the number in the names of the trials' directories), `score` (the
-            mean objective over the runs), `standard_error` (of the score, if trials have several
+            mean objective over the runs, at epochs chosen on other rows: a little worse than the
+            best in `history`), `standard_error` (of the score, if trials have several
             runs), `best_epoch` (counted from 1), `seconds`, `status`
             (`"completed"`, `"failed"`, `"interrupted"`), and one per hyperparameter. A conditional
             hyperparameter that was not active is NaN, except a coefficient that

@@ -1,8 +1,9 @@
 """How trials are scored, compared and chosen, honestly.
 
 A score is the mean over runs (folds and seeds). The epoch that a fold is scored at is chosen on the
-other folds: an epoch chosen on the rows that rank the trials makes every score too good, and that
-of the trial with the noisiest curve most.
+other folds; without folds, that of one half of the validation rows on the other half. An epoch
+chosen on the rows that rank the trials makes every score too good, and that of the trial with the
+noisiest curve most.
 """
 
 from __future__ import annotations
@@ -55,20 +56,23 @@ def judge(
     runs: Sequence[Run],
     objective: Any,
     score_at: str = "best_epoch",
+    halves: Sequence[Sequence[Mapping[str, Sequence[float]]]] = (),
 ) -> Judgement:
     """Score a trial by the histories of its runs.
 
     At the best epoch: with folds, a fold is scored at the epoch that is best in the mean over the
     other folds, those that are judged on other rows (at its last epoch if there are none, as with
-    `ShuffleSplit`); a run that stopped before it, at its last. Without folds there are no other
-    rows: a run is scored at its own best epoch, as keras-tuner does, which is too good a number for
-    anything but ranking.
+    `ShuffleSplit`); a run that stopped before it, at its last. Without folds each half of the
+    validation rows is scored at the epoch that is best on the other half; without halves (a
+    streamed dataset, an objective that is no validation metric) a run is scored at its own best
+    epoch, as keras-tuner does, which is too good a number for anything but ranking.
 
     Args:
         histories: each logged metric's values by epoch, one history a run.
         runs: which fold and seed each was.
         objective: a `keras_tuner.Objective`.
         score_at: `"best_epoch"`, or `"last_epoch"`: the last of each run, no epoch is chosen.
+        halves: for each run its histories on the halves of the validation rows; none if empty.
 
     Raises:
         FailedTrialError: the objective was never finite in some run.
@@ -97,25 +101,45 @@ def judge(
     else:
         epochs = [_best_epoch([curve]) for curve in curves]
         epoch = round(statistics.fmean(epochs))
+    values = [float(curve[own]) for curve, own in zip(curves, epochs, strict=True)]
+    if score_at == "best_epoch":
+        for i, (run, own_halves) in enumerate(zip(runs, halves, strict=False)):
+            values[i] = _cross_fitted(run, own_halves, objective, sign, values[i])
     scores = []
-    for run, curve, own in zip(runs, curves, epochs, strict=True):
-        if not math.isfinite(curve[own]):
+    for run, value, own in zip(runs, values, epochs, strict=True):
+        if not math.isfinite(value):
             raise FailedTrialError(
-                f"{objective.name} was {sign * curve[own]} after epoch {own + 1}{_where(run)}"
+                f"{objective.name} was {sign * value} after epoch {own + 1}{_where(run)}"
             )
-        scores.append(
-            {"fold": run.fold, "seed": run.seed, "score": float(sign * curve[own]), "epoch": own}
-        )
+        scores.append({"fold": run.fold, "seed": run.seed, "score": sign * value, "epoch": own})
     names = set.intersection(*(set(history) for history in histories))
     metrics = {
         name: statistics.fmean(h[name][e] for h, e in zip(histories, epochs, strict=True))
         for name in names
         if all(e < len(h[name]) for h, e in zip(histories, epochs, strict=True))
     }
-    metrics[objective.name] = statistics.fmean(
-        [sign * c[e] for c, e in zip(curves, epochs, strict=True)]
-    )
+    metrics[objective.name] = statistics.fmean(sign * value for value in values)
     return Judgement(metrics, epoch, scores, standard_error(scores))
+
+
+def _cross_fitted(
+    run: Run,
+    histories: Sequence[Mapping[str, Sequence[float]]],
+    objective: Any,
+    sign: float,
+    otherwise: float,
+) -> float:
+    """Return a run's value with each half of the rows at the epoch that is best on the other."""
+    if run.halves is None or len(histories) != 2:
+        return otherwise
+    try:
+        a, b = (_curve(history, objective, sign) for history in histories)
+    except ValueError:  # the objective says nothing of validation rows
+        return otherwise
+    if not (np.isfinite(a).any() and np.isfinite(b).any()):
+        return otherwise  # such as the AUC of a half with one class
+    rows = [len(half) for half in run.halves]
+    return float(np.average([a[np.argmin(b)], b[np.argmin(a)]], weights=rows))
 
 
 def _disjoint(runs: Sequence[Run]) -> dict[int | None, set[int | None]]:

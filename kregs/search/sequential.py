@@ -26,7 +26,7 @@ from kregs.reporting.progress import SearchProgress
 from kregs.search.engine import TrialRecord, load_checkpoint, own_hyperparameters
 from kregs.search.oracles import save_atomically
 from kregs.search.randomness import cheap_collection, derived_seed, fresh_session
-from kregs.search.resampling import Run, RunOutcome, Split, make_runs, run_path
+from kregs.search.resampling import Halves, Run, RunOutcome, Split, make_runs, run_path
 from kregs.search.selection import Judgement, judge
 
 _MESSAGE_LENGTH = 300
@@ -53,6 +53,8 @@ class SequentialTuner(keras_tuner.Tuner):
         seed: integer >= 0.
         splits: folds; each is trained with each seed, in one trial. `None`: one run a seed, on the
             rows that `search` is given.
+        halves: two halves of the rows of `validation_data`, by number: each is scored at the epoch
+            that is best on the other. `None`: a run is scored at its best epoch.
         keep: how many trials' weights stay on disk, the best ones'; `None` for all.
         score_at: the epoch of a run that counts, `"best_epoch"` or `"last_epoch"`; its weights too.
         max_time: seconds after which `search` raises `TimeUp`, at the end of an epoch.
@@ -70,6 +72,7 @@ class SequentialTuner(keras_tuner.Tuner):
         executions_per_trial: int = 1,
         seed: int = 0,
         splits: Sequence[Split] | None = None,
+        halves: Halves | None = None,
         keep: int | None = None,
         score_at: str = "best_epoch",
         max_time: float | None = None,
@@ -77,7 +80,7 @@ class SequentialTuner(keras_tuner.Tuner):
         **kwargs: Any,
     ) -> None:
         self._seed = seed
-        self._runs = make_runs(splits, executions_per_trial)
+        self._runs = make_runs(splits, executions_per_trial, halves)
         self._keep = keep
         self._score_at = score_at
         self._deadline = math.inf if max_time is None else time.monotonic() + max_time
@@ -147,11 +150,13 @@ class SequentialTuner(keras_tuner.Tuner):
         try:
             results = self.run_trial(trial, *fit_args, **fit_kwargs)
             record.histories = [r for r in map(_history, results) if r]
+            record.halves = [getattr(result, "halves", []) for result in results]
             judgement = judge(
                 [_as_history(result, self.oracle.objective) for result in results],
                 self._runs,
                 self.oracle.objective,
                 self._score_at,
+                record.halves,
             )
             score = self._report_scores(trial, judgement, record)
             if not record.histories:  # `fit` returned a number: there are no epochs
@@ -227,6 +232,7 @@ class SequentialTuner(keras_tuner.Tuner):
                 callbacks = self._deepcopy_callbacks(given)
                 self._configure_tensorboard_dir(callbacks, trial, run.number)
                 keep = _BestEpoch(self.oracle.objective, self._score_at)
+                halves = _Halves(run, fit_kwargs)
                 epochs = _Epochs(self, trial.trial_id, fit_kwargs.get("epochs"))
                 keras.utils.set_random_seed(derived_seed(self._seed, run.seed))
                 model = self._try_build(trial.hyperparameters)
@@ -237,11 +243,11 @@ class SequentialTuner(keras_tuner.Tuner):
                     trial.hyperparameters,
                     model,
                     *fit_args,
-                    callbacks=[*callbacks, epochs, keep],
+                    callbacks=[*callbacks, halves, epochs, keep],
                     **_rows_of(run, fit_kwargs),
                 )
-                results.append(result)
-                outcome = keep.outcome(model, result)
+                outcome = keep.outcome(model, result, halves.histories)
+                results.append(outcome if outcome.history else result)
                 if len(self._runs) > 1 and isinstance(result, keras.callbacks.History):
                     outcome.write(folder, run)
             if best[1] is None or outcome.best_value < best[0]:
@@ -339,10 +345,39 @@ class _BestEpoch(keras.callbacks.Callback):
             self._weights = _state(self.model)
         self._epochs += 1
 
-    def outcome(self, model: keras.Model, result: Any) -> RunOutcome:
+    def outcome(self, model: keras.Model, result: Any, halves: list) -> RunOutcome:
         """Return what was kept; the model's present weights if its `fit` calls no callbacks."""
         weights = self._weights if self._weights is not None else _state(model)
-        return RunOutcome(_history(result) or {}, self._epoch, self._value, weights)
+        history = _history(result) or {}
+        return RunOutcome(history, self._epoch, self._value, weights, halves=halves)
+
+
+class _Halves(keras.callbacks.Callback):
+    """Evaluates each half of the validation rows after every epoch, if the run has halves."""
+
+    def __init__(self, run: Run, fit: dict[str, Any]) -> None:
+        super().__init__()
+        self.histories: list[dict[str, list[float]]] = []
+        self._batch_size = fit.get("validation_batch_size") or fit.get("batch_size")
+        self._parts = [
+            keras.tree.map_structure(lambda array, rows=rows: array[rows], fit["validation_data"])
+            for rows in run.halves or ()
+        ]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.histories = self.histories or [{} for _ in self._parts]
+        for history, part in zip(self.histories, self._parts, strict=True):
+            x, y, *weight = part
+            values = self.model.evaluate(
+                x,
+                y,
+                batch_size=self._batch_size,
+                sample_weight=weight[0] if weight else None,
+                verbose=0,
+                return_dict=True,
+            )
+            for name, value in values.items():
+                history.setdefault(f"val_{name}", []).append(float(value))
 
 
 def _state(model: keras.Model) -> list[np.ndarray]:

@@ -103,9 +103,11 @@ def tune(
     rows, which in sorted data are other data. If `y` holds integers, they are stratified: each
     value keeps its share.
 
-    With `folds` the epoch that a fold is scored at is chosen on the other folds, never on the rows
-    that rank the trials. On a single split there are no others: the score is that of the best
-    epoch, which ranks trials but is no estimate of how good the model is.
+    The epoch that a trial is scored at is never chosen on the rows that rank the trials: with
+    `folds` that of a fold is chosen on the other folds, on a single split that of one half of the
+    validation rows on the other half. (Only of a validation dataset, whose rows cannot be numbered,
+    is the score that of the best epoch, too good a number for anything but ranking.) The weights
+    kept are those of the epoch that is best on all validation rows.
 
     Trials are judged by `val_data_loss`, the loss without penalties: Keras's `val_loss` contains
     them and so favours λ = 0. Models compiled with `kregs.compile_model` log it.
@@ -276,6 +278,9 @@ def tune(
         if logged is not None:
             check_logged(goal, logged)
         del model
+        # a `fit` of its own may do anything with the validation rows
+        stock_fit = type(hypermodel).fit is keras_tuner.HyperModel.fit
+        halves = data.halves if stock_fit else None
         record = new_record(
             versions=_versions(),
             seed=seed,
@@ -288,6 +293,7 @@ def tune(
                 "seeds": seeds,
                 "selection": selection,
                 "score_at": score_at,
+                "epoch_chosen_on": _epoch_chosen_on(score_at, data.splits, halves),
                 "class_weight": class_weight
                 and {str(label): float(own) for label, own in class_weight.items()},
                 "callbacks": _describe(used_callbacks),
@@ -321,6 +327,7 @@ def tune(
             project_name=project_name,
             executions_per_trial=seeds,
             splits=data.splits,
+            halves=halves,
             # the one-standard-error rule may choose any trial until the end
             keep=keep if selection == "best" else None,
             score_at=score_at,
@@ -433,6 +440,15 @@ def _callbacks(
                 f"Received: {type(callback).__name__}, which raises {error!r}"
             ) from error
     return callbacks
+
+
+def _epoch_chosen_on(score_at: str, splits: Any, halves: Any) -> str | None:
+    """Say on which rows the epoch is chosen that some rows are scored at."""
+    if score_at == "last_epoch":
+        return None
+    if splits is not None:
+        return "the other folds"
+    return "the same rows" if halves is None else "the other half"
 
 
 def _describe(callbacks: list[keras.callbacks.Callback]) -> list[str]:

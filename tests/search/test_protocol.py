@@ -87,6 +87,17 @@ def test_given_validation_data_are_used(x, y, model):
     assert data.facts["validation"] == "given"
 
 
+def test_halves_of_the_validation_rows(x, y, model):
+    data = prepare(x, y, model)
+    y_val = data.fit["validation_data"][1]
+    assert sorted(np.concatenate(data.halves)) == list(range(20))
+    assert [np.bincount(y_val[half]).tolist() for half in data.halves] == [[5, 4, 1]] * 2
+    given = prepare(x, y, model, validation_data=(x[:7], y[:7]))
+    assert sorted(map(len, given.halves)) == [3, 4]
+    assert prepare(x, y, model, validation_data=(x[:1], y[:1])).halves is None
+    assert prepare(x, y, model, folds=2).halves is None
+
+
 def test_the_checksum_tells_data_apart(x, y, model):
     changed = x.copy()
     changed[50, 1] += 1
@@ -98,6 +109,7 @@ def test_datasets(x, y, model):
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(10)
     data = prepare(dataset, None, model, validation_data=dataset)
     assert data.fit == {"x": dataset, "validation_data": dataset}
+    assert data.halves is None
 
 
 def bad_cases():

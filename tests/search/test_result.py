@@ -44,7 +44,9 @@ def test_history(project):
         assert history["epoch"].tolist() == [1, 2, 3]
         assert {"loss", "data_loss", "val_loss", "val_data_loss", "val_mae"} <= set(history)
         row = history.set_index("epoch").loc[best_epoch]
-        assert row["val_data_loss"] == score == history["val_data_loss"].min()
+        # each half of the validation rows may be scored at another epoch than all of them
+        assert row["val_data_loss"] == history["val_data_loss"].min()
+        assert row["val_data_loss"] <= score * (1 + 1e-6)
     with pytest.raises(ValueError, match="trial=17"):
         project.history(17)
 

@@ -76,6 +76,46 @@ def test_without_folds_each_seed_has_its_own_best_epoch():
     assert judge(histories([1.0, 0.5]), runs(None), LOSS).standard_error is None
 
 
+def halves(*sizes):
+    return tuple(np.arange(size) for size in sizes)
+
+
+def test_without_folds_each_half_is_scored_at_the_epoch_of_the_other():
+    first, second = histories([3, 1, 2], [1, 4, 6])
+    whole = histories([2, 2.5, 4])
+    own = make_runs(None, 1, halves(10, 30))
+    judgement = judge(whole, own, LOSS, halves=[[first, second]])
+    # the first at the second's best epoch, 0: 3; the second at the first's, 1: 4
+    assert judgement.metrics["val_loss"] == pytest.approx((10 * 3 + 30 * 4) / 40)
+    assert judgement.metrics["loss"] == 0  # at the epoch that is best on all rows
+    assert judgement.scores == [{"fold": None, "seed": 0, "score": 3.75, "epoch": 0}]
+    assert judge(whole, own, LOSS, "last_epoch", [[first, second]]).metrics["val_loss"] == 4
+    accuracies = [{"val_accuracy": [0.1, 0.9]}, {"val_accuracy": [0.5, 0.2]}]
+    even = make_runs(None, 1, halves(5, 5))
+    scored = judge([{"val_accuracy": [0.3, 0.55]}], even, ACCURACY, halves=[accuracies])
+    assert scored.metrics["val_accuracy"] == pytest.approx((0.1 + 0.2) / 2)
+
+
+def test_halves_that_say_nothing_leave_the_best_epoch():
+    own, whole = make_runs(None, 1, halves(2, 2)), histories([2.0, 1.0])
+    for empty in ([], [{}, {}], [{"val_loss": [float("nan")] * 2}] * 2, [{"val_mae": [1.0]}] * 2):
+        assert judge(whole, own, LOSS, halves=[empty]).metrics["val_loss"] == 1.0
+
+
+def test_one_split_is_not_too_good_where_there_is_nothing_to_learn():
+    rng = np.random.default_rng(0)
+    honest, naive = [], []
+    for _ in range(300):
+        curves = rng.normal(size=(2, 30))
+        own = make_runs(None, 1, halves(8, 8))
+        whole = histories(curves.mean(axis=0))
+        honest.append(judge(whole, own, LOSS, halves=[histories(*curves)]).metrics["val_loss"])
+        naive.append(judge(whole, own, LOSS).metrics["val_loss"])
+    assert np.mean(naive) < -1.3  # two standard deviations of the mean of two
+    # 300 means of two standard normals: standard error 0.04
+    assert abs(np.mean(honest)) < 0.15
+
+
 def test_the_standard_error_is_over_folds_not_over_seeds():
     values = np.array([[1.0, 3.0], [2.0, 4.0], [6.0, 8.0]])
     scores = [{"fold": f, "seed": s, "score": values[f, s]} for f in range(3) for s in range(2)]

@@ -12,6 +12,7 @@ import tensorflow as tf
 from sklearn.datasets import load_breast_cancer
 
 import kregs
+from kregs.search.engine import TrialRecord
 
 
 def same_trials(a, b):
@@ -276,6 +277,29 @@ def test_class_and_sample_weights_reach_fit(linear_data, tmp_path):
     assert losses["class"]["loss"] == 0
     assert losses["class"]["val_data_loss"] > 0
     assert losses["sample"]["loss"] == losses["sample"]["val_data_loss"] == 0
+
+
+@pytest.mark.parametrize("engine", ["population", "sequential"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_trial_is_scored_half_by_half(build, linear_data, tmp_path, engine, weighted):
+    x, y = linear_data
+    held = (x[:21], -y[:21], *([np.linspace(1, 2, 21)] if weighted else []))
+    result = kregs.tune(
+        build, x[21:], y[21:], validation_data=held, max_trials=2, epochs=3, engine=engine,
+        callbacks=[], directory=tmp_path, verbose=0,
+    )  # fmt: skip
+    for trial in result.trials().itertuples():
+        record = TrialRecord.read(tmp_path / "search" / f"trial_{trial.trial}")
+        (whole,), ((a, b),) = record.histories, record.halves
+        assert set(a) == set(b) == {name for name in whole if name.startswith("val_")}
+        for name in a:
+            together = (11 * np.array(a[name]) + 10 * np.array(b[name])) / 21
+            np.testing.assert_allclose(together, whole[name], rtol=1e-5, err_msg=name)
+        # the targets are the opposite of the training rows': every epoch makes it worse
+        assert whole["val_data_loss"] == sorted(whole["val_data_loss"])
+        assert trial.best_epoch == 1
+        assert trial.score == pytest.approx(whole["val_data_loss"][0], rel=1e-5)
+    assert result._record["protocol"]["epoch_chosen_on"] == "the other half"
 
 
 def test_val_loss_picks_a_smaller_l2_than_val_data_loss(tmp_path):
