@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from kregs.population.layout import Layout
 from kregs.population.loop import Job, Training
-from kregs.population.registry import NotStackable
+from kregs.population.registry import NotStackable, form_of
 from kregs.population.rows import (
     GATHER_BYTES,
     Rows,
@@ -261,10 +261,13 @@ def members_at_once(layout: Layout, batch_size: int, max_members: int | None) ->
     gpu = bool(tf.config.list_physical_devices("GPU"))
     # weights, gradients, best weights, optimizer state; activations once forward, twice backward
     weights = 5 * sum(int(np.prod(v.shape)) for v in layout.weights)
-    outputs = sum(
-        int(np.prod([d or 1 for d in node.layer.output.shape[1:]]))
-        for node in layout.template.graph.nodes
-    )
+    nodes = layout.template.graph.nodes
+
+    def shape(source: int) -> tuple[int | None, ...]:
+        output = layout.template.model.inputs[0] if source < 0 else nodes[source].layer.output
+        return tuple(output.shape[1:])
+
+    outputs = sum(form_of(n.layer).held(n.layer, shape(n.inputs[0].source)) for n in nodes)
     bytes_each = 4 * (weights + 3 * outputs * batch_size)
     budget = 0.25 * _memory_bytes(gpu)
     most = _GPU_MEMBERS if gpu else _CPU_MEMBERS

@@ -130,6 +130,12 @@ class _Recurrent(StackedLayer):
         if together and getattr(layer.cell, "implementation", 2) == 1:  # one draw a gate
             raise NotStackable(f"layer {layer.name!r} has implementation=1")
 
+    @classmethod
+    def held(cls, layer: Any, input_shape: tuple[int | None, ...]) -> int:
+        # each step keeps the gates before and after activation, and the states
+        gates = sum(cls.products)
+        return (input_shape[0] or 1) * layer.units * (2 * gates + cls.states)
+
     @property
     def _gates(self) -> int:
         return sum(self.products)
@@ -259,6 +265,8 @@ class StackedLSTM(_Recurrent):
 @register(keras.layers.GRU)
 class StackedGRU(_Recurrent):
     """K gated recurrent units; `reset_after` says where the reset gate stands."""
+
+    products: ClassVar[tuple[int, ...]] = (3,)
 
     def __init__(self, layer: Any, *args: Any) -> None:
         super().__init__(layer, *args)

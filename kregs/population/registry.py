@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -109,6 +110,15 @@ class StackedLayer:
         Then `call` gets these outputs in place of the inputs.
         """
         return ()
+
+    @classmethod
+    def held(cls, layer: keras.layers.Layer, input_shape: tuple[int | None, ...]) -> int:
+        """Return how many numbers a row keeps for the gradient: by default those of its output.
+
+        Args:
+            input_shape: of the first input, without the batch.
+        """
+        return math.prod(size or 1 for size in layer.output.shape[1:])
 
     def weight(self, name: str) -> tf.Variable:
         """Return the stacked weight, `(K, *shape)`, of an attribute, such as "cell.kernel"."""

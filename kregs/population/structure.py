@@ -290,7 +290,8 @@ def _metric_config(metric: Any) -> Any:
 def explain_difference(first: Member, other: Member) -> str:
     """Say where two members' structures differ: the layer, the field, both values."""
     ours, theirs = first.graph.nodes, other.graph.nodes
-    for one, two in zip(ours, theirs, strict=False):
+    parts = zip(first.signature[0], other.signature[0], strict=False)
+    for one, two, (own, others) in zip(ours, theirs, parts, strict=False):
         name = f"layer {one.layer.name!r}"
         kind, other_kind = class_of(one.layer), class_of(two.layer)
         if kind is not other_kind:
@@ -305,6 +306,8 @@ def explain_difference(first: Member, other: Member) -> str:
             return f"{name}, weight shapes: {shapes[0]} and {shapes[1]}"
         if [e.source for e in one.inputs] != [e.source for e in two.inputs]:
             return f"{name} reads other layers in the other"
+        if own != others:  # all that is left is which layers and weights are the same
+            return f"{name} shares its weights with another layer in one of them only"
     if len(ours) != len(theirs):
         return f"one has {len(ours)} layers with a structure, the other {len(theirs)}"
     a, b = compiled_structure(first.model), compiled_structure(other.model)

@@ -1,0 +1,60 @@
+"""What is read of models: where they differ, and how much memory they take."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+from keras import layers
+
+from kregs.population import NotStackable, Population
+from kregs.population.layout import Layout
+from kregs.population.population import members_at_once
+from kregs.population.structure import read_member
+
+
+def member(body, shape=(6,)):
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, body(inputs))
+    model.compile("sgd", "mse")
+    return model
+
+
+def shared(x):
+    layer = layers.Dense(6)
+    return layer(layer(x))
+
+
+def apart(x):
+    return layers.Dense(6)(layers.Dense(6)(x))
+
+
+def test_shared_weights_are_a_difference_by_themselves():
+    with pytest.raises(NotStackable, match=r"'dense.*' shares its weights with another"):
+        Population.from_models([member(shared), member(apart)])
+    assert len(Population.from_models([member(shared), member(shared)])) == 2
+
+
+def bytes_of_activations(monkeypatch, body, shape, batch):
+    """How many bytes a member is taken to need beyond its weights."""
+    own = read_member(member(body, shape))
+    weights = 5 * 4 * sum(variable.value.numpy().size for variable in own.weights)
+    monkeypatch.setattr("kregs.population.population._CPU_MEMBERS", 10**9)
+    monkeypatch.setattr("kregs.population.population._memory_bytes", lambda _: 4 * 1e12)
+    return 1e12 / members_at_once(Layout([own]), batch, None) - weights
+
+
+@pytest.mark.parametrize(
+    ("layer", "numbers"),
+    [
+        (lambda: layers.Dense(5), 20 * 5),
+        # per step: the gates twice, before and after their activation, and the states
+        (lambda: layers.SimpleRNN(5), 20 * 5 * 3),
+        (lambda: layers.GRU(5), 20 * 5 * 7),
+        (lambda: layers.LSTM(5), 20 * 5 * 10),
+        (lambda: layers.LSTM(5, return_sequences=True), 20 * 5 * 10),
+        (lambda: layers.Bidirectional(layers.LSTM(5)), 2 * 20 * 5 * 10 + 10),
+    ],
+)
+def test_memory_is_that_of_all_steps(monkeypatch, layer, numbers):
+    found = bytes_of_activations(monkeypatch, lambda x: layer()(x), (20, 3), 32)
+    assert found == pytest.approx(4 * 3 * 32 * numbers, rel=1e-3)
