@@ -286,13 +286,14 @@ def test_penalties_land_on_kernels_and_biases_only(case):
         "bias_l1": lambda m: sum(np.abs(w).sum() for w in weights_named(m, *biases)),
         "bias_l2": lambda m: sum(np.square(w).sum() for w in weights_named(m, *biases)),
     }
-    for field, closed_form in closed_forms.items():
-        model = case.build(regularization=Regularization(**{field: 0.01}, **normalization))
-        randomize(model)
-        model(case.x)
-        expected = 0.01 * closed_form(model)
-        assert expected > 0
-        np.testing.assert_allclose(losses(model), expected, rtol=1e-5, err_msg=field)
+    # one model for all: no coefficient makes up for another
+    coefficients = {"l1": 0.011, "l2": 0.037, "bias_l1": 0.53, "bias_l2": 0.29}
+    model = case.build(regularization=Regularization(**coefficients, **normalization))
+    randomize(model)
+    model(case.x)
+    expected = {field: coefficients[field] * form(model) for field, form in closed_forms.items()}
+    assert min(expected.values()) > 1e-3 * sum(expected.values())
+    np.testing.assert_allclose(losses(model), sum(expected.values()), rtol=1e-5)
 
 
 @every_with_hidden_layers
@@ -318,6 +319,16 @@ def _as_list(value):
     return value if isinstance(value, list) else [value]
 
 
+_bare_names: dict[int, set[str]] = {}
+
+
+def bare_names(case: Case) -> set[str]:
+    """Return the names of the layers that there are without regularization."""
+    if id(case) not in _bare_names:
+        _bare_names[id(case)] = {layer.name for layer in case.build().layers}
+    return _bare_names[id(case)]
+
+
 @every
 @pytest.mark.parametrize("field", LAYER_FIELDS)
 def test_fields_that_add_layers(case, field):
@@ -327,7 +338,7 @@ def test_fields_that_add_layers(case, field):
         with pytest.raises(ValueError, match=rf"`regularization.{field}` has no meaning for \w+\("):
             case.build(regularization=regularization)
         return
-    before = {layer.name for layer in case.build().layers}
+    before = bare_names(case)
     model = case.build(regularization=regularization)
     added = [layer for layer in model.layers if layer.name not in before]
     assert {layer.name for layer in added} == set(case.lands[field])
@@ -359,7 +370,8 @@ def test_normalizations(case, kind):
 @every
 def test_two_steps_of_training(case):
     model = case.build(regularization=full(case), seed=0)
-    model.compile(keras.optimizers.SGD(0.05), loss="mse")
+    # eagerly: test_data_loss.py trains every builder as a graph
+    model.compile(keras.optimizers.SGD(0.05), loss="mse", run_eagerly=True)
     before = [np.array(w.numpy()) for w in model.trainable_weights]
     y = np.random.default_rng(0).uniform(size=(len(case.x), *case.output_shape[1:]))
     for _ in range(2):
@@ -390,11 +402,8 @@ def test_max_norm_holds_after_a_step(case):
 @every
 def test_config_round_trips(case):
     model = case.build(regularization=full(case), seed=3)
-    for copy in (
-        type(model).from_config(model.get_config()),
-        keras.models.clone_model(model),
-        keras.models.model_from_json(model.to_json()),
-    ):
+    # from the objects in memory, and from text
+    for copy in (keras.models.clone_model(model), keras.models.model_from_json(model.to_json())):
         assert type(copy) is type(model)
         assert json.loads(copy.to_json()) == json.loads(model.to_json())
         copy.set_weights(model.get_weights())
@@ -659,8 +668,9 @@ def test_saved_models_load_where_kregs_is_not_installed(tmp_path):
         randomize(model)
         model.save(tmp_path / f"{name}.keras")
         np.savez(tmp_path / f"{name}.npz", x=case.x, y=model(case.x))
-        loaded = keras.saving.load_model(tmp_path / f"{name}.keras")
-        np.testing.assert_allclose(loaded(case.x), model(case.x), rtol=1e-5, atol=1e-6)
+        if not case.stock:  # the others are loaded below
+            loaded = keras.saving.load_model(tmp_path / f"{name}.keras")
+            np.testing.assert_allclose(loaded(case.x), model(case.x), rtol=1e-5, atol=1e-6)
     done = subprocess.run(
         [sys.executable, "-c", LOADER, str(tmp_path)],
         capture_output=True,

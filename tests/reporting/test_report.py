@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.image import imread
+from matplotlib.image import imread, imsave
 
 import kregs
 from kregs.reporting import plots
@@ -195,9 +195,30 @@ class Page(html.parser.HTMLParser):
         return [imread(io.BytesIO(base64.b64decode(c, validate=True)), format="png") for c in code]
 
 
-def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
-    path = write(tmp_path / "new" / "folder")
-    assert path == tmp_path / "new" / "folder" / "report.html"
+PIXEL = io.BytesIO()
+imsave(PIXEL, np.zeros((1, 1, 3)), format="png")
+
+
+@pytest.fixture
+def words_only(monkeypatch):
+    """For tests of what is written: pictures of one pixel, and a smaller forest."""
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda self, file, **_: file.write(PIXEL.getvalue())
+    )
+    monkeypatch.setattr("kregs.reporting.importance._REPEATS", 2)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The page of the default arguments, with all its pictures; for tests that only read it."""
+    folder = tmp_path_factory.mktemp("plain") / "new" / "folder"
+    path = write(folder)
+    assert path == folder / "report.html"
+    return path
+
+
+def test_the_page_is_whole_and_needs_nothing_else(plain):
+    path = plain
     page = Page(path)
     assert page.headings == [
         "What was searched",
@@ -233,15 +254,17 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     assert not {"href", "onclick", "onload"} & {name for name, _ in page.attributes}
 
 
-def test_a_page_of_another_name_and_the_same_bytes_again(tmp_path):
-    first = write(tmp_path / "mine.html")
-    assert first == tmp_path / "mine.html"
+def test_a_page_of_another_name_and_the_same_bytes_again(plain, tmp_path):
+    settings = dict(matplotlib.rcParams)
+    again = write(tmp_path / "mine.html")
+    assert again == tmp_path / "mine.html"
     assert (tmp_path / "mine_map.png").exists()
-    assert write(tmp_path / "again.html").read_bytes() == first.read_bytes()
+    assert again.read_bytes() == plain.read_bytes()
+    assert dict(matplotlib.rcParams) == settings
 
 
 @pytest.mark.parametrize("direction", ["min", "max"])
-def test_the_numbers_are_those_of_the_tables(tmp_path, direction):
+def test_the_numbers_are_those_of_the_tables(tmp_path, words_only, direction):
     trials = make_trials(errors=True, direction=direction)
     page = Page(
         write(tmp_path, trials, record=make_record(trials, direction=direction), command="kregs x")
@@ -289,7 +312,7 @@ def test_the_numbers_are_those_of_the_tables(tmp_path, direction):
     assert f"gap is {format_value(gap)}." in page.text
 
 
-def test_folds_errors_and_a_trial_chosen_by_a_rule(tmp_path):
+def test_folds_errors_and_a_trial_chosen_by_a_rule(tmp_path, request):
     trials = make_trials(errors=True)
     chosen = int(trials["trial"][13])
     record = make_record(trials, chosen={"trial": chosen})
@@ -316,11 +339,12 @@ def test_folds_errors_and_a_trial_chosen_by_a_rule(tmp_path):
     assert "gap is 0.2." in page.text  # mean of 0.1, 0.2, 0.3
     assert "folds=3,  # StratifiedKFold" in page.source
     # the next report, of another search, leaves no picture of this one
+    request.getfixturevalue("words_only")
     write(tmp_path)
     assert not (tmp_path / "report_curves_best.png").exists()
 
 
-def test_a_search_scored_at_the_last_epoch(tmp_path):
+def test_a_search_scored_at_the_last_epoch(tmp_path, words_only):
     trials = make_trials()
     record = make_record(trials)
     record["protocol"]["score_at"] = "last_epoch"
@@ -417,7 +441,7 @@ def test_hyperband_interrupted_and_infinite(tmp_path):
     assert "of 22 completed trials (of a point that was" in page.text
 
 
-def test_histories_that_are_nan_strange_or_lost(tmp_path):
+def test_histories_that_are_nan_strange_or_lost(tmp_path, request):
     def without(*names):
         return lambda trial: make_history(trial).drop(columns=list(names))
 
@@ -428,6 +452,7 @@ def test_histories_that_are_nan_strange_or_lost(tmp_path):
         tmp_path, histories=lambda n: make_history(n).assign(data_loss=np.nan, val_data_loss=np.nan)
     )
     assert len(Page(nan).images()) == 8
+    request.getfixturevalue("words_only")  # from here on pictures are left out, not drawn oddly
     page = Page(write(tmp_path, histories=nothing))
     assert "No history of these trials was kept." in page.text
     assert len(page.images()) == 5
@@ -444,17 +469,17 @@ def test_histories_that_are_nan_strange_or_lost(tmp_path):
     assert "These losses contain the penalties" in page.text
 
 
-def test_a_poor_fit_is_said(tmp_path):
+def test_a_poor_fit_is_said(tmp_path, plain, words_only):
     trials = make_trials()
     done = trials["score"].notna()
     scores = np.random.default_rng(5).permutation(trials["score"][done])
     trials.loc[done, "score"] = scores
     trials = trials.sort_values("score", ignore_index=True)
     assert "the bars mean little" in Page(write(tmp_path, trials)).text
-    assert "the bars mean little" not in Page(write(tmp_path)).text
+    assert "the bars mean little" not in Page(plain).text
 
 
-def test_a_path_that_cannot_be_written(tmp_path, monkeypatch):
+def test_a_path_that_cannot_be_written(tmp_path, words_only, monkeypatch):
     file = tmp_path / "file"
     file.write_text("not a folder")
     with pytest.raises(ValueError, match="`path` must be a folder that can be written"):
@@ -472,7 +497,7 @@ def test_a_path_that_cannot_be_written(tmp_path, monkeypatch):
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-def test_long_tables_are_cut(tmp_path):
+def test_long_tables_are_cut(tmp_path, words_only):
     trials = make_trials(520)
     page = Page(write(tmp_path, trials))
     assert "20 more are in trials.csv" in page.text
@@ -687,12 +712,6 @@ def test_the_map_marks_the_chosen_trial():
             assert axes.collections[-1].get_offsets()[0][1] == trials["dropout"][row]
 
 
-def test_global_settings_are_left_alone(tmp_path):
-    before = dict(matplotlib.rcParams)
-    write(tmp_path)
-    assert dict(matplotlib.rcParams) == before
-
-
 # --- a real search -------------------------------------------------------------------------------
 
 
@@ -710,10 +729,10 @@ def build(hp):
     return kregs.compile_model(model, "mse", learning_rate=0.05)
 
 
-def test_a_real_search(tmp_path):
+def test_a_real_search(tmp_path, request):
     x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
     y = x.sum(axis=1)
-    result = kregs.tune(build, x, y, max_trials=3, epochs=2, directory=tmp_path, verbose=0)
+    result = kregs.tune(build, x, y, max_trials=2, epochs=2, directory=tmp_path, verbose=0)
     path = result.report()
     assert path == result.path / "report.html"
     page = Page(path)
@@ -732,6 +751,7 @@ def test_a_real_search(tmp_path):
     ast.parse(html.unescape(call))
     # a result that was saved and loaded says the same
     folder = result.save(tmp_path / "saved")["result"].parent
+    request.getfixturevalue("words_only")
     loaded = Page(kregs.load_result(folder).report(tmp_path / "page.html", command="kregs tune x"))
     assert loaded.table("trial", "val_data_loss") == rows
     assert "kregs tune x" in loaded.text
