@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from typing import Any
 
 import keras
@@ -36,6 +37,9 @@ _ROW_FUNCTIONS = frozenset(
 _REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight")
 
 DATA_LOSS = "data_loss"
+
+# the programs of several devices share the metric objects that the user made
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class StackedLoss:
@@ -178,6 +182,7 @@ class StackedMetrics:
                 output_names=getattr(compiled, "output_names", None),
             )
             fresh.build(y, prediction)
+            fresh.update_state(y, prediction)  # some make their variables only now
             names = iter(fresh.result())  # Keras's own naming of metrics of one name
             for group, weighted in (
                 (fresh._flat_metrics, False),
@@ -190,6 +195,8 @@ class StackedMetrics:
         found = [entry for entry in found if entry[0] != DATA_LOSS]
         self.means = [entry for entry in found if _is_row_mean(entry[1])]
         self.others = [entry for entry in found if not _is_row_mean(entry[1])]
+        for _, metric, _ in found:
+            metric.reset_state()
 
     def sums(
         self,
@@ -229,14 +236,15 @@ class StackedMetrics:
         if len(y.shape) == len(prediction.shape) - 1 and not self._loss.sparse:
             y = y[..., None]
         values: dict[str, float] = {}
-        for name, metric, weighted in self.others:
-            metric.reset_state()
-            metric.update_state(y, prediction, sample_weight=weight if weighted else None)
-            result = metric.result()
-            if isinstance(result, dict):
-                values |= {part: float(value) for part, value in result.items()}
-            else:
-                values[name] = float(result)
+        with _ONE_AT_A_TIME:
+            for name, metric, weighted in self.others:
+                metric.reset_state()
+                metric.update_state(y, prediction, sample_weight=weight if weighted else None)
+                result = metric.result()
+                if isinstance(result, dict):
+                    values |= {part: float(value) for part, value in result.items()}
+                else:
+                    values[name] = float(result)
         return values
 
 

@@ -13,8 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kregs.population.jobs import Job
+from kregs.population.lane import Feed
 from kregs.population.layout import Layout
-from kregs.population.loop import Job, Training
+from kregs.population.loop import Training
 from kregs.population.registry import NotStackable, form_of
 from kregs.population.rows import (
     GATHER_BYTES,
@@ -121,6 +123,7 @@ class Population:
         class_weight: Mapping[int, float] | None = None,
         max_members: int | None = None,
         accelerate: bool | None = None,
+        devices: Sequence[str] | None = None,
     ) -> list[dict[str, list[float]]]:
         """Train all members.
 
@@ -136,6 +139,9 @@ class Population:
                 TerminateOnNaN; each member has its own copy.
             max_members: how many train at once. Default: what memory and cache suggest.
             accelerate: compile with XLA; default: where it is known to be faster.
+            devices: names of the devices that share the members out, such as `["GPU:0", "GPU:1"]`.
+                Default: all GPUs. What becomes of a member does not depend on it. A dataset is
+                streamed to one device only.
 
         Returns:
             The history of each member: metric name to a list with one number an epoch. A member
@@ -165,12 +171,9 @@ class Population:
         training = Training(
             self.layout,
             slots,
-            data,
-            validation,
-            batch_size=batch_size,
-            validation_batch_size=validation_batch_size,
-            shuffle=shuffle,
+            Feed(data, validation, batch_size, validation_batch_size, shuffle=shuffle),
             accelerate=accelerate,
+            devices=check_devices(devices),
         )
         done: dict[int, Job] = {}
         training.on_done = lambda job: done.update({job.name: job})
@@ -222,7 +225,7 @@ class Population:
     def _test(self, data: Rows, batch_size: int, *, collect: bool):
         slots = min(len(self), members_at_once(self.layout, batch_size, None))
         training = getattr(self, "_training", None) or Training(
-            self.layout, slots, data, None, batch_size=batch_size
+            self.layout, slots, Feed(data, None, batch_size)
         )
         program = training.program(slots)
         steps = math.ceil(len(data) / batch_size)
@@ -252,6 +255,22 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
             raise NotStackable(
                 f"the callback {type(callback).__name__} wants one model (populations run {known})"
             )
+
+
+def check_devices(devices: Sequence[str] | None) -> list[str] | None:
+    """Return names of devices that TensorFlow has."""
+    if devices is None:
+        return None
+    if isinstance(devices, str) or not devices:
+        raise TypeError(f"`devices` must be a list of names of devices. Received: {devices!r}")
+    known = {device.name for device in tf.config.list_logical_devices()}
+    short = {name.removeprefix("/device:") for name in known}
+    for device in devices:
+        if device not in known | short:
+            raise ValueError(
+                f"`devices` must be among {', '.join(sorted(short))}. Received: {device!r}"
+            )
+    return list(devices)
 
 
 def members_at_once(layout: Layout, batch_size: int, max_members: int | None) -> int:

@@ -28,6 +28,11 @@ class Rows:
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
+    def copy(self) -> Rows:
+        """Return the same rows where TensorFlow puts things now."""
+        weight = None if self.weight is None else tf.identity(self.weight)
+        return Rows(tf.identity(self.x), tf.identity(self.y), weight)
+
     @property
     def tensors(self) -> tuple:
         return self.x, self.y, self.weight

@@ -21,9 +21,11 @@ import tensorflow as tf
 from keras_tuner.errors import FailedTrialError
 
 from kregs.files import write_json
+from kregs.population.jobs import Job
+from kregs.population.lane import Feed
 from kregs.population.layout import Layout
-from kregs.population.loop import Job, Training
-from kregs.population.population import check_callbacks, members_at_once
+from kregs.population.loop import Training
+from kregs.population.population import check_callbacks, check_devices, members_at_once
 from kregs.population.registry import NotStackable
 from kregs.population.rows import Rows, Stream, as_rows, as_source, as_validation, is_dataset
 from kregs.population.structure import Member, read_member
@@ -85,6 +87,7 @@ class PopulationTuner(SequentialTuner):
             three, so that they are compared under the same luck.
         executions_per_trial: members per trial, with different seeds; the score is their mean.
         max_members: how many members train at once. Default: what memory and cache suggest.
+        devices: names of the devices that share the members out. Default: all GPUs.
         directory, project_name, overwrite: as in `keras_tuner.Tuner`.
         splits, halves, keep, score_at, max_time, progress: see
             `kregs.search.sequential.SequentialTuner`.
@@ -122,6 +125,7 @@ class PopulationTuner(SequentialTuner):
         seed: int | None = None,
         executions_per_trial: int = 1,
         max_members: int | None = None,
+        devices: Sequence[str] | None = None,
         directory: str | os.PathLike[str] | None = None,
         project_name: str | None = None,
         overwrite: bool = False,
@@ -147,6 +151,7 @@ class PopulationTuner(SequentialTuner):
         if max_members is not None:
             max_members = check_integer("max_members", max_members, minimum=1)
         self._max_members = max_members
+        self._devices = check_devices(devices)
         self._given_progress = progress
         self._strict = strict
         super().__init__(
@@ -478,15 +483,18 @@ class _Search:
         training = Training(
             layout,
             members_at_once(layout, self.batch_size, self.tuner._max_members),
-            self.data,
-            self.validation,
-            batch_size=self.batch_size,
-            validation_batch_size=self.fit["validation_batch_size"],
-            shuffle=bool(self.fit["shuffle"]),
+            Feed(
+                self.data,
+                self.validation,
+                self.batch_size,
+                self.fit["validation_batch_size"],
+                self.tuner._runs[0].halves or (),
+                bool(self.fit["shuffle"]),
+            ),
             objective=self._value,
             keep_state=isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle),
             keep_last=self.tuner._score_at == "last_epoch",
-            validation_parts=self.tuner._runs[0].halves or (),
+            devices=self.tuner._devices,
             on_epoch=self._on_epoch,
         )
         self.trainings.setdefault(signature, []).append(training)

@@ -28,6 +28,7 @@ def run(members, repeats):
 
     import kregs
     from kregs.population import Population
+    from kregs.population.lane import Feed
     from kregs.population.loop import Training
     from kregs.population.rows import as_rows
 
@@ -40,7 +41,7 @@ def run(members, repeats):
     kregs.compile_model(model, "sparse_categorical_crossentropy", metrics=["accuracy"])
     population = Population.from_models([model])
     data = as_rows(x, y)
-    training = Training(population.layout, members, data, None, batch_size=BATCH)
+    training = Training(population.layout, members, Feed(data, None, BATCH))
     program = training.program(members)
     weights = [v.value.numpy() for v in model.weights]
     settings = population.layout.settings[0]

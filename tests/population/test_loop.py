@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from keras import layers
 
+from kregs.population.jobs import Job
+from kregs.population.lane import Feed
 from kregs.population.layout import Layout
-from kregs.population.loop import Job, Training
+from kregs.population.loop import Training
 from kregs.population.rows import as_rows
 from kregs.population.structure import read_member
 
@@ -34,7 +36,7 @@ def member(optimizer):
 
 def train(own, **job):
     layout = Layout([own])
-    training = Training(layout, 1, as_rows(X, Y), None, batch_size=16, keep_state=True)
+    training = Training(layout, 1, Feed(as_rows(X, Y), None, 16), keep_state=True)
     arguments = {"member": own, "weights": None, "seed": 7, "callbacks": [], "epochs": 4}
     done = Job(**{**arguments, **job})
     training.run(collections.deque([done]))
