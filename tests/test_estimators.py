@@ -20,10 +20,22 @@ import kregs
 
 # few steps over all rows at once: scikit-learn's checks train more than a hundred times
 CLASSIFIER = kregs.KregsClassifier(
-    (8,), optimizer="sgd", learning_rate=1.0, epochs=5, batch_size=512, early_stopping=False
+    (32,),
+    activation="tanh",
+    optimizer="sgd",
+    learning_rate=0.5,
+    epochs=2,
+    batch_size=512,
+    early_stopping=False,
 )
 REGRESSOR = kregs.KregsRegressor(
-    (8,), optimizer="sgd", learning_rate=0.1, epochs=10, batch_size=512, early_stopping=False
+    (32,),
+    activation="tanh",
+    optimizer="sgd",
+    learning_rate=0.25,
+    epochs=3,
+    batch_size=512,
+    early_stopping=False,
 )
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": "weighted and repeated rows are summed in "
@@ -45,7 +57,7 @@ def iris():
 
 
 def quick(**parameters):
-    defaults = {"learning_rate": 0.05, "epochs": 10, "random_state": 0}
+    defaults = {"learning_rate": 0.05, "epochs": 5, "random_state": 0}
     return kregs.KregsClassifier((16,), **defaults | parameters)
 
 
@@ -67,23 +79,25 @@ def test_a_row_weighted_twice_is_a_row_given_twice(iris):
 
 
 def test_cross_validation_learns(iris):
-    scores = cross_val_score(quick(early_stopping=False, epochs=20), *iris, cv=3)
+    scores = cross_val_score(quick(early_stopping=False, epochs=4, batch_size=20), *iris, cv=2)
     assert scores.mean() > 0.9
 
 
 def test_regressor_beats_the_mean_in_cross_validation():
     x, y = load_diabetes(return_X_y=True)
     estimator = kregs.KregsRegressor(
-        (16,), learning_rate=0.01, epochs=15, early_stopping=False, random_state=0
+        (16,), learning_rate=0.05, epochs=4, early_stopping=False, random_state=0
     )
-    assert cross_val_score(estimator, x, y, cv=3).mean() > 0.4
+    assert cross_val_score(estimator, x, y, cv=2).mean() > 0.4
 
 
 def test_grid_search_over_regularization(iris):
     values = [None, kregs.Regularization(l2=10.0)]
-    search = GridSearchCV(quick(epochs=3), {"regularization": values}, cv=2).fit(*iris)
+    search = GridSearchCV(
+        quick(epochs=3, early_stopping=False), {"regularization": values}, cv=2, refit=False
+    ).fit(*iris)
     assert search.best_params_["regularization"] is None
-    penalties = search.best_estimator_.set_params(regularization=values[1]).fit(*iris)
+    penalties = quick(epochs=1).set_params(regularization=values[1]).fit(*iris)
     assert penalties.model_.get_layer("dense_1").kernel_regularizer is not None
 
 
@@ -123,13 +137,13 @@ def test_early_stopping_holds_rows_out_and_keeps_the_best_epoch(iris):
     model = quick(epochs=60, learning_rate=0.2, n_iter_no_change=3).fit(*iris)
     losses = model.history_["val_data_loss"]
     assert model.n_iter_ == len(losses) == int(np.argmin(losses)) + 1 + 3
-    whole = quick(epochs=4, early_stopping=False).fit(*iris)
-    assert whole.n_iter_ == 4
+    whole = quick(epochs=2, early_stopping=False).fit(*iris)
+    assert whole.n_iter_ == 2
     assert "val_loss" not in whole.history_
 
 
 def test_penalties_are_in_the_loss_and_not_in_the_data_loss(iris):
-    strong = quick(regularization=kregs.Regularization(l2=0.01, dropout=0.2)).fit(*iris)
+    strong = quick(regularization=kregs.Regularization(l2=0.01, dropout=0.2), epochs=2).fit(*iris)
     history = strong.history_
     assert all(a > b for a, b in zip(history["loss"], history["data_loss"], strict=True))
     assert [layer.name for layer in strong.model_.layers if "dropout" in layer.name]
@@ -137,12 +151,13 @@ def test_penalties_are_in_the_loss_and_not_in_the_data_loss(iris):
 
 def test_balanced_classes_are_found_more_often():
     x, y = make_classification(400, 6, weights=[0.93], flip_y=0, class_sep=0.6, random_state=3)
+    settings = {"epochs": 2, "batch_size": 40, "early_stopping": False}
     plain, balanced = (
-        quick(class_weight=weight, epochs=15).fit(x, y) for weight in (None, "balanced")
+        quick(class_weight=weight, **settings).fit(x, y) for weight in (None, "balanced")
     )
     rare = [recall_score(y, model.predict(x)) for model in (plain, balanced)]
     assert rare[1] > rare[0] + 0.1
-    by_label = quick(class_weight={0: 1.0, 1: 1e6}, epochs=15).fit(x, y)
+    by_label = quick(class_weight={0: 1.0, 1: 1e6}, **settings).fit(x, y)
     assert recall_score(y, by_label.predict(x)) == 1.0
 
 
@@ -157,7 +172,7 @@ def test_the_scale_of_weights_does_not_matter(iris):
 def test_labels_and_columns_of_a_frame():
     data = load_breast_cancer(as_frame=True)
     names = data.target.map({0: "malignant", 1: "benign"})
-    model = quick(epochs=5).fit(data.data, names)
+    model = quick(epochs=1).fit(data.data, names)
     assert model.classes_.tolist() == ["benign", "malignant"]
     assert set(model.predict(data.data)) == {"benign", "malignant"}
     assert list(model.feature_names_in_) == list(data.data.columns)
@@ -181,7 +196,7 @@ def test_several_targets_in_their_own_units():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 3))
     y = np.column_stack([1e6 + 1e3 * x[:, 0], x[:, 1] / 1e3])
-    model = kregs.KregsRegressor((16,), learning_rate=0.02, epochs=20, random_state=0).fit(x, y)
+    model = kregs.KregsRegressor((16,), learning_rate=0.05, epochs=8, random_state=0).fit(x, y)
     assert model.predict(x).shape == (200, 2)
     assert model.score(x, y) > 0.9
     np.testing.assert_allclose(model.model_.predict(x, verbose=0), model.predict(x), rtol=1e-4)

@@ -32,6 +32,19 @@ def recipe(request):
     return catalog.load(request.param)
 
 
+_DATA = {}
+
+
+@pytest.fixture
+def data(recipe, monkeypatch):
+    """What the recipe's own `load_data` returns: read once, and kept for its other calls."""
+    name = name_of(recipe)
+    if name not in _DATA:
+        _DATA[name] = recipe.load_data()
+    monkeypatch.setattr(recipe, "load_data", lambda: _DATA[name])
+    return _DATA[name]
+
+
 def name_of(recipe) -> str:
     return recipe.__name__.rpartition(".")[2]
 
@@ -41,7 +54,7 @@ def test_every_recipe_has_a_study():
     assert [entry.name for entry in catalog.studies()] == NAMES
 
 
-def test_quick_run_scores_finitely(recipe, capsys):
+def test_quick_run_scores_finitely(recipe, data, capsys):
     scores = recipe.main(quick=True, seed=1)
     assert all(math.isfinite(score) for score in scores.values())
     assert scores.get("accuracy", 1.0) >= CHANCE.get(name_of(recipe), 0.0)
@@ -49,15 +62,15 @@ def test_quick_run_scores_finitely(recipe, capsys):
     assert f"{scores.get('accuracy', scores.get('rmse')):.4f}" in printed
 
 
-def test_data_are_split_without_overlap_and_labels_fit(recipe):
-    (x_train, y_train), (x_test, y_test) = recipe.load_data()
+def test_data_are_split_without_overlap_and_labels_fit(recipe, data):
+    (x_train, y_train), (x_test, y_test) = data
     assert len(x_train) == len(y_train)
     assert len(x_test) == len(y_test)
     assert x_train.shape[1:] == x_test.shape[1:]
     assert np.isfinite(x_train).all()
     assert np.isfinite(x_test).all()
     model = recipe.make_model(seed=0)
-    prediction = model.predict(x_test[:4], verbose=0)
+    prediction = model(x_test[:4])
     assert prediction.shape[1] in (1, y_train.max() + 1)
     train_rows = {row.tobytes() for row in x_train}
     shared_rows = sum(row.tobytes() in train_rows for row in x_test)

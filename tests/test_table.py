@@ -24,7 +24,7 @@ from kregs.cli import main
 from kregs.table import convert, read_rows
 from kregs.table_runs import _split
 
-QUICK = {"folds": 2, "max_trials": 2, "epochs": 6, "verbose": 0}
+QUICK = {"folds": 2, "max_trials": 2, "epochs": 3, "verbose": 0}
 
 
 def people(rows=120, seed=0):
@@ -465,7 +465,7 @@ def test_numbers_are_predicted_in_their_own_units(tmp_path):
     frame = load_diabetes(as_frame=True).frame
     frame.loc[::9, "bmi"] = np.nan
     run = kregs.tune_table(
-        frame, "target", folds=2, max_trials=2, epochs=15, directory=tmp_path, verbose=0
+        frame, "target", folds=2, max_trials=1, epochs=12, directory=tmp_path, verbose=0
     )
     assert run.scores.index.tolist() == ["network", "ridge regression", "mean"]
     assert run.scores.loc["network", "r2"] > 0.2
@@ -479,13 +479,13 @@ def test_rare_classes_are_weighted(tmp_path):
     keep = np.r_[np.flatnonzero(y == 1)[:240], np.flatnonzero(y == 0)[:30]]
     frame = x[["mean radius", "mean texture", "mean smoothness"]].iloc[keep].assign(y=y.iloc[keep])
     run = kregs.tune_table(
-        frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=15,
+        frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=8,
         directory=tmp_path, verbose=0,
     )  # fmt: skip
     assert run.record["classes_weighted"]
     assert run.scores.loc["network", "balanced_accuracy"] > 0.8
     again = kregs.tune_table(
-        frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=15,
+        frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=8,
         directory=tmp_path, resume=True, verbose=0,
     )  # fmt: skip
     assert again.record["test"] == run.record["test"]
@@ -494,7 +494,7 @@ def test_rare_classes_are_weighted(tmp_path):
 def test_without_folds_the_model_is_trained_on_all_rows_too(tmp_path):
     iris = load_iris(as_frame=True).frame
     run = kregs.tune_table(
-        iris, "target", **QUICK | {"folds": None, "max_trials": 1}, directory=tmp_path
+        iris, "target", **QUICK | {"folds": None, "max_trials": 1, "epochs": 2}, directory=tmp_path
     )
     found = kregs.predict_table(run.search.path, iris)
     x = run.search.preprocess_.transform(run.table.features).astype("float32")
@@ -521,7 +521,7 @@ def test_commands(people_csv, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     argv = ["tune", "table", "--data", "people.csv", "--target", "y", "--folds", "2"]
-    argv += ["--max-trials", "2", "--epochs", "4", "--drop", "remark"]
+    argv += ["--max-trials", "1", "--epochs", "2", "--drop", "remark"]
     assert main(argv) == 0
     printed = capsys.readouterr().out
     for word in ("left out as asked", "category", "logistic regression", "24 rows that the search"):
@@ -541,30 +541,38 @@ def test_commands(people_csv, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "out.csv").read_text() == said.out
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["tune", "table"], "--data, --target"),
-        (["tune", "table", "--data", "x.csv", "--target", "y"], "x.csv"),
-        (["tune", "table", "--data", "people.csv", "--target", "z"], "Received: 'z'"),
-        (["tune", "table", "--data", "people.csv", "--target", "country"], "at least two classes"),
-        (["predict"], "RUN"),
-        (["predict", "nowhere", "people.csv"], "nowhere"),
-        (["predict", ".", "people.csv"], "no table.json"),
-    ],
-)
-def test_bad_use_loads_no_tensorflow(argv, message, people_csv):
+BAD_USE = [
+    (["tune", "table"], "--data, --target"),
+    (["tune", "table", "--data", "x.csv", "--target", "y"], "x.csv"),
+    (["tune", "table", "--data", "people.csv", "--target", "z"], "Received: 'z'"),
+    (["tune", "table", "--data", "people.csv", "--target", "country"], "at least two classes"),
+    (["predict"], "RUN"),
+    (["predict", "nowhere", "people.csv"], "nowhere"),
+    (["predict", ".", "people.csv"], "no table.json"),
+]
+
+
+def test_bad_use_loads_no_tensorflow(people_csv):
     program = (
-        f"import sys; from kregs.cli import main; code = main({argv!r});"
-        "print({'tensorflow', 'keras'} & set(sys.modules)); sys.exit(code)"
+        "import contextlib, io, json, sys; from kregs.cli import main\n"
+        f"for argv in {[argv for argv, _ in BAD_USE]!r}:\n"
+        "    out, error = io.StringIO(), io.StringIO()\n"
+        "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):\n"
+        "        code = main(argv)\n"
+        "    loaded = sorted({'tensorflow', 'keras'} & set(sys.modules))\n"
+        "    print(json.dumps([code, out.getvalue(), error.getvalue(), loaded]))"
     )
     run = subprocess.run(
         [sys.executable, "-P", "-c", program], capture_output=True, text=True, cwd=people_csv.parent
     )
-    assert (run.returncode, run.stdout) == (2, "set()\n")
-    assert run.stderr.startswith("kregs: ")
-    assert run.stderr.count("\n") == 1
-    assert message in run.stderr
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    for line, (argv, message) in zip(run.stdout.splitlines(), BAD_USE, strict=True):
+        code, out, error, loaded = json.loads(line)
+        assert (code, out, loaded) == (2, "", []), argv
+        assert error.startswith("kregs: "), argv
+        assert error.count("\n") == 1, argv
+        assert message in error
 
 
 @pytest.fixture(scope="module")
@@ -614,7 +622,7 @@ def test_a_real_table_with_injected_gaps_beats_the_guess(tabular, tmp_path):
     rng = np.random.default_rng(0)
     frame = frame.mask(rng.random(frame.shape) < 0.1).assign(y=y)
     run = kregs.tune_table(
-        frame, "y", folds=2, max_trials=2, epochs=15, directory=tmp_path, verbose=0
+        frame, "y", folds=2, max_trials=1, epochs=8, directory=tmp_path, verbose=0
     )
     scores = run.scores
     assert scores.loc["network", "roc_auc"] > 0.7

