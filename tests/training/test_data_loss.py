@@ -50,41 +50,42 @@ def assert_difference_is_penalty(model, x, y, **options):
     assert_difference(logs, penalty)
 
 
+NOISE = ("input_dropout", "gaussian_noise")
 BUILDERS = {
     "mlp": (
         lambda r: kregs.mlp((6,), 3, units=(8, 8), regularization=r),
         lambda n: RNG.normal(size=(n, 6)),
-        ("activity_l1", "activity_l2", "dropout", "max_norm"),
+        ("activity_l1", "activity_l2", "dropout", "max_norm", *NOISE, "normalization"),
     ),
     "convnet": (
         lambda r: kregs.convnet((8, 8, 1), 3, filters=(4, 8), regularization=r),
         lambda n: RNG.uniform(0, 255, size=(n, 8, 8, 1)),
-        ("activity_l1", "activity_l2", "spatial_dropout", "max_norm"),
+        ("activity_l1", "activity_l2", "spatial_dropout", "max_norm", *NOISE, "normalization"),
     ),
     "resnet": (
         lambda r: kregs.resnet((8, 8, 1), 3, filters=(4, 8), regularization=r),
         lambda n: RNG.uniform(0, 255, size=(n, 8, 8, 1)),
-        ("activity_l1", "activity_l2", "max_norm"),
+        ("activity_l1", "activity_l2", "max_norm", *NOISE, "drop_path", "normalization"),
     ),
     "text_cnn": (
         lambda r: kregs.text_cnn(20, 3, sequence_length=7, filters=4, regularization=r),
         lambda n: RNG.integers(0, 20, size=(n, 7)),
-        ("activity_l1", "activity_l2", "spatial_dropout", "dropout", "max_norm"),
+        ("activity_l1", "activity_l2", "spatial_dropout", "dropout", "max_norm", *NOISE),
     ),
     "recurrent": (
         lambda r: kregs.recurrent(20, 3, sequence_length=7, units=(4,), regularization=r),
         lambda n: RNG.integers(0, 20, size=(n, 7)),
-        ("activity_l1", "activity_l2", "spatial_dropout", "dropout", "max_norm"),
+        ("activity_l1", "activity_l2", "spatial_dropout", "dropout", "max_norm", *NOISE),
     ),
     "linear": (
         lambda r: kregs.linear((6,), 3, head_activation="softmax", regularization=r),
         lambda n: RNG.normal(size=(n, 6)),
-        (),
+        NOISE,
     ),
     "autoencoder": (
         lambda r: kregs.autoencoder((6,), units=(4,), regularization=r),
         lambda n: RNG.normal(size=(n, 6)),
-        ("activity_l1", "activity_l2"),
+        ("activity_l1", "activity_l2", *NOISE),
     ),
 }
 VALUES = {
@@ -93,6 +94,10 @@ VALUES = {
     "dropout": 0.3,
     "spatial_dropout": 0.3,
     "max_norm": 2.0,
+    "input_dropout": 0.1,
+    "gaussian_noise": 0.05,
+    "drop_path": 0.4,
+    "normalization": "batch",
 }
 
 
@@ -142,6 +147,7 @@ def targets(kind, n):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_losses_by_name_with_sample_weights(loss):
     model = kregs.compile_model(penalized_model(), loss)
+    model.run_eagerly = True  # the tests above and below evaluate graphs
     x, y = RNG.normal(size=(24, 4)), targets(LOSSES[loss], 24)
     weights = RNG.uniform(0, 3, 24)
     assert_difference_is_penalty(model, x, y, sample_weight=weights)
