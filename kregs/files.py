@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# beside a model that was trained on what a scikit-learn transformer makes of the rows
+PREPROCESSING_FILE = "preprocessing.joblib"
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kregs.files import atomic_path, write_json
+from kregs.files import PREPROCESSING_FILE, write_json
 from kregs.table import Column, Table, read_rows, read_table
 from kregs.validation import check_integer, check_number
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from kregs.search import SearchResult
 
 TABLE_FILE = "table.json"
-PREPROCESSING_FILE = "preprocessing.joblib"
 
 _FORMAT = 1  # of table.json
 _PACKAGES = ("kregs", "keras", "tensorflow", "keras-tuner", "numpy", "pandas", "scikit-learn")
@@ -202,10 +201,6 @@ def tune_table(
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in _PACKAGES},
     }
-    import joblib
-
-    with atomic_path(files["preprocessing"]) as temporary:
-        joblib.dump(result.preprocess_, temporary)
     write_json(files["table"], record)
     files["report"] = result.report(command=command)
     scores = pd.DataFrame.from_dict(rows, orient="index")

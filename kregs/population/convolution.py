@@ -1,12 +1,14 @@
-"""Stacked convolutions: one grouped convolution over K times the channels.
+"""Stacked convolutions: one grouped convolution over K times the channels, or K separate ones.
 
-`tf.nn.conv2d` is called directly: `keras.ops.conv` forces XLA for grouped convolution, which is two
-orders of magnitude slower on a CPU.
+Grouped ones are faster where a member has few channels, separate ones where it has many; both are
+in one graph and give the same. `tf.nn.conv2d` is called directly: `keras.ops.conv` forces XLA for
+grouped convolution, which is two orders of magnitude slower on a CPU.
 """
 
 from __future__ import annotations
 
 import functools
+import time
 
 import keras
 import tensorflow as tf
@@ -61,6 +63,62 @@ def grouped_gradients_work(dtype: tf.DType) -> bool:
         return False
 
 
+# with so many input channels a member, separate convolutions are faster on a CPU
+# (tests/benchmarks/convolutions.py); a rule, not a measurement, so that runs repeat to the last bit
+_SEPARATE_FROM = 16
+
+
+def grouped_is_faster(images: tf.Tensor, kernel: tf.Tensor, geometry: dict) -> bool:
+    """Whether to convolve as one: by a rule on a CPU, by measuring each geometry once on a GPU."""
+    if not tf.config.list_logical_devices("GPU"):
+        return kernel.shape[3] < _SEPARATE_FROM
+    batch, height, width, _ = images.shape
+    known = (batch or 32, height or 32, width or 32)
+    shapes = known, tuple(kernel.shape), tuple(sorted(geometry.items()))
+    with tf.init_scope():  # outside of the graph that is being traced
+        grouped, separate = measure(*shapes, images.dtype)
+    return grouped < separate
+
+
+@functools.cache
+def measure(
+    batch_shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
+    geometry: tuple,
+    dtype: tf.DType,
+    members: int = 4,
+    repeats: int = 5,
+) -> tuple[float, float]:
+    """Return the seconds of a grouped and of separate convolutions, gradients included.
+
+    Args:
+        batch_shape: rows, height, width.
+        kernel_shape: `(K, height, width, in, out)`; a few members stand for all.
+        geometry: strides, padding and dilations, as pairs.
+        dtype: of images and kernels.
+    """
+    members = min(members, kernel_shape[0])
+    images = tf.ones([*batch_shape, members * kernel_shape[3]], dtype)
+    kernel = tf.ones([members, *kernel_shape[1:]], dtype)
+
+    def seconds(grouped: bool) -> float:
+        @functools.partial(tf.function, autograph=False)
+        def step(x: tf.Tensor, w: tf.Tensor) -> list[tf.Tensor]:
+            # no tape records anything inside of `tf.init_scope`
+            return tf.gradients(convolve(x, w, dict(geometry), grouped=grouped), [x, w])
+
+        def once() -> float:
+            began = time.perf_counter()
+            for gradient in step(images, kernel):
+                gradient.numpy()  # waits for a GPU
+            return time.perf_counter() - began
+
+        once()
+        return min(once() for _ in range(repeats))
+
+    return seconds(True), seconds(False)
+
+
 class _Convolution(StackedLayer):
     """What the convolutions share: the checks, the padding, bias and activation."""
 
@@ -69,7 +127,7 @@ class _Convolution(StackedLayer):
     def __init__(self, layer, *args) -> None:
         super().__init__(layer, *args)
         # probed here, outside of any graph
-        self._grouped = self.members == 1 or (
+        self._can_group = self.members == 1 or (
             grouped_gradients_work(tf.as_dtype(layer.compute_dtype))
             and max(layer.dilation_rate) == 1  # no gradient of its own for dilated groups
         )
@@ -82,6 +140,12 @@ class _Convolution(StackedLayer):
             raise NotStackable(f"layer {layer.name!r} has groups={layer.groups}")
         if getattr(layer, "lora_enabled", False):
             raise NotStackable(f"layer {layer.name!r} uses LoRA")
+
+    def _convolve(self, images: tf.Tensor, kernel: tf.Tensor, geometry: dict) -> tf.Tensor:
+        grouped = self._can_group and (
+            self.members == 1 or grouped_is_faster(images, kernel, geometry)
+        )
+        return convolve(images, kernel, geometry, grouped=grouped)
 
     def _finish(self, packed: tf.Tensor, channels: int) -> Stacked:
         if self.layer.use_bias:
@@ -121,9 +185,8 @@ class StackedConv(_Convolution):
 
     def call(self, x: Stacked, *, context: Context) -> Stacked:
         kernel = self._kernel("kernel")
-        filters = kernel.shape[-1]
-        images = convolve(self._images(x), kernel, self._geometry(), grouped=self._grouped)
-        return self._finish(self._drop_height(images), filters)
+        images = self._convolve(self._images(x), kernel, self._geometry())
+        return self._finish(self._drop_height(images), kernel.shape[-1])
 
 
 def convolve(images: tf.Tensor, kernel: tf.Tensor, geometry: dict, *, grouped: bool) -> tf.Tensor:
@@ -186,7 +249,7 @@ class StackedSeparableConv(_Convolution):
         images = _depthwise(self._images(x), self._kernel("depthwise_kernel"), self._geometry())
         pointwise = self._kernel("pointwise_kernel")
         plain = {"strides": (1, 1, 1, 1), "padding": "VALID", "dilations": (1, 1)}
-        images = convolve(images, pointwise, plain, grouped=self._grouped)
+        images = self._convolve(images, pointwise, plain)
         return self._finish(images, pointwise.shape[-1])
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import joblib
 import keras
 import keras_tuner
 import numpy as np
@@ -19,7 +20,7 @@ import pandas as pd
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from kregs.files import atomic_path, write_json, write_text
+from kregs.files import PREPROCESSING_FILE, atomic_path, write_json, write_text
 from kregs.reporting.plots import search_map
 from kregs.reporting.report import write_report
 from kregs.reporting.tables import format_value, format_values
@@ -33,7 +34,6 @@ from kregs.training.compilation import loss_object
 from kregs.validation import check_choice, check_integer
 
 RESULT_FILE = "result.json"
-PREPROCESSING_FILE = "preprocessing.joblib"
 TRIALS_FILE = "trials.csv"
 MODEL_FILE = "best.keras"
 PLOT_FILE = "plot.png"
@@ -692,7 +692,10 @@ def prune(result: SearchResult, keep: int) -> None:
 
 
 def write_result(result: SearchResult, model: keras.Model | None = None) -> None:
-    """Write a search's `result.json`, `trials.csv` and `best.keras` into its project directory.
+    """Write a search's files into its project directory.
+
+    `result.json`, `trials.csv`, `best.keras` and, if the rows went through a transformer,
+    `preprocessing.joblib`.
 
     Args:
         result: of the search.
@@ -703,6 +706,9 @@ def write_result(result: SearchResult, model: keras.Model | None = None) -> None
     write_text(result.path / TRIALS_FILE, result.trials().to_csv(index=False))
     if result._record["best"] is None or (result._folds and model is None):
         return
+    if result.preprocess_ is not None:
+        with atomic_path(result.path / PREPROCESSING_FILE) as temporary:
+            joblib.dump(result.preprocess_, temporary)
     try:
         with atomic_path(result.path / MODEL_FILE) as temporary:
             (model or result.best_model()).save(temporary)

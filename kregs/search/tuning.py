@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import joblib
 import keras
 import keras_tuner
 import numpy as np
 import tensorflow as tf
 
 import kregs
-from kregs.files import atomic_path, write_json
+from kregs.files import write_json
 from kregs.population.rows import is_dataset
 from kregs.reporting.progress import SearchProgress
 from kregs.search.engine import check_engine, make_tuner
@@ -33,7 +32,6 @@ from kregs.search.protocol import classes_of, prepare_data
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import (
     MODEL_FILE,
-    PREPROCESSING_FILE,
     RESULT_FILE,
     SearchResult,
     lasting,
@@ -384,9 +382,6 @@ def tune(
             callbacks=lasting(used_callbacks),
         )
         write_result(result, model)
-    if result.preprocess_ is not None:
-        with atomic_path(folder / PREPROCESSING_FILE) as temporary:
-            joblib.dump(result.preprocess_, temporary)
     if nested is not None and not ended:
         warnings.warn("the time was up before the outer folds of `nested`", stacklevel=2)
     elif nested is not None:
