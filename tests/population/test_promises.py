@@ -1,6 +1,8 @@
 """Independent, isolated, paired, faithful: what a population promises beyond being exact."""
 
+import collections
 import copy
+import functools
 
 import keras
 import numpy as np
@@ -11,7 +13,13 @@ from scipy.stats import kstest
 
 from kregs.layers import DropBlock2D
 from kregs.population import NotStackable, Population, StackedLayer, register
+from kregs.population.jobs import Job
+from kregs.population.lane import Feed
+from kregs.population.layout import Layout
+from kregs.population.loop import Training
 from kregs.population.random import Noise, threefry
+from kregs.population.rows import as_rows, as_validation
+from kregs.population.structure import read_member
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 6)).astype("float32")
@@ -47,48 +55,80 @@ def weights_after(models, position, *, seeds=0, **fit):
     return population.unstack()[position].get_weights(), population
 
 
+@functools.lru_cache
+def alone_and_others():
+    """In float64: a model, 63 others, and the weights that each begins with."""
+    rng = np.random.default_rng(1)
+    models = [build(1e-3, 0.25)]
+    for k in range(63):
+        l2, rate = 10 ** -rng.uniform(1, 5), rng.uniform(0, 0.6)
+        models.append(build(l2, rate, initializer_seed=k + 10))
+    return models, [model.get_weights() for model in models]
+
+
+@functools.lru_cache
+def trained_among(others, position, accelerate):
+    """The weights that the model ends with at a position among so many others."""
+    models, starts = alone_and_others()
+    for model, weights in zip(models, starts, strict=True):
+        model.set_weights(weights)
+    chosen = models[1 : others + 1]
+    chosen.insert(position, models[0])
+    fit = {"accelerate": accelerate, "validation_data": (X[:20], Y[:20])}
+    return weights_after(chosen, position, **fit)[0]
+
+
 @pytest.mark.parametrize("accelerate", [False, True])
 @pytest.mark.parametrize(("others", "position"), [(7, 3), (63, 50)])
-def test_independent_of_the_others(accelerate, others, position):
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    try:
-        fit = {"accelerate": accelerate, "validation_data": (X[:20], Y[:20])}
-        alone, _ = weights_after([build(1e-3, 0.25)], 0, **fit)
-        many = [
-            build(10 ** -RNG.uniform(1, 5), RNG.uniform(0, 0.6), initializer_seed=k + 10)
-            for k in range(others)
-        ]
-        many.insert(position, build(1e-3, 0.25))
-        together, _ = weights_after(many, position, **fit)
-        for one, other in zip(alone, together, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
-    finally:
-        keras.config.set_floatx(before)
-        keras.config.set_dtype_policy(before)
+def test_independent_of_the_others(double, accelerate, others, position):
+    alone = trained_among(0, 0, accelerate)
+    together = trained_among(others, position, accelerate)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+
+
+def run(training, models, *, epochs=3, callbacks=()):
+    """Train models as jobs of their own, each with its own copy of the callbacks."""
+    jobs = [
+        Job(
+            member=read_member(model),
+            weights=None,
+            seed=0,
+            callbacks=copy.deepcopy(list(callbacks)),
+            epochs=epochs,
+        )
+        for model in models
+    ]
+    training.run(collections.deque(jobs))
+    return jobs
 
 
 @pytest.mark.parametrize("accelerate", [False, True])
 def test_a_member_that_diverges_harms_nobody(accelerate):
-    def others():
-        return [build(l2, rate) for l2, rate in ((1e-3, 0.2), (1e-2, 0.4), (0.0, 0.0))]
+    others = [build(l2, rate) for l2, rate in ((1e-3, 0.2), (1e-2, 0.4), (0.0, 0.0))]
+    sane, mad = build(1e-4), build(1e-4, learning_rate=1e30)
+    layout = Layout([read_member(model) for model in (*others, sane, mad)])
+    training = Training(layout, 4, Feed(as_rows(X, Y), None, 16), accelerate=accelerate)
+    expected = run(training, [*others, sane])
+    found = run(training, [*others, mad])
+    assert [job.failure for job in (*expected, *found[:3])] == [None] * 7
+    assert "loss is" in found[3].failure
+    for one, other in zip(expected[:3], found[:3], strict=True):
+        assert np.isfinite(other.history["loss"]).all()
+        for a, b in zip(one.best_weights, other.best_weights, strict=True):
+            np.testing.assert_array_equal(a, b)
 
-    fit = {"accelerate": accelerate, "max_members": 4}
-    sane = [*others(), build(1e-4)]
-    mad = [*others(), build(1e-4, learning_rate=1e30)]
-    expected, _ = weights_after(sane, 0, **fit)
-    first, population = weights_after(mad, 0, **fit)
-    assert population.failures[:3] == [None] * 3
-    assert "loss is" in population.failures[3]
-    for a, b in zip(expected, first, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert all(np.isfinite(population.history[0]["loss"]))
+
+def test_the_failure_of_a_member_is_told():
+    _, population = weights_after([build(), build(learning_rate=1e30)], 0, accelerate=False)
+    assert population.failures[0] is None
+    assert "loss is" in population.failures[1]
 
 
 def test_members_with_one_seed_are_paired():
     (_, same), (_, other) = (
-        weights_after([build(), build(), build()], 0, seeds=seeds) for seeds in (5, [5, 6, 5])
+        weights_after([build(), build(), build()], 0, seeds=seeds, accelerate=False)
+        for seeds in (5, [5, 6, 5])
     )
     assert same.history[0] == same.history[1]
     assert other.history[0] == other.history[2] == same.history[0]
@@ -104,9 +144,9 @@ def test_slots_are_given_on_without_a_trace(double):
 
     stopping = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=0.05)
     many = Population.from_models(models())
-    many.fit(X, Y, epochs=8, early_stopping=stopping)
+    many.fit(X, Y, epochs=8, early_stopping=stopping, accelerate=False)
     few = Population.from_models(models())
-    few.fit(X, Y, epochs=8, early_stopping=stopping, max_members=2)
+    few.fit(X, Y, epochs=8, early_stopping=stopping, max_members=2, accelerate=False)
     assert [len(h["loss"]) for h in many.history] == [len(h["loss"]) for h in few.history]
     for a, b in zip(many.unstack(), few.unstack(), strict=True):
         for one, other in zip(a.get_weights(), b.get_weights(), strict=True):
@@ -122,43 +162,104 @@ STOPPING = [
 ]
 
 
-@pytest.mark.parametrize("arguments", STOPPING)
-def test_early_stopping_is_keras(double, arguments):
-    """Keras's own callback, replayed over each history, stops there and restores those weights."""
-    models = [build(rate=0.0, learning_rate=r) for r in (1e-3, 3e-2, 0.3)]
-    starts = [model.get_weights() for model in models]
-    population = Population.from_models(models)
-    stopping = keras.callbacks.EarlyStopping(**arguments)
-    fit = {"epochs": 12, "batch_size": 16, "shuffle": False, "validation_data": (X[:30], Y[:30])}
-    population.fit(X, Y, early_stopping=stopping, **fit)
-    for model, start, history in zip(population.unstack(), starts, population.history, strict=True):
-        ended = model.get_weights()
+RATES = (1e-3, 3e-2, 0.3)
+BY_EPOCH = {"epochs": 12, "batch_size": 16, "shuffle": False}
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps the logs and the weights of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append((dict(logs), self.model.get_weights()))
+
+
+def keras_model(start):
+    """A model that Keras's `fit` trains, traced once, from these weights with any rate."""
+    model = build(rate=0.0)
+    model.set_weights(start)
+    model.optimizer.build(model.trainable_variables)
+    state = [v.numpy() for v in model.optimizer.variables]
+
+    def fit(rate, **arguments):
         model.set_weights(start)
-        model.compile(
-            type(model.optimizer)(float(model.optimizer.learning_rate.numpy())), model.loss,
-            metrics=["accuracy"],
-        )  # fmt: skip
-        own = model.fit(X, Y, verbose=0, callbacks=[copy.deepcopy(stopping)], **fit)
-        assert len(own.history["loss"]) == len(history["loss"])
-        for one, other in zip(ended, model.get_weights(), strict=True):
+        for variable, value in zip(model.optimizer.variables, state, strict=True):
+            variable.assign(value)
+        model.optimizer.learning_rate = rate
+        return model.fit(X, Y, verbose=0, **arguments).history
+
+    return model, fit
+
+
+def stopped(model, callback, epochs):
+    """How many epochs, and which weights, `fit` with the callback would have ended with."""
+    model.stop_training = False
+    callback.set_model(model)
+    callback.on_train_begin()
+    for count, (logs, weights) in enumerate(epochs, 1):
+        model.set_weights(weights)
+        callback.on_epoch_end(count - 1, logs)
+        if model.stop_training:
+            break
+    callback.on_train_end()
+    return count, model.get_weights()
+
+
+def test_early_stopping_is_keras(double):
+    """Keras's own callback, replayed over each history, stops there and restores those weights."""
+    models = [build(rate=0.0, learning_rate=rate) for rate in RATES]
+    validated = {"validation_data": (X[:30], Y[:30]), **BY_EPOCH}
+    reference, fit = keras_model(models[0].get_weights())
+    recorders = [Recorder() for _ in RATES]
+    for rate, recorder in zip(RATES, recorders, strict=True):
+        fit(rate, callbacks=[recorder], **validated)
+    members = [read_member(model) for model in models]
+    feed = Feed(as_rows(X, Y), as_validation((X[:30], Y[:30])), 16, shuffle=False)
+    training = Training(Layout(members), 8, feed, accelerate=False)
+    counts = set()
+    for arguments in STOPPING:
+        callback = keras.callbacks.EarlyStopping(**arguments)
+        jobs = run(training, models, epochs=12, callbacks=[callback])
+        for job, recorder in zip(jobs, recorders, strict=True):
+            count, weights = stopped(reference, copy.deepcopy(callback), recorder.epochs)
+            counts.add(count)
+            assert len(job.history["loss"]) == count, arguments
+            for one, other in zip(job.best_weights, weights, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9, err_msg=str(arguments))
+    assert len(counts) > 3
+
+
+def test_early_stopping_of_a_population(double):
+    """Each member has its own copy; `fit` itself, with the callback, tells where it ends."""
+    models = [build(rate=0.0, learning_rate=rate) for rate in RATES]
+    reference, fit = keras_model(models[0].get_weights())
+    validated = {"validation_data": (X[:30], Y[:30]), **BY_EPOCH}
+    stopping = keras.callbacks.EarlyStopping(**STOPPING[1])
+    population = Population.from_models(models)
+    population.fit(X, Y, early_stopping=stopping, accelerate=True, **validated)
+    for model, rate, history in zip(population.unstack(), RATES, population.history, strict=True):
+        own = fit(rate, callbacks=[copy.deepcopy(stopping)], **validated)
+        assert len(own["loss"]) == len(history["loss"])
+        for one, other in zip(model.get_weights(), reference.get_weights(), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
 
 
 def test_learning_rate_callbacks_are_each_members_own(double):
-    models = [build(rate=0.0, learning_rate=r) for r in (1e-3, 0.5)]
-    starts = [model.get_weights() for model in models]
+    rates = (1e-3, 0.5)
+    models = [build(rate=0.0, learning_rate=rate) for rate in rates]
     callbacks = [
         keras.callbacks.ReduceLROnPlateau("loss", factor=0.1, patience=1, min_delta=0.02),
         keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
     ]
+    _, fit = keras_model(models[0].get_weights())
+    arguments = {**BY_EPOCH, "epochs": 6}
     population = Population.from_models(models)
-    fit = {"epochs": 6, "batch_size": 16, "shuffle": False}
-    population.fit(X, Y, callbacks=callbacks, **fit)
-    for model, start, history in zip(population.unstack(), starts, population.history, strict=True):
-        model.set_weights(start)
-        rate = float(model.optimizer.learning_rate.numpy())
-        model.compile(type(model.optimizer)(rate), model.loss, metrics=["accuracy"])
-        own = model.fit(X, Y, verbose=0, callbacks=copy.deepcopy(callbacks), **fit).history
+    population.fit(X, Y, callbacks=callbacks, accelerate=False, **arguments)
+    for rate, history in zip(rates, population.history, strict=True):
+        own = fit(rate, callbacks=copy.deepcopy(callbacks), **arguments)
         np.testing.assert_allclose(history["loss"], own["loss"], rtol=1e-6)
 
 
@@ -230,7 +331,9 @@ def test_noise_layers_agree_with_keras_in_distribution(name, accelerate):
     histories = population.fit(x, y, epochs=epochs, batch_size=64, accelerate=accelerate)
     ours = np.array([h["loss"] for h in histories])
     keras.utils.set_random_seed(0)
-    theirs = np.array(make().fit(x, y, epochs=2 * epochs, batch_size=64, verbose=0).history["loss"])
+    # the same rows over and over in one call, each with draws of its own
+    outputs = make()(np.tile(x, (2 * epochs, *[1] * len(shape))), training=True)
+    theirs = (outputs.numpy().reshape(2 * epochs, -1) ** 2).mean(1)
     error = np.sqrt(ours.var() / ours.size + theirs.var() / theirs.size)
     assert abs(ours.mean() - theirs.mean()) < 5 * error
     assert 0.5 < ours.std() / theirs.std() < 2
