@@ -22,6 +22,13 @@ def build_linear(hp):
     return kregs.compile_model(model, "mse", learning_rate=rate, metrics=["mae"])
 
 
+@pytest.fixture
+def eager(monkeypatch):
+    """Let Keras train without tracing, most of the time of a `fit` of a few steps."""
+    always = property(lambda self: True, lambda self, value: None)
+    monkeypatch.setattr(keras.Model, "run_eagerly", always)
+
+
 @pytest.fixture(scope="session")
 def linear_data():
     generator = np.random.default_rng(0)

@@ -23,12 +23,14 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import kregs
+from kregs.search.population_tuner import _Search
 from kregs.search.protocol import prepare_data
 from kregs.search.sequential import SequentialTuner, TimeUp
 
 X, Y = load_digits(return_X_y=True)
 X, Y = (X[:240] / 16).astype("float32"), Y[:240]
 SPLITTER = KFold(3, shuffle=True, random_state=0)
+EPOCHS = 4
 
 
 def build(hp):
@@ -48,8 +50,8 @@ def tune(path, build=build, x=X, y=Y, **changes):
     # one batch an epoch: engines may order the rows as they like
     arguments = {
         "folds": SPLITTER,
-        "max_trials": 4,
-        "epochs": 6,
+        "max_trials": 2,
+        "epochs": EPOCHS,
         "batch_size": 240,
         "callbacks": [],
     }
@@ -61,17 +63,24 @@ def result(tmp_path_factory):
     return tune(tmp_path_factory.mktemp("folds"), engine="population")
 
 
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory):
+    """A search of one trial in which one class counts for more."""
+    path = tmp_path_factory.mktemp("heavy")
+    return tune(path, engine="population", max_trials=1, epochs=2, class_weight={3: 5.0})
+
+
 def test_folds_are_what_fit_makes_of_them(result):
-    for trial in (0, 3):
+    for trial in (0, 1):
         history = result.history(trial)
         for fold, (train, held) in enumerate(SPLITTER.split(X)):
             model = build(result.hyperparameters(trial))
             own = model.fit(
-                X[train], Y[train], validation_data=(X[held], Y[held]), epochs=6, batch_size=240,
-                verbose=0,
+                X[train], Y[train], validation_data=(X[held], Y[held]), epochs=EPOCHS,
+                batch_size=240, verbose=0,
             ).history  # fmt: skip
             ours = history[history["fold"] == fold]
-            assert ours["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+            assert ours["epoch"].tolist() == list(range(1, EPOCHS + 1))
             for name in ("loss", "val_data_loss"):
                 np.testing.assert_allclose(ours[name], own[name], rtol=1e-4)
         scores = result.scores(trial)
@@ -116,27 +125,30 @@ def test_no_rows_are_copied():
 
 
 def test_seeds_are_runs_too(tmp_path):
-    result = tune(tmp_path, seeds=2, max_trials=1, batch_size=32)
+    result = tune(tmp_path, seeds=2, max_trials=1, epochs=2, batch_size=32)
     assert len(result.scores(0)) == 6
     assert set(result.history(0)["seed"]) == {0, 1}
     assert result.trials()["standard_error"].notna().all()
 
 
-def test_sample_and_class_weights_reach_the_folds(tmp_path):
+def test_sample_and_class_weights_reach_the_folds(result, heavy, tmp_path):
+    def curve(search):
+        history = search.history(0)
+        return history[history["epoch"] <= 2]["val_data_loss"].to_numpy()
+
+    few = {"max_trials": 1, "epochs": 2}
     weight = np.random.default_rng(0).uniform(0.5, 2, len(X))
-    scores = [
-        tune(tmp_path / engine, engine=engine, max_trials=1, sample_weight=weight).best_score
+    sampled, other = (
+        tune(tmp_path / engine, engine=engine, sample_weight=weight, **few)
         for engine in ("population", "sequential")
-    ]
-    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
-    plain = tune(tmp_path / "plain", max_trials=1).best_score
-    assert plain != pytest.approx(scores[0], rel=1e-4)
-    heavy = [
-        tune(tmp_path / f"heavy {e}", engine=e, max_trials=1, class_weight={3: 5.0}).best_score
-        for e in ("population", "sequential")
-    ]
-    assert heavy[0] == pytest.approx(heavy[1], rel=1e-4)
-    assert plain != pytest.approx(heavy[0], rel=1e-4)
+    )
+    sequential = tune(tmp_path / "heavy", engine="sequential", class_weight={3: 5.0}, **few)
+    np.testing.assert_allclose(curve(sampled), curve(other), rtol=1e-4)
+    np.testing.assert_allclose(curve(heavy), curve(sequential), rtol=1e-4)
+    assert sampled.best_score == pytest.approx(other.best_score, rel=1e-4)
+    assert heavy.best_score == pytest.approx(sequential.best_score, rel=1e-4)
+    for weighted in (sampled, heavy):  # the same trial without weights
+        assert (np.abs(curve(weighted) / curve(result) - 1) > 1e-4).all()
 
 
 @pytest.mark.parametrize("folds", [3, None])
@@ -166,11 +178,11 @@ def test_raw_tables_are_prepared_inside_the_folds(tmp_path, folds):
 
 
 @pytest.mark.parametrize("engine", ["population", "sequential"])
-def test_hyperband_goes_on_in_the_same_fold(tmp_path, engine):
+def test_hyperband_goes_on_in_the_same_fold(tmp_path, eager, engine):
     oracle = keras_tuner.oracles.HyperbandOracle(max_epochs=2, factor=2, seed=1)
     result = tune(
         tmp_path, oracle=oracle, engine=engine, max_trials=None, epochs=2, folds=KFold(2),
-        batch_size=40,
+        batch_size=60,
     )  # fmt: skip
     states = [
         json.loads(path.read_text())["hyperparameters"]["values"]
@@ -188,31 +200,32 @@ def test_hyperband_goes_on_in_the_same_fold(tmp_path, engine):
             assert after["loss"].iloc[0] < 1.05 * before["loss"].min()
 
 
-def test_the_last_epoch_is_scored_where_none_is_to_be_chosen(tmp_path):
-    for engine in ("population", "sequential"):
-        result = tune(tmp_path / engine, engine=engine, score_at="last_epoch", max_trials=2)
-        for trial in (0, 1):
-            history = result.history(trial)
-            last = history[history["epoch"] == 6]["val_data_loss"]
-            assert result.scores(trial)["epoch"].tolist() == [6, 6, 6]
-            np.testing.assert_allclose(result.scores(trial)["score"], last)
-        assert result.best_epoch == 6
+@pytest.mark.parametrize("engine", ["population", "sequential"])
+def test_the_last_epoch_is_scored_where_none_is_to_be_chosen(tmp_path, engine):
+    y = np.random.default_rng(0).permutation(Y)  # nothing to learn: the last is not the best
+    result = tune(
+        tmp_path, y=y, engine=engine, score_at="last_epoch", max_trials=1, epochs=3, batch_size=16
+    )
+    curves = result.history(0).pivot(index="fold", columns="epoch", values="val_data_loss")
+    assert (curves.idxmin(axis=1) < 3).any()
+    assert result.scores(0)["epoch"].tolist() == [3, 3, 3]
+    np.testing.assert_allclose(result.scores(0)["score"], curves[3])
+    assert result.best_epoch == 3
 
 
 def test_nested_folds_score_the_whole_search(tmp_path):
     outer = KFold(2, shuffle=True, random_state=1)
-    scaler = StandardScaler()
-    result = tune(tmp_path, nested=outer, preprocess=scaler, max_trials=2, folds=3)
+    few = {"preprocess": StandardScaler(), "folds": 2, "epochs": 3}
+    result = tune(tmp_path, nested=outer, **few)
     assert result.nested["fold"].tolist() == [0, 1]
-    for fold, (train, held) in enumerate(outer.split(X)):
-        inner = tune(
-            tmp_path / str(fold), x=X[train], y=Y[train], preprocess=scaler, max_trials=2, folds=3
-        )
-        assert inner.best_hyperparameters["l2"] == pytest.approx(result.nested["l2"][fold])
-        model = inner.refit(X[train], Y[train])
-        rows = inner.preprocess_.transform(X[held])
-        expected = model.evaluate(rows, Y[held], verbose=0, return_dict=True)["data_loss"]
-        assert result.nested["score"][fold] == pytest.approx(expected, rel=1e-3)
+    assert result.nested["score"].nunique() == 2
+    train, held = list(outer.split(X))[1]
+    inner = tune(tmp_path / "inner", x=X[train], y=Y[train], **few)
+    assert inner.best_hyperparameters["l2"] == pytest.approx(result.nested["l2"][1])
+    # trained on all rows of the outer fold
+    rows = inner.preprocess_.transform(X[held])
+    expected = inner.best_model().evaluate(rows, Y[held], verbose=0, return_dict=True)["data_loss"]
+    assert result.nested["score"][1] == pytest.approx(expected, rel=1e-3)
     saved = kregs.load_result(result.path)
     pd.testing.assert_frame_equal(saved.nested, result.nested)
     with pytest.raises(ValueError, match="`nested` and `validation_data`"):
@@ -223,23 +236,24 @@ def test_nested_folds_score_the_whole_search(tmp_path):
 
 
 def test_the_best_trials_keep_their_weights(tmp_path):
-    result = tune(tmp_path, folds=None, validation_split=0.3, max_trials=6, keep=2)
+    result = tune(tmp_path, folds=None, validation_split=0.3, max_trials=6, epochs=2, keep=2)
     kept = [n for n in range(6) if (result.path / f"trial_{n}/checkpoint.weights.h5").exists()]
     assert sorted(kept) == sorted(result.trials()["trial"][:2])
-    assert len(result.history(int(result.trials()["trial"].iloc[-1]))) == 6
+    assert len(result.history(int(result.trials()["trial"].iloc[-1]))) == 2
 
 
-@pytest.mark.parametrize(("engine", "epochs_in_time"), [("population", 100), ("sequential", 4)])
-def test_time_is_up(tmp_path, monkeypatch, engine, epochs_in_time):
+@pytest.mark.parametrize("engine", ["population", "sequential"])
+def test_time_is_up(tmp_path, monkeypatch, eager, engine):
     checks = itertools.count()
 
     def check(self):
-        if next(checks) >= epochs_in_time:
+        if next(checks) >= 5:  # epochs
             raise TimeUp
 
-    few = {"max_trials": 70, "engine": engine, "epochs": 3, "folds": None}
+    few = {"max_trials": 6, "engine": engine, "epochs": 2, "folds": None}
     with monkeypatch.context() as patched:
         patched.setattr(SequentialTuner, "_check_time", check)  # no clock: machines differ
+        patched.setattr(_Search, "_at_once", lambda self: 2)  # trained together; else all are
         result = tune(tmp_path, max_time=1000.0, **few)
     status = result.trials()["status"]
     assert set(status) == {"completed", "interrupted"}
@@ -287,19 +301,20 @@ def test_a_learning_rate_schedule_reaches_the_training_on_all_rows(tmp_path):
     def wild(hp):
         return linear(hp, rate=10.0)
 
-    result = tune(tmp_path, wild, LINEAR, SUM, max_trials=1, epochs=20, callbacks=[schedule])
+    few = {"max_trials": 1, "epochs": 5, "batch_size": 10}
+    result = tune(tmp_path, wild, LINEAR, SUM, callbacks=[schedule], **few)
     assert result.best_model().evaluate(LINEAR, SUM, verbose=0)[0] < 2 * result.best_score
     with pytest.warns(UserWarning, match="not finite"):
-        result.refit(LINEAR, SUM, epochs=50, batch_size=4)
+        result.refit(LINEAR, SUM, epochs=5, batch_size=4)
 
 
 def test_the_model_of_an_earlier_choice_is_not_left(tmp_path, monkeypatch):
-    tune(tmp_path, max_trials=1)
+    tune(tmp_path, max_trials=1, epochs=1)
     assert (tmp_path / "search" / "best.keras").exists()
     with monkeypatch.context() as patched:
         patched.setattr(kregs.SearchResult, "refit", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            tune(tmp_path, max_trials=2, resume=True)
+            tune(tmp_path, max_trials=2, epochs=1, resume=True)
     partial = kregs.load_result(tmp_path / "search", build=build)
     with pytest.raises(ValueError, match="before its model was trained on all rows"):
         partial.best_model()
@@ -318,13 +333,14 @@ def test_the_transformer_of_a_single_split_is_kept(tmp_path):
     assert (result.path / "preprocessing.joblib").exists()
 
 
-def test_other_class_weights_or_folds_are_another_search(tmp_path):
-    tune(tmp_path, max_trials=1, epochs=1, class_weight={0: 2.0})
+def test_other_class_weights_or_folds_are_another_search(heavy):
+    again = {"max_trials": 1, "epochs": 2, "engine": "population", "resume": True}
+    path = heavy.path.parent
     with pytest.raises(ValueError, match="class_weight"):
-        tune(tmp_path, max_trials=1, epochs=1, class_weight={0: 3.0}, resume=True)
+        tune(path, class_weight={3: 3.0}, **again)
     other = KFold(3, shuffle=True, random_state=1)
     with pytest.raises(ValueError, match="Expected validation: KFold"):
-        tune(tmp_path, max_trials=1, epochs=1, class_weight={0: 2.0}, folds=other, resume=True)
+        tune(path, class_weight={3: 5.0}, folds=other, **again)
 
 
 class Count(keras_tuner.HyperModel):
@@ -372,8 +388,8 @@ SEARCH = textwrap.dedent(
         return kregs.compile_model(model, "sparse_categorical_crossentropy")
 
     kregs.tune(
-        build, x, y, folds=3, seeds=2, max_trials=int(sys.argv[2]), epochs=40, callbacks=[],
-        directory=sys.argv[1], resume=True, verbose=0,
+        build, x, y, folds=3, seeds=2, max_trials=int(sys.argv[2]), epochs=int(sys.argv[3]),
+        callbacks=[], directory=sys.argv[1], resume=True, verbose=0,
     )
     print("done")
     """
@@ -384,7 +400,7 @@ def run_search(path, trials, kill_after=None):
     """Run the search in a process of its own; return whether it came to its end."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     process = subprocess.Popen(
-        [sys.executable, "-c", SEARCH, str(path), str(trials)],
+        [sys.executable, "-c", SEARCH, str(path), str(trials), "40"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
@@ -432,8 +448,55 @@ def check_kills(path, kills, trials):
     return killed, time.monotonic() - began
 
 
-def test_a_killed_search_loses_nothing(tmp_path):
-    check_kills(tmp_path, 2, 12)
+def search_here(path, trials, monkeypatch):
+    """The same search in this process."""
+    monkeypatch.setattr(sys, "argv", ["search", str(path), str(trials), "5"])
+    exec(compile(SEARCH, "search", "exec"), {"__name__": "__main__"})
+
+
+KILL = textwrap.dedent(
+    """
+    import os, signal
+    from kregs.search.sequential import SequentialTuner
+
+    ended, on_trial_end = [], SequentialTuner.on_trial_end
+
+    def end(tuner, trial):
+        ended.append(trial)
+        if len(ended) == 3:  # its files are there, and the oracle does not know of it
+            os.kill(os.getpid(), signal.SIGKILL)
+        on_trial_end(tuner, trial)
+
+    SequentialTuner.on_trial_end = end
+    """
+)
+
+
+def test_a_killed_search_loses_nothing(tmp_path, monkeypatch):
+    """One kill, at the worst moment; `test_twenty_kills` kills at any."""
+    trials = 5
+    run = subprocess.run(
+        [sys.executable, "-c", KILL + SEARCH, str(tmp_path / "killed"), str(trials), "5"],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == -signal.SIGKILL, run.stderr[-3000:]
+    for file in (tmp_path / "killed").rglob("*.json"):
+        json.loads(file.read_text())  # whole, not cut off
+    ended = json.loads((tmp_path / "killed/search/oracle.json").read_text())["end_order"]
+    assert len(ended) == 2
+    assert len(finished(tmp_path / "killed")) == 3
+    records = [tmp_path / f"killed/search/trial_{n}/training.json" for n in ended]
+    before = [record.read_bytes() for record in records]
+
+    search_here(tmp_path / "killed", trials, monkeypatch)
+    # not trained again: the seconds that it took are the same
+    assert [record.read_bytes() for record in records] == before
+    search_here(tmp_path / "whole", trials, monkeypatch)
+    one, other = table(tmp_path / "whole"), table(tmp_path / "killed")
+    assert one["trial"].tolist() == other["trial"].tolist()
+    pd.testing.assert_frame_equal(one, other, rtol=1e-3)
 
 
 @pytest.mark.slow

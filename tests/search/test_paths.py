@@ -17,15 +17,16 @@ X = np.linalg.svd(X[:200] - X[:200].mean(0), full_matrices=False)[0].astype("flo
 Y = ((Y - Y.mean()) / Y.std()).astype("float32")[:200]
 FOLDS = KFold(4, shuffle=True, random_state=0)
 TRAIN = 150  # rows of each fold
-GRID = np.logspace(-4, 1, 8)
+GRID = np.logspace(-3, 0, 6)
+EPOCHS = 70
 
 
 def make_build(penalty):
     def build(**values):
         regularization = kregs.Regularization(**{penalty: values[penalty]})
         model = kregs.linear((10,), 1, regularization=regularization)
-        rate = keras.optimizers.schedules.CosineDecay(0.1, 150)
-        return kregs.compile_model(model, "mse", optimizer="adam", learning_rate=rate)
+        rate = keras.optimizers.schedules.ExponentialDecay(0.3, 1, 0.88)
+        return kregs.compile_model(model, "mse", optimizer="sgd", learning_rate=rate)
 
     return build
 
@@ -46,7 +47,7 @@ def expected(penalty):
 @pytest.mark.parametrize("penalty", ["l2", "l1"])
 def test_the_rule_of_cv_glmnet_agrees_with_scikit_learn(penalty):
     path = kregs.regularization_path(
-        make_build(penalty), X, Y, folds=FOLDS, epochs=150,
+        make_build(penalty), X, Y, folds=FOLDS, epochs=EPOCHS,
         search={"batch_size": TRAIN, "callbacks": [], "score_at": "last_epoch"},
         **{penalty: GRID},
     )  # fmt: skip
@@ -71,7 +72,7 @@ def path():
         model = kregs.mlp((10,), 1, units=(8,), head_activation=None, regularization=r)
         return kregs.compile_model(model, "mse")
 
-    return kregs.regularization_path(build, X, Y, folds=3, epochs=3, dropout=[0.4, 0.0, 0.2])
+    return kregs.regularization_path(build, X, Y, folds=2, epochs=2, dropout=[0.4, 0.0, 0.2])
 
 
 def test_the_path_is_of_any_number_in_increasing_order(path):
@@ -99,13 +100,13 @@ def test_a_map_of_two_numbers(tmp_path):
         return kregs.compile_model(model, "mse")
 
     found = kregs.validation_map(
-        build, X, Y, folds=3, epochs=2, l2=[0, 1e-4, 1e-1], dropout=[0.0, 0.3], directory=tmp_path
+        build, X, Y, folds=2, epochs=1, l2=[0, 1e-4, 1e-1], dropout=[0.1, 0.3], directory=tmp_path
     )
     assert found.table().shape == (3, 2)
     assert found.table().loc[found.best["l2"], found.best["dropout"]] == found.table().min().min()
     found.plot(tmp_path / "map.png")
     again = kregs.validation_map(  # the search is there: nothing is trained again
-        build, X, Y, folds=3, epochs=2, l2=[0, 1e-4, 1e-1], dropout=[0.0, 0.3], directory=tmp_path
+        build, X, Y, folds=2, epochs=1, l2=[0, 1e-4, 1e-1], dropout=[0.1, 0.3], directory=tmp_path
     )
     assert again.table().equals(found.table())
 

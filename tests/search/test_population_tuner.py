@@ -42,7 +42,7 @@ def build(hp):
 
 
 def search(tuner, **fit):
-    fit = {"validation_data": VALIDATION, "epochs": 4, "verbose": 0, **fit}
+    fit = {"validation_data": VALIDATION, "epochs": 2, "verbose": 0, **fit}
     with warnings.catch_warnings():
         warnings.simplefilter("error", SequentialFallback)
         tuner.search(*TRAIN, **fit)
@@ -53,13 +53,23 @@ def completed(tuner):
     return [t for t in tuner.oracle.trials.values() if t.status == "COMPLETED"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished search of four trials; do not write into it."""
+    directory = tmp_path_factory.mktemp("whole")
+    return search(
+        PopulationTuner(build, "val_loss", 4, seed=1, directory=directory, project_name="p")
+    )
+
+
 @pytest.mark.parametrize(
     ("oracle", "arguments", "count"),
     [
-        ("random", {"max_trials": 5}, 5),
-        ("bayesian", {"max_trials": 12, "num_initial_points": 9}, 12),
-        ("hyperband", {"max_epochs": 4, "factor": 2}, None),
-        ("grid", {"max_trials": 6}, 6),
+        ("random", {"max_trials": 3}, 3),
+        # the last two are proposed by the model of the others
+        ("bayesian", {"max_trials": 4, "num_initial_points": 2, "max_members": 2}, 4),
+        ("hyperband", {"max_epochs": 2, "factor": 2}, None),
+        ("grid", {"max_trials": 3}, 3),
     ],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -75,31 +85,30 @@ def test_all_oracles(tmp_path, oracle, arguments, count):
     else:
         epochs = [t.hyperparameters.values["tuner/epochs"] for t in trials]
         earlier = [t for t in trials if t.hyperparameters.values.get("tuner/trial_id")]
-        assert max(epochs) == 4
+        assert max(epochs) == 2
         assert earlier
     best = tuner.oracle.get_best_trials()[0]
     score = tuner.get_best_models()[0].evaluate(*VALIDATION, verbose=0, return_dict=True)
     assert score["accuracy"] == pytest.approx(best.score, abs=1e-6)
 
 
-def test_a_finished_directory_reloads_in_plain_keras_tuner(tmp_path):
-    tuner = PopulationTuner(build, "val_loss", 4, seed=1, directory=tmp_path, project_name="p")
-    search(tuner)
+def test_a_finished_directory_reloads_in_plain_keras_tuner(whole):
+    directory = whole.project_dir.removesuffix("/p")
     plain = keras_tuner.RandomSearch(
-        build, "val_loss", 4, seed=1, directory=str(tmp_path), project_name="p"
+        build, "val_loss", 4, seed=1, directory=directory, project_name="p"
     )
-    ours, theirs = tuner.oracle.get_best_trials(4), plain.oracle.get_best_trials(4)
+    ours, theirs = whole.oracle.get_best_trials(4), plain.oracle.get_best_trials(4)
     assert [t.score for t in ours] == [t.score for t in theirs]
     model = plain.get_best_models()[0]
     assert model.evaluate(*VALIDATION, verbose=0)[0] == pytest.approx(theirs[0].score, rel=1e-5)
     assert plain.get_best_hyperparameters()[0].values == ours[0].hyperparameters.values
 
 
-def test_a_stopped_search_goes_on(tmp_path):
+def test_a_stopped_search_goes_on(whole, tmp_path):
     class Stop(Exception):
         pass
 
-    tuner = PopulationTuner(build, "val_loss", 6, seed=1, max_members=2, directory=tmp_path)
+    tuner = PopulationTuner(build, "val_loss", 4, seed=1, max_members=2, directory=tmp_path)
     ended = []
     tuner.on_trial_end = lambda trial, end=tuner.on_trial_end: (ended.append(trial), end(trial))
     report = tuner.oracle.end_trial
@@ -112,13 +121,12 @@ def test_a_stopped_search_goes_on(tmp_path):
     tuner.oracle.end_trial = end_trial
     with pytest.raises(Stop):
         search(tuner)
-    again = PopulationTuner(build, "val_loss", 6, seed=1, max_members=2, directory=tmp_path)
+    again = PopulationTuner(build, "val_loss", 4, seed=1, max_members=2, directory=tmp_path)
     before = {t.trial_id: t.score for t in completed(again)}
     assert len(before) == 2
     search(again)
-    assert len(completed(again)) == 6
+    assert len(completed(again)) == 4
     assert {t.trial_id: t.score for t in completed(again) if t.trial_id in before} == before
-    whole = search(PopulationTuner(build, "val_loss", 6, seed=1, directory=tmp_path / "whole"))
     scores = {t.trial_id: t.score for t in completed(whole)}
     for trial in completed(again):
         assert trial.score == pytest.approx(scores[trial.trial_id], rel=1e-4)
@@ -167,7 +175,7 @@ def test_a_keras_tuner_script_with_only_the_class_changed(tmp_path):
     tuner = PopulationTuner(
         hypermodel=structured,
         objective="val_accuracy",
-        max_trials=8,
+        max_trials=3,
         executions_per_trial=2,
         overwrite=True,
         directory=str(tmp_path),
@@ -177,7 +185,10 @@ def test_a_keras_tuner_script_with_only_the_class_changed(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", SequentialFallback)
         tuner.search(x[:300], y[:300], epochs=2, validation_data=(x[300:500], y[300:500]))
-    assert len(completed(tuner)) == 8
+    assert len(completed(tuner)) == 3
+    names = ("num_layers", "units_0", "activation", "dropout")
+    structures = {tuple(t.hyperparameters.get(n) for n in names) for t in completed(tuner)}
+    assert len(structures) > 1
     models = tuner.get_best_models(num_models=2)
     models[0].summary()
     tuner.results_summary()

@@ -68,7 +68,7 @@ def test_refit(project, linear_data):
     assert not np.array_equal(weights[0], weights[2])
     # all 80 rows in batches of 32, for as many epochs as were best
     assert int(models[0].optimizer.iterations) == 3 * project.best_epoch
-    longer = project.refit(x, y, epochs=60, batch_size=10)
+    longer = project.refit(x, y, epochs=12, batch_size=10)
     before = models[0].evaluate(x, y, verbose=0, return_dict=True)["data_loss"]
     assert longer.evaluate(x, y, verbose=0, return_dict=True)["data_loss"] < before / 2
     with pytest.raises(ValueError, match="`epochs`"):

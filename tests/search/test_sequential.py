@@ -15,11 +15,16 @@ from kregs.search.probe import explore, make_hypermodel
 from kregs.search.sequential import reason_of
 
 
-def tuner_for(build, path, *, oracle="random", objective="val_data_loss", **settings):
+def tuner_for(build, path, *, oracle="random", objective="val_data_loss", max_trials=4, **settings):
     hypermodel = make_hypermodel(build)
     space, _ = explore(hypermodel)
     made = make_oracle(
-        oracle, objective=make_objective(objective), space=space, max_trials=4, epochs=4, seed=0
+        oracle,
+        objective=make_objective(objective),
+        space=space,
+        max_trials=max_trials,
+        epochs=4,
+        seed=0,
     )
     return make_tuner(
         "sequential",
@@ -37,11 +42,11 @@ def linear(hp):
     return kregs.compile_model(model, "mse", learning_rate=hp.Float("rate", 0.03, 0.05))
 
 
-def test_the_checkpoint_is_that_of_the_best_epoch(tmp_path, linear_data):
+def test_the_checkpoint_is_that_of_the_best_epoch(tmp_path, linear_data, eager):
     x, y = linear_data
     # on its way from 0 to y the model passes what the validation rows ask for
     data = {"x": x[:40], "y": y[:40], "validation_data": (x[40:], 0.3 * y[40:])}
-    tuner = tuner_for(linear, tmp_path)
+    tuner = tuner_for(linear, tmp_path, max_trials=2)
     tuner.search(**data, epochs=6, batch_size=10)
     found = set()
     for trial in tuner.oracle.trials.values():
@@ -79,7 +84,7 @@ def test_a_finished_project_reloads_in_plain_keras_tuner(project, linear_data, c
         np.testing.assert_array_equal(a, b)
 
 
-def test_hyperband_goes_on_from_the_earlier_trial(tmp_path, build, linear_data):
+def test_hyperband_goes_on_from_the_earlier_trial(tmp_path, build, linear_data, eager):
     x, y = linear_data
     first_losses = {}
 
@@ -96,11 +101,11 @@ def test_hyperband_goes_on_from_the_earlier_trial(tmp_path, build, linear_data):
     )
     hypermodel = make_hypermodel(build)
     oracle.update_space(explore(hypermodel)[0])
-    oracle.max_trials = 10
+    oracle.max_trials = 7  # 4 trials of one epoch, 2 of them to two epochs, 1 of these to four
     tuner = make_tuner(
         "sequential", hypermodel=hypermodel, oracle=oracle, directory=tmp_path, project_name="p"
     )
-    data = {"validation_data": (x[40:], y[40:]), "callbacks": [Spy()], "batch_size": 10}
+    data = {"validation_data": (x[40:], y[40:]), "callbacks": [Spy()], "batch_size": 20}
     tuner.search(x[:40], y[:40], **data)
     promoted = 0
     for number, trial in enumerate(oracle.trials.values()):

@@ -236,7 +236,7 @@ def test_a_script_with_keras_tuners_variables(tmp_path):
 def test_a_worker_is_killed_in_the_middle(tmp_path, capfd):
     recipe = catalog.load("forkme")
     (x, y), _ = recipe.load_data()
-    same = {"max_trials": 12, "epochs": 8, "batch_size": 16, "seed": 3, "keep": 12}
+    same = {"max_trials": 12, "epochs": 4, "batch_size": 32, "seed": 3, "keep": 12}
     alone = kregs.tune(recipe.build, x, y, **same, directory=tmp_path / "alone", verbose=0)
     folder = tmp_path / "shared" / "search"
     killed = []
@@ -256,7 +256,7 @@ def test_a_worker_is_killed_in_the_middle(tmp_path, capfd):
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     shared = kregs.tune(
-        recipe.build, x, y, **same, workers=3, directory=tmp_path / "shared", verbose=2
+        recipe.build, x, y, **same, workers=2, directory=tmp_path / "shared", verbose=2
     )
     killer.join(10)
     assert len(killed) == 1
