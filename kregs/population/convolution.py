@@ -8,6 +8,7 @@ grouped convolution, which is two orders of magnitude slower on a CPU.
 from __future__ import annotations
 
 import functools
+import math
 import time
 
 import keras
@@ -63,17 +64,17 @@ def grouped_gradients_work(dtype: tf.DType) -> bool:
         return False
 
 
-# with so many input channels a member, separate convolutions are faster on a CPU
-# (tests/benchmarks/convolutions.py); a rule, not a measurement, so that runs repeat to the last bit
-_SEPARATE_FROM = 16
+# from so many input channels and products a row on, a member's convolution is faster by itself on a
+# CPU (tests/benchmarks/convolutions.py); no measurement, so that a run repeats to the last bit
+_MANY_CHANNELS, _MANY_PRODUCTS = 32, 3e6
 
 
 def grouped_is_faster(images: tf.Tensor, kernel: tf.Tensor, geometry: dict) -> bool:
     """Whether to convolve as one: by a rule on a CPU, by measuring each geometry once on a GPU."""
+    known = tuple(size or 32 for size in images.shape[:3])
     if not tf.config.list_logical_devices("GPU"):
-        return kernel.shape[3] < _SEPARATE_FROM
-    batch, height, width, _ = images.shape
-    known = (batch or 32, height or 32, width or 32)
+        products = math.prod(kernel.shape[1:]) * known[1] * known[2]
+        return kernel.shape[3] < _MANY_CHANNELS or products < _MANY_PRODUCTS
     shapes = known, tuple(kernel.shape), tuple(sorted(geometry.items()))
     with tf.init_scope():  # outside of the graph that is being traced
         grouped, separate = measure(*shapes, images.dtype)

@@ -37,9 +37,10 @@ def test_both_ways_are_the_same(before, strides):
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="the rule is for CPUs")
-def test_on_a_cpu_many_channels_are_convolved_apart():
-    assert grouped_is_faster(*images_and_kernel(1), PLAIN)
-    assert not grouped_is_faster(*images_and_kernel(64), PLAIN)
+def test_on_a_cpu_large_convolutions_are_convolved_apart():
+    assert grouped_is_faster(*images_and_kernel(1, 64, size=28), PLAIN)
+    assert grouped_is_faster(*images_and_kernel(64, 64, size=4), PLAIN)
+    assert not grouped_is_faster(*images_and_kernel(64, 64, size=14), PLAIN)
 
 
 def test_on_a_gpu_each_geometry_is_measured_once(monkeypatch):
