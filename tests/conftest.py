@@ -13,6 +13,14 @@ offline = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("offline
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+# files of minutes go first, or one worker is left with them at the end
+_LONG = ("test_readme.py", "test_exact.py", "test_folds.py", "test_table.py", "test_cli.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else 99)
+
+
 @pytest.fixture(autouse=True)
 def seeded(request) -> None:
     """Draw the same weights in every run: a failure that comes and goes cannot be mended."""

@@ -82,6 +82,7 @@ class SequentialTuner(keras_tuner.Tuner):
         self._seed = seed
         self._runs = make_runs(splits, executions_per_trial, halves)
         self._keep = keep
+        self._forgotten: set[str] = set()  # whose weights are removed already
         self._score_at = score_at
         self._deadline = math.inf if max_time is None else time.monotonic() + max_time
         self._progress = progress or SearchProgress(verbose=0)
@@ -183,13 +184,14 @@ class SequentialTuner(keras_tuner.Tuner):
     def _end_trial(self, trial: Any, record: TrialRecord, score: float | None) -> None:
         folder = self.get_trial_dir(trial.trial_id)
         record.write(folder)
-        if "tuner/epochs" not in trial.hyperparameters.values:  # Hyperband's go on from them
-            for run in self._runs:
-                run_path(folder, run).unlink(missing_ok=True)
         self._progress.trial_ended(trial.trial_id, score, record.message)
 
     def on_trial_end(self, trial: Any) -> None:
         super().on_trial_end(trial)
+        # only now is the trial's end on disk: killed before, it is judged by these, not trained
+        if "tuner/epochs" not in trial.hyperparameters.values:  # Hyperband's go on from them
+            for run in self._runs:
+                run_path(self.get_trial_dir(trial.trial_id), run).unlink(missing_ok=True)
         self._forget_weights()
 
     def _forget_weights(self) -> None:
@@ -204,10 +206,10 @@ class SequentialTuner(keras_tuner.Tuner):
         sign = 1.0 if self.oracle.objective.direction == "min" else -1.0
         scored = [t for t in self.oracle.trials.values() if t.status == "COMPLETED"]
         scored.sort(key=lambda t: sign * t.score)
-        if len(scored) <= self._keep:
-            return
         for trial in scored[self._keep :]:
-            Path(self._get_checkpoint_fname(trial.trial_id)).unlink(missing_ok=True)
+            if trial.trial_id not in self._forgotten:
+                Path(self._get_checkpoint_fname(trial.trial_id)).unlink(missing_ok=True)
+                self._forgotten.add(trial.trial_id)
 
     def _check_time(self) -> None:
         if time.monotonic() > self._deadline:
@@ -237,6 +239,10 @@ class SequentialTuner(keras_tuner.Tuner):
                 keras.utils.set_random_seed(derived_seed(self._seed, run.seed))
                 model = self._try_build(trial.hyperparameters)
                 self._go_on(model, values.get("tuner/trial_id"), run)
+                optimizer = model.optimizer
+                if model.built and optimizer is not None and not optimizer.built:
+                    # else Keras traces the first step twice
+                    optimizer.build(model.trainable_variables)
                 # once more: a build may draw random numbers, which the batches should not depend on
                 keras.utils.set_random_seed(self._run_seed(run))
                 result = self.hypermodel.fit(

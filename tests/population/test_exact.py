@@ -115,7 +115,14 @@ LAYERS = {
 OTHERWISE_WHEN_TESTED = {"dense", "activity", "batch_norm", "conv2d", "absent_noise", "simple_rnn", "masking"}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name",
+    # "masking", "lstm" and the gru of "bidirectional" go through the same loop
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n in ("gru_reset_before", "simple_rnn", "gru")))
+        for n in LAYERS
+    ],
+)
 def test_layer(double, name):
     inputs, body = LAYERS[name]
     x = numbers(ROWS, *inputs)
@@ -137,7 +144,10 @@ def test_embedding(double):
 
 @pytest.mark.parametrize(
     ("cell", "accelerate"),
-    [pytest.param(layers.LSTM, True, marks=pytest.mark.slow), (layers.GRU, False)],
+    [
+        pytest.param(layers.LSTM, True, marks=pytest.mark.slow),
+        pytest.param(layers.GRU, False, marks=pytest.mark.slow),  # "masking" has masks, too
+    ],
 )
 def test_masked_steps(double, cell, accelerate):
     """Masked at the start, in the middle, at the end, everywhere; carried through layers."""
@@ -188,7 +198,7 @@ FIELDS = {
     # its parts stand in other rows too
     [
         pytest.param(
-            n, marks=[pytest.mark.slow] * (n in ("recurrent", "bidirectional", "text_cnn"))
+            n, marks=[pytest.mark.slow] * (n in ("recurrent", "bidirectional", "text_cnn", "tied"))
         )
         for n in BUILDERS
     ],
