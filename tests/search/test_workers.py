@@ -256,7 +256,7 @@ def test_a_worker_is_killed_in_the_middle(tmp_path, capfd):
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     shared = kregs.tune(
-        recipe.build, x, y, **same, workers=2, directory=tmp_path / "shared", verbose=2
+        recipe.build, x, y, **same, workers=3, directory=tmp_path / "shared", verbose=2
     )
     killer.join(10)
     assert len(killed) == 1
