@@ -501,6 +501,6 @@ def test_a_killed_search_loses_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_twenty_kills(tmp_path):
-    killed, seconds = check_kills(tmp_path, 20, 1500)
+    killed, seconds = check_kills(tmp_path, 20, 300)
     print(f"{killed} kills, {seconds:.0f} s")
     assert killed == 20
