@@ -19,24 +19,15 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import kregs
 
 # few steps over all rows at once: scikit-learn's checks train more than a hundred times
-CLASSIFIER = kregs.KregsClassifier(
-    (32,),
-    activation="tanh",
-    optimizer="sgd",
-    learning_rate=0.5,
-    epochs=2,
-    batch_size=512,
-    early_stopping=False,
-)
-REGRESSOR = kregs.KregsRegressor(
-    (32,),
-    activation="tanh",
-    optimizer="sgd",
-    learning_rate=0.25,
-    epochs=3,
-    batch_size=512,
-    early_stopping=False,
-)
+FEW_STEPS = {
+    "units": (32,),
+    "activation": "tanh",
+    "optimizer": "sgd",
+    "batch_size": 512,
+    "early_stopping": False,
+}
+CLASSIFIER = kregs.KregsClassifier(**FEW_STEPS, learning_rate=0.5, epochs=2)
+REGRESSOR = kregs.KregsRegressor(**FEW_STEPS, learning_rate=0.25, epochs=3)
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": "weighted and repeated rows are summed in "
     "another order: equal to 1e-5 in float32 (tested below), where the check wants 1e-7",

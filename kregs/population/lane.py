@@ -116,6 +116,7 @@ class Lane:
         self.seconds = 0.0  # of the last epoch
         self._accelerate = accelerate
         self._programs: dict[int, Program] = {}
+        self._program: Any = None  # the one of these that the slots are in
         self._setup_seconds: dict[int, float] = {}
         self._epoch_seconds = 0.0
 
@@ -138,6 +139,7 @@ class Lane:
     def forget(self) -> None:
         """Give back the memory of all programs."""
         self._programs.clear()
+        self._program = None
         self.slots = []
 
     def open(self, slots: int) -> None:
@@ -246,7 +248,7 @@ class Lane:
             return program.train(self.feed.data, index, rates, GATHER_BYTES)
         sums, first = None, 0
         for rows, index in self.feed.data.chunks(padded=program.accelerated):
-            shared = np.broadcast_to(index, [self._program.slots, *index.shape])
+            shared = np.broadcast_to(index, [program.slots, *index.shape])
             rates = self._rates(active, first, len(index))
             part = program.train(rows, shared, rates, GATHER_BYTES, shared=True)
             sums = part if sums is None else sums + part
@@ -277,9 +279,7 @@ class Lane:
             rates[i, : len(own)] = own
         return rates
 
-    def _validate(
-        self,
-    ) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    def _validate(self) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
         """Return the logs on all validation rows, and on each part of them."""
         rows, feed = self.feed.validation, self.feed
         if rows is None:

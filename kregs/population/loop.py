@@ -98,7 +98,7 @@ class Training:
         for lane in self._lanes:
             lane.open(share)
         while True:
-            started.extend(self._share_out(queue))
+            self._share_out(queue, started)
             lanes = [lane for lane in self._lanes if lane.active]
             if not lanes:
                 return
@@ -114,17 +114,17 @@ class Training:
             for lane in lanes:
                 self._leave(lane, started)
 
-    def _share_out(self, queue: collections.deque[Job]) -> list[Job]:
+    def _share_out(self, queue: collections.deque[Job], started: list[Job]) -> None:
         """Give free slots to waiting jobs, the most to the lane with the most of them."""
         free = {lane: lane.free for lane in self._lanes}
         taken: dict[Lane, list[Job]] = {lane: [] for lane in self._lanes}
         while queue and any(free.values()):
             lane = max(free, key=free.__getitem__)
             taken[lane].append(queue.popleft())
+            started.append(taken[lane][-1])  # before a lane may run out of memory
             free[lane] -= 1
         for lane, jobs in taken.items():
             lane.take(jobs)
-        return [job for jobs in taken.values() for job in jobs]
 
     def _end_epochs(self, lane: Lane, found: list[EpochLogs]) -> None:
         keeps: dict[str, list[int]] = {"best": [], "kept": []}

@@ -7,12 +7,14 @@ import collections
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from kregs.population.jobs import Job
 from kregs.population.lane import Feed
 from kregs.population.layout import Layout
 from kregs.population.loop import Training
+from kregs.population.program import Program
 from kregs.population.rows import as_rows
 from kregs.population.structure import read_member
 
@@ -68,3 +70,22 @@ def test_two_halves_are_the_whole(double, optimizer, accelerate):
         np.testing.assert_allclose(one, other, rtol=1e-9)
     forgetful = run(training, own, first_epoch=2, weights=first.best_weights)
     assert forgetful.history["loss"] != pytest.approx(second.history["loss"])
+
+
+@pytest.mark.parametrize("where", ["fill", "train"])
+def test_out_of_memory_halves_the_members_and_loses_none(monkeypatch, where):
+    real, failed = getattr(Program, where), []
+
+    def scarce(self, *arguments, **named):
+        if self.slots > 2:
+            failed.append(self.slots)
+            raise tf.errors.ResourceExhaustedError(None, None, "no memory")
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(Program, where, scarce)
+    members = [member(keras.optimizers.Adam) for _ in range(4)]
+    training = Training(Layout(members), 4, Feed(as_rows(X, Y), None, 16))
+    done = []
+    training.on_done = lambda job: done.append(job.name)
+    training.run(collections.deque(Job(m, None, k, [], 2, name=k) for k, m in enumerate(members)))
+    assert (sorted(done), failed, training.slots) == ([0, 1, 2, 3], [4], 2)
