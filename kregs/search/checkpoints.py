@@ -1,11 +1,13 @@
-"""Checkpoints of many models of one structure: Keras writes the first, the others are filled in.
+"""Weights of trials on disk: read into a model, written fast for many models of one structure.
 
 `Model.save_weights` walks all of a model's objects, which takes longer than training a member of a
-small network. Files of models of one structure differ in their numbers only.
+small network. Files of models of one structure differ in their numbers only: Keras writes the
+first, the others are filled in.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +18,94 @@ import h5py
 import keras
 import numpy as np
 
-from kregs.files import atomic_path
+from kregs.files import atomic_path, write_json
+from kregs.search.runs import RunState
+from kregs.search.storage import BUILD_CONFIG_FILE, CHECKPOINT_FILE
+
+
+def state_of(model: keras.Model) -> RunState:
+    """Return a copy of a model's weights and of its optimizer's state."""
+    optimizer = model.optimizer
+    variables = () if optimizer is None else optimizer.variables
+    return RunState(model.get_weights(), [v.value.numpy() for v in variables])
+
+
+def restore(model: keras.Model, state: RunState) -> None:
+    """Give a model the weights, and its optimizer the state if it was kept."""
+    if state.weights is not None:
+        model.set_weights(state.weights)
+    optimizer = model.optimizer
+    if state.optimizer is None or optimizer is None:
+        return
+    if not optimizer.built and len(state.optimizer) > len(optimizer.variables):
+        optimizer.build(model.trainable_variables)
+    for variable, value in zip(optimizer.variables, state.optimizer, strict=True):
+        variable.assign(value)
+
+
+def load_checkpoint(
+    model: keras.Model, folder: str | os.PathLike[str], *, to_train: bool = False
+) -> None:
+    """Load the weights of a trial's best epoch, and the optimizer's state, into a built model.
+
+    Args:
+        model: what the trial's `build` returns.
+        folder: the trial's directory.
+        to_train: leave an optimizer whose state is not in the file as it is. It is built otherwise,
+            since Keras does not load the file of a model whose optimizer is not.
+    """
+    if not model.built:
+        config = json.loads(Path(folder, BUILD_CONFIG_FILE).read_text(encoding="utf-8"))
+        model.build_from_config(config)
+    path = Path(folder, CHECKPOINT_FILE)
+    optimizer = model.optimizer
+    holds_slots = _holds_slots(path)
+    if optimizer is not None and not optimizer.built and holds_slots:
+        optimizer.build(model.trainable_variables)
+    model.load_weights(path)
+    if optimizer is not None and not optimizer.built and not to_train:
+        optimizer.build(model.trainable_variables)
+
+
+def _holds_slots(checkpoint: Path) -> bool:
+    """Whether a checkpoint has more of the optimizer than iteration and learning rate.
+
+    Populations leave momenta out: most trials are never trained on.
+    """
+    with h5py.File(checkpoint, "r") as file:
+        return len(file.get("optimizer/vars", ())) > 2
+
+
+class Checkpoints:
+    """Writes the checkpoints of a search's trials."""
+
+    def __init__(self) -> None:
+        self._writers: dict[Any, CheckpointWriter] = {}
+
+    def save(
+        self, folder: str | os.PathLike[str], model: keras.Model, state: RunState, signature: Any
+    ) -> None:
+        """Write a trial's weights and what builds its model.
+
+        Args:
+            folder: the trial's directory.
+            model: has the structure of what was trained; its own weights may be overwritten.
+            state: what is written. Without the optimizer's state that of the model is, whose
+                learning rate a reloaded model goes on with.
+            signature: equal for models of one structure; `None` if that is not known.
+        """
+        write_json(Path(folder, BUILD_CONFIG_FILE), model.get_build_config())
+        path = Path(folder, CHECKPOINT_FILE)
+        if signature is None or state.optimizer is not None:
+            restore(model, state)
+            with atomic_path(path) as temporary:
+                model.save_weights(temporary)
+            return
+        variables = [*model.weights, *model.optimizer.variables]
+        values = [*(state.weights or []), *(v.value.numpy() for v in model.optimizer.variables)]
+        if signature not in self._writers:
+            self._writers[signature] = CheckpointWriter(model, variables)
+        self._writers[signature].write(path, model, variables, values)
 
 
 class CheckpointWriter:
@@ -44,21 +133,21 @@ class CheckpointWriter:
         finally:
             for variable, value in zip(variables, before, strict=True):
                 variable.assign(value)
-        found: dict[int, list[str]] = {}
+        paths: dict[int, list[str]] = {}
         with h5py.File(template, "r") as file:
 
             def visit(path: str, item: Any) -> None:
                 if isinstance(item, h5py.Dataset) and item.size:
-                    own = np.unique(np.asarray(item, "float64"))
-                    number = int(own[0])
+                    numbers = np.unique(np.asarray(item, "float64"))
+                    number = int(numbers[0])
                     # the range of float16 suffices to tell two thousand variables apart
-                    if len(own) == 1 and own[0] == number and 1 <= number <= len(variables):
+                    if len(numbers) == 1 and numbers[0] == number and 1 <= number <= len(variables):
                         shape = tuple(variables[number - 1].shape)
                         if item.shape == shape:
-                            found.setdefault(number, []).append(path)
+                            paths.setdefault(number, []).append(path)
 
             file.visititems(visit)
-        places = [found.get(number, []) for number in range(1, len(variables) + 1)]
+        places = [paths.get(number, []) for number in range(1, len(variables) + 1)]
         return [path for (path,) in places] if all(len(p) == 1 for p in places) else None
 
     def write(

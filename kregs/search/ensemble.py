@@ -3,13 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
+from kregs.search.checkpoints import load_checkpoint
+from kregs.search.randomness import preserved_state
+from kregs.search.result import SearchResult
+from kregs.search.storage import CHECKPOINT_FILE
+from kregs.training.compilation import loss_object
 from kregs.validation import check_choice, check_integer
 
 METHODS = ("mean", "vote", "greedy")
+
+
+def ensemble_of(
+    result: SearchResult, k: int, *, method: str, x: Any = None, y: Any = None
+) -> keras.Model:
+    """See `SearchResult.ensemble`."""
+    check_choice("method", method, METHODS)
+    k = check_integer("k", k, minimum=1)
+    if (method == "greedy") != (x is not None and y is not None):
+        raise ValueError(
+            '`x` and `y` are for method="greedy", which needs both. '
+            f"Received: method={method!r}, x {'given' if x is not None else 'not given'}"
+        )
+    if result.protocol.folds and result.protocol.data.preprocess is not None:
+        raise ValueError(
+            "after a search with `folds` and `preprocess` the trials' models take rows of "
+            "different transformers, one a fold: they make no ensemble"
+        )
+    models = _kept_models(result)
+    if method != "greedy":
+        if len(models) < k:
+            raise ValueError(
+                f"`k` must be at most the number of trials that kept their weights, "
+                f"{len(models)}: search with keep={k}. Received: k={k}"
+            )
+        return combine(models[:k], method=method)
+    predictions = np.stack([model.predict(x, verbose=0) for model in models])
+    counts = greedy_weights(predictions, np.asarray(y), loss_object(models[0].loss), size=k)
+    chosen = np.flatnonzero(counts)
+    return combine([models[i] for i in chosen], weights=counts[chosen].tolist())
+
+
+def _kept_models(result: SearchResult) -> list[keras.Model]:
+    """The models of all trials whose weights are on disk, best first."""
+    if result.build is None:
+        raise ValueError(
+            "`ensemble` needs the build function, which no file holds: pass it to "
+            "kregs.load_result(path, build=build)"
+        )
+    models = []
+    with preserved_state():
+        for number in result.trials().dropna(subset="score")["trial"]:
+            folder = result.trial_folder(int(number))
+            if folder is None or not (folder / CHECKPOINT_FILE).exists():
+                continue
+            model = result.build.build(result.hyperparameters(int(number)))
+            load_checkpoint(model, folder)
+            models.append(model)
+    return models
 
 
 def combine(
@@ -97,7 +152,10 @@ def greedy_weights(
     counts = np.zeros(len(predictions), int)
     total = np.zeros_like(predictions[0], dtype="float64")
     for step in range(1, size + 1):
-        losses = [float(loss(y, ((total + own) / step).astype("float32"))) for own in predictions]
+        losses = [
+            float(loss(y, ((total + prediction) / step).astype("float32")))
+            for prediction in predictions
+        ]
         best = int(np.argmin(losses))
         counts[best] += 1
         total += predictions[best]

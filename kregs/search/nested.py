@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras_tuner
 import numpy as np
 
 from kregs.population.rows import is_dataset
+from kregs.search.data import classes_of
+from kregs.search.folds import make_splits, take_rows, transformed
+from kregs.search.project import run_search
 from kregs.search.randomness import derived_seed, preserved_state
-from kregs.search.resampling import make_splits, take_rows, transformed
+from kregs.search.result import SearchResult
+from kregs.search.settings import SearchSettings, refit_callbacks
+from kregs.search.storage import NESTED_FOLDER
 from kregs.validation import check_integer
 
 
@@ -39,18 +41,13 @@ def check_nested(nested: Any, x: Any, validation_data: Any, oracle: Any) -> None
 
 def outer_scores(
     nested: Any,
+    settings: SearchSettings,
     x: Any,
     y: Any,
     *,
-    search: Callable[..., Any],
-    classes: np.ndarray | None,
+    result: SearchResult,
     sample_weight: Any,
-    class_weight: Mapping[int, float] | None,
     groups: Any,
-    seed: int,
-    metric: str,
-    callbacks: Sequence[Any],
-    directory: Path,
 ) -> list[dict[str, Any]]:
     """Search on the training rows of each outer fold; score its model on those left out.
 
@@ -58,13 +55,10 @@ def outer_scores(
 
     Args:
         nested: how many outer folds, or a scikit-learn splitter.
-        x, y, sample_weight, class_weight, groups: as in `kregs.tune`.
-        search: `kregs.tune` with all other arguments.
-        classes: the rows' classes, or `None`.
-        seed: of the folds.
-        metric: which of the model's metrics is the score.
-        callbacks: of the training on all outer training rows.
-        directory: of the searches, which are resumed if they are there.
+        settings: what the search was told.
+        x, y, sample_weight, groups: as in `kregs.tune`.
+        result: of the search on all rows; the outer searches are in a folder in its own, and are
+            resumed if they are there.
 
     Returns:
         One entry an outer fold: `fold`, `score`, and the chosen hyperparameters.
@@ -75,31 +69,46 @@ def outer_scores(
     """
     y = np.asarray(y)
     x = x if hasattr(x, "iloc") else np.asarray(x)
+    classes = classes_of(y, result.best_model())
+    metric = settings.objective.name.removeprefix("val_")
     with preserved_state():  # a splitter without a seed draws from NumPy's own
         splits, _ = make_splits(
-            nested, y, labels=classes, groups=groups, seed=derived_seed(seed, 2)
+            nested, y, labels=classes, groups=groups, seed=derived_seed(settings.seed, 2)
         )
     scores = []
     for fold, split in enumerate(splits):
-        own_groups = None if groups is None else np.asarray(groups)[split.train]
-        weight = None if sample_weight is None else np.asarray(sample_weight)[split.train]
-        given = {"sample_weight": weight, "class_weight": class_weight}
-        train = take_rows(x, split.train), y[split.train]
-        result = search(
-            *train,
-            **given,
-            groups=own_groups,
-            directory=directory,
+
+        def of_rows(values: Any, rows: np.ndarray) -> Any:
+            return None if values is None else np.asarray(values)[rows]
+
+        x_train, y_train = take_rows(x, split.train), y[split.train]
+        weight = of_rows(sample_weight, split.train)
+        inner, _ = run_search(
+            settings,
+            x_train,
+            y_train,
+            sample_weight=weight,
+            groups=of_rows(groups, split.train),
+            directory=result.path / NESTED_FOLDER,
             project_name=f"fold_{fold}",
             resume=True,
         )
-        model = result.refit(*train, **given, callbacks=copy.deepcopy(list(callbacks)))
-        held_out = take_rows(x, split.validation)
-        if result.preprocess_ is not None:
-            held_out = transformed(result.preprocess_, held_out)
-        weight = None if sample_weight is None else np.asarray(sample_weight)[split.validation]
-        logs = model.evaluate(
-            held_out, y[split.validation], sample_weight=weight, verbose=0, return_dict=True
+        model = inner.refit(
+            x_train,
+            y_train,
+            sample_weight=weight,
+            class_weight=settings.class_weight,
+            callbacks=refit_callbacks(settings.callbacks),
         )
-        scores.append({"fold": fold, "score": logs[metric], **result.best_hyperparameters})
+        held_out = take_rows(x, split.validation)
+        if inner.preprocess_ is not None:
+            held_out = transformed(inner.preprocess_, held_out)
+        logs = model.evaluate(
+            held_out,
+            y[split.validation],
+            sample_weight=of_rows(sample_weight, split.validation),
+            verbose=0,
+            return_dict=True,
+        )
+        scores.append({"fold": fold, "score": logs[metric], **inner.best_hyperparameters})
     return scores

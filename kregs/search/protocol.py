@@ -1,292 +1,291 @@
-"""How trials are judged: which rows train, which validate, and the record of it."""
+"""How the trials of a search are judged: one frozen value, written with its result.
+
+It knows what makes two searches incomparable (`differences`), its own description in sentences, and
+the call of `kregs.tune` that repeats it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import zlib
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
-import keras
-import numpy as np
-import tensorflow as tf
-from sklearn.model_selection import train_test_split
+SELECTIONS = ("best", "one_standard_error")
+SCORE_AT = ("best_epoch", "last_epoch")
+ORACLES = ("random", "bayesian", "hyperband", "grid")
+ENGINES = ("auto", "population", "sequential")
 
-from kregs.population.rows import check_no_targets, is_dataset
-from kregs.search.randomness import derived_seed
-from kregs.search.resampling import (
-    Halves,
-    Split,
-    fit_transform,
-    make_splits,
-    take_rows,
-    transform_folds,
-    transformed,
-)
-from kregs.training.data_checks import check_data
-from kregs.validation import check_number
+
+class Difference(NamedTuple):
+    """A fact in which two searches differ, in words for an error message."""
+
+    name: str
+    before: Any
+    now: Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Data:
-    """What `fit` gets in every trial, and the plain facts about it.
+class DataSummary:
+    """Which rows train and which validate, told apart from other data by checksums.
 
     Args:
-        fit: the arguments of `fit` that are data: `x`, and `y`, `sample_weight`,
-            `validation_data` where there are any.
-        facts: where the validation rows come from, how many rows there are, and a checksum.
-        splits: the folds, in row numbers of `fit["x"]`; `None` without folds.
-        fitted: the transformer that the training rows of a single split went through.
-        halves: without folds, two halves of the validation rows; `None` if they have no numbers.
+        validation: where the validation rows come from: `"stratified split"`, `"shuffled split"`,
+            `"given"`, or the scikit-learn splitter of the folds, as it prints itself.
+        validation_split: the fraction of rows held out, if they were split once.
+        folds: how many folds; `None` without.
+        rows: how many rows are trained on; with folds all of them. `None` for a dataset.
+        validation_rows: how many rows of a single split validate.
+        preprocess: the scikit-learn transformer that is fitted on training rows, as it prints
+            itself.
+        held_out_share: validation rows over training rows of a fold, in the mean.
+        checksum: CRC-32 of inputs, targets and weights.
+        validation_checksum: the same of validation data that were given.
+        folds_checksum: the same of the folds' row numbers.
     """
 
-    fit: dict[str, Any]
-    facts: dict[str, Any]
-    splits: list[Split] | None = None
-    fitted: Any = None
-    halves: Halves | None = None
+    validation: str
+    validation_split: float | None = None
+    folds: int | None = None
+    rows: int | None = None
+    validation_rows: int | None = None
+    preprocess: str | None = None
+    held_out_share: float | None = None
+    checksum: int | None = None
+    validation_checksum: int | None = None
+    folds_checksum: int | None = None
 
-    def sample(self, rows: int) -> dict[str, Any]:
-        """Return arguments for `evaluate` on a few rows, or on one batch of a dataset."""
-        x, y = self.fit["x"], self.fit.get("y")
-        if is_dataset(x):
-            return {"x": x, "steps": 1}
-        return {**_take({"x": x, "y": y}, slice(rows)), "batch_size": rows}
+    def sentence(self) -> str:
+        """Say which rows trials are judged on; empty if that is not known."""
+        if self.folds:
+            rows = f" of {self.rows} rows" if self.rows else ""
+            return f"Cross-validation with {self.folds} folds{rows}: `{self.validation}`."
+        if self.validation == "given":
+            rows = f": {self.rows} rows to train on" if self.rows else ""
+            held = (
+                f", {self.validation_rows} to validate on" if rows and self.validation_rows else ""
+            )
+            return f"The validation data were given{rows}{held}."
+        if self.rows is None or self.validation_rows is None:
+            return ""
+        return (
+            f"{self.rows} rows to train on, {self.validation_rows} to validate on "
+            f"({self.validation}), the same for all trials."
+        )
 
 
-def prepare_data(
-    x: Any,
-    y: Any,
-    *,
-    validation_data: Any,
-    validation_split: float,
-    sample_weight: Any,
-    seed: int,
-    model: keras.Model,
-    folds: Any = None,
-    groups: Any = None,
-    preprocess: Any = None,
-) -> Data:
-    """Check the data and divide them into training and validation rows.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How trials are proposed, trained, scored and chosen.
 
     Args:
-        x, y, validation_data, validation_split, sample_weight, seed, folds, groups, preprocess: as
-            in `kregs.tune`.
-        model: a compiled model with the shapes that all trials share.
+        objective: what is optimized, as it stands in the logs.
+        direction: of the objective, `"min"` or `"max"`.
+        data: which rows train and which validate.
+        oracle: what proposes trials: one of `ORACLES`, or the class of an oracle object.
+        max_trials: upper bound of their number; `None`: the oracle's own.
+        epochs: the most epochs of a trial.
+        batch_size: rows a step; `None` for a dataset, which makes its own batches.
+        seeds: models trained for each trial and fold.
+        selection: which trial the search ends with, one of `SELECTIONS`.
+        score_at: the epoch that a run is scored at, one of `SCORE_AT`.
+        epoch_chosen_on: the rows on which the epoch is chosen that a run is scored at:
+            `"the other folds"`, `"the other half"`, `"the same rows"`; `None` for the last epoch.
+        callbacks: of every run, each in words.
+        callbacks_given: whether the caller gave them; else they are the default.
+        class_weight: weights by class, in training.
+        engine: what trains the trials, one of `ENGINES`.
+        seed: of the proposals, the split and the training.
+        dtype_policy: Keras's, in which the models are built.
 
-    Raises:
-        TypeError, ValueError: see `kregs.tune`.
+    Example:
+
+    >>> protocol = Protocol(objective="val_loss", direction="min", epochs=5, data=DataSummary(
+    ...     validation="shuffled split", validation_split=0.2, rows=80, validation_rows=20))
+    >>> Protocol.from_json(protocol.to_json()) == protocol
+    True
+    >>> protocol.differences(dataclasses.replace(protocol, epochs=9, max_trials=40))
+    [Difference(name='epochs', before=5, now=9)]
     """
-    if groups is not None and folds is None:
-        raise ValueError("`groups` keep rows together in folds: pass folds=, too")
-    if folds is not None and validation_data is not None:
-        raise ValueError(
-            "`folds` and `validation_data` were both given: folds validate on the rows of `x`"
+
+    objective: str
+    direction: str
+    data: DataSummary
+    oracle: str = "random"
+    max_trials: int | None = None
+    epochs: int = 30
+    batch_size: int | None = 32
+    seeds: int = 1
+    selection: str = "best"
+    score_at: str = "best_epoch"
+    epoch_chosen_on: str | None = None
+    callbacks: tuple[str, ...] = ()
+    callbacks_given: bool = False
+    class_weight: Mapping[str, float] | None = None
+    engine: str = "auto"
+    seed: int = 0
+    dtype_policy: str = "float32"
+
+    @property
+    def folds(self) -> int:
+        """How many folds; 0 without."""
+        return self.data.folds or 0
+
+    @property
+    def runs(self) -> int:
+        """How often each trial is trained: once for each fold and seed."""
+        return self.seeds * (self.folds or 1)
+
+    @property
+    def sign(self) -> float:
+        """What to multiply the objective by so that lower is better."""
+        return 1.0 if self.direction == "min" else -1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return dictionaries, lists, strings and numbers that hold all of it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Protocol:
+        """Return the protocol that `to_json` made `values` of.
+
+        Raises:
+            TypeError: a field is missing or not known.
+        """
+        return cls(
+            **{
+                **values,
+                "data": DataSummary(**values["data"]),
+                "callbacks": tuple(values["callbacks"]),
+            }
         )
-    if is_dataset(x):
-        for name, value in (("folds", folds), ("preprocess", preprocess)):
-            if value is not None:
-                raise ValueError(f"`{name}` needs arrays. Received: x of type {type(x).__name__}")
-        return _prepare_dataset(x, y, validation_data, sample_weight, model)
-    if hasattr(x, "__next__"):
-        raise TypeError(
-            "`x` must be arrays or a dataset that can be read again in every trial. "
-            f"Received: {type(x).__name__}; wrap it into tf.data.Dataset.from_generator"
-        )
-    if y is None:
-        raise ValueError("`y` must be given with arrays: a search needs targets. Received: y=None")
-    if preprocess is None:
-        check_data(x, y, model=model)
-        x, y = as_arrays(x), as_arrays(y)
-    else:
-        if isinstance(x, dict) or isinstance(y, dict):
-            raise ValueError("`preprocess` needs one table of rows and one target a row")
-        x, y = (x if hasattr(x, "iloc") else np.asarray(x)), np.asarray(y)
-        if len(x) != len(y):
-            raise ValueError(
-                f"`x` and `y` must have the same length. Received: {len(x)} and {len(y)}"
+
+    def differences(self, other: Protocol) -> list[Difference]:
+        """Return in what the trials of another protocol could not be compared with these.
+
+        `max_trials` may grow, and does not count.
+        """
+        return list(self._differences(other))
+
+    def _differences(self, other: Protocol) -> Iterator[Difference]:
+        before, now = self.to_json(), other.to_json()
+        before, now = (dict(side, **side.pop("data")) for side in (before, now))
+        for name, value in before.items():
+            if name in ("max_trials", "callbacks_given") or now[name] == value:
+                continue
+            if name in ("folds_checksum", "held_out_share"):
+                yield Difference("folds and groups", "those that it began with", "others")
+            elif name == "checksum":
+                yield Difference("data", "those that it began with", "others")
+            else:
+                yield Difference(name, value, now[name])
+
+    def sentences(self) -> list[str]:
+        """Describe how trials were judged; what is code stands between backquotes."""
+        better = "lower" if self.direction == "min" else "higher"
+        goal = f"Trials are judged by `{self.objective}`, {better} is better"
+        if self.objective.endswith("data_loss"):
+            goal += "; it is the loss without penalties, so that no λ looks good for being small"
+        sentences = [f"{goal}.", self.data.sentence()]
+        if self.runs > 1:
+            seeds = ""
+            if self.seeds > 1:
+                seeds = f", with {self.seeds} seeds{' a fold' if self.folds else ''}"
+            sentences.append(
+                f"Each trial is trained {self.runs} times{seeds}; its score is the mean."
             )
-    rows = _rows(y)
-    weights = _weights(sample_weight, rows)
-    whole = {"x": x, "y": y} | ({} if weights is None else {"sample_weight": weights})
-    if validation_data is not None:
-        return _prepare_given(whole, validation_data, preprocess, model, seed)
-    if folds is not None:
-        splits, words = make_splits(
-            folds,
-            y if isinstance(y, np.ndarray) else np.zeros(rows),  # several outputs
-            labels=classes_of(y, model),
-            groups=groups,
-            seed=derived_seed(seed, 1),
+        training = f"Up to {self.epochs} epochs"
+        if self.batch_size:
+            training += f", {self.batch_size} rows a step"
+        if self.callbacks:
+            training += "; callbacks: " + ", ".join(f"`{words}`" for words in self.callbacks)
+        sentences.append(f"{training}. {self._epoch_sentence()}")
+        most = f", at most {self.max_trials}" if self.max_trials else ""
+        sentences.append(f"The oracle `{self.oracle}` proposed the trials{most}.")
+        if self.data.preprocess:
+            sentences.append(f"Preprocessing: `{self.data.preprocess}`, fitted on training rows.")
+        return [sentence for sentence in sentences if sentence]
+
+    def _epoch_sentence(self) -> str:
+        if self.score_at == "last_epoch":
+            return "A run is scored at its last epoch."
+        return {
+            "the other folds": "The epoch that a fold is scored at is chosen on the other folds.",
+            "the other half": "The epoch that one half of the validation rows is scored at is "
+            "chosen on the other.",
+        }.get(self.epoch_chosen_on or "", "A trial is scored at its best epoch.")
+
+    def call(self) -> str:
+        """Return the call of `kregs.tune` that repeats the search, as Python source.
+
+        What no file holds (functions, data, objects) stands in it under a name of its own.
+
+        Example:
+
+        >>> print(Protocol(objective="val_data_loss", direction="min", max_trials=8, epochs=5,
+        ...     seed=3, data=DataSummary(validation="given")).call())
+        import kregs
+        <BLANKLINE>
+        result = kregs.tune(
+            build,  # your function
+            x,
+            y,
+            validation_data=validation_data,  # yours
+            oracle="random",
+            max_trials=8,
+            epochs=5,
+            batch_size=32,
+            seed=3,
         )
-        facts = {"validation": words, "folds": len(splits), "rows": rows}
-    else:
-        fraction = check_number("validation_split", validation_split, above=0.0, below=1.0)
-        train, held, stratified = _split(y, rows, fraction, seed)
-        splits = [Split(train, held)]
-        facts = {
-            "validation": "stratified split" if stratified else "shuffled split",
-            "validation_split": fraction,
-            "rows": len(train),
-            "validation_rows": len(held),
-        }
-    fitted = None
-    if preprocess is not None:
-        prepared = transform_folds(preprocess, x, y, splits)
-        whole = {name: _take(part, prepared.rows) for name, part in whole.items() if name != "x"}
-        whole = {"x": prepared.x, **whole}
-        splits, fitted = prepared.splits, prepared.fitted
-        facts["preprocess"] = " ".join(repr(preprocess).split())
-        check_data(whole["x"], whole["y"], model=model)
-    facts["checksum"] = _checksum(whole)
-    if folds is not None:
-        facts["held_out_share"] = statistics.fmean(
-            len(split.validation) / len(split.train) for split in splits
-        )
-        facts["folds_checksum"] = _checksum([split.validation for split in splits])
-        return Data(fit=whole, facts=facts, splits=splits)
-    (split,) = splits
-    held_out = tuple(_take(part, split.validation) for part in whole.values())
-    fit = {**_take(whole, split.train), "validation_data": held_out}
-    return Data(fit=fit, facts=facts, fitted=fitted, halves=_halves(held_out, seed))
+        """
+        imports = ["import kregs"]
+        if self.objective != "val_data_loss":  # a name alone may not tell the direction
+            imports.insert(0, "import keras_tuner")
+        body = "".join(f"    {line}\n" for line in self._argument_lines())
+        return "\n".join(imports) + f"\n\nresult = kregs.tune(\n{body})"
+
+    def _argument_lines(self) -> Iterator[str]:
+        yield from ("build,  # your function", "x,")
+        if self.batch_size is not None:
+            yield "y,"
+        data = self.data
+        if data.folds:
+            yield f"folds={data.folds},  # {_one_line(data.validation)}"
+            if "Group" in data.validation:
+                yield "groups=groups,  # yours"
+        elif data.validation == "given":
+            yield "validation_data=validation_data,  # yours"
+        elif data.validation_split is not None:
+            yield f"validation_split={data.validation_split!r},"
+        if data.preprocess:
+            yield f"preprocess=preprocess,  # {_one_line(data.preprocess)}"
+        if self.oracle in ORACLES:
+            yield f'oracle="{self.oracle}",'
+        else:
+            yield f"oracle=oracle,  # yours: {_one_line(self.oracle)}"
+        for name in ("max_trials", "epochs", "batch_size"):
+            if getattr(self, name) is not None:
+                yield f"{name}={getattr(self, name)!r},"
+        if self.objective != "val_data_loss":
+            pair = f"{_quoted(self.objective)}, {_quoted(self.direction)}"
+            yield f"objective=keras_tuner.Objective({pair}),"
+        if self.callbacks_given:
+            words = _one_line(", ".join(self.callbacks))
+            yield f"callbacks=callbacks,  # yours: {words}" if words else "callbacks=[],"
+        for name in ("seeds", "selection", "score_at", "engine"):
+            value = getattr(self, name)
+            if value != _DEFAULTS[name]:
+                yield f"{name}={_quoted(value) if isinstance(value, str) else value},"
+        if self.class_weight:
+            yield "class_weight=class_weight,  # yours"
+        yield f"seed={self.seed!r},"
 
 
-def _prepare_given(
-    whole: dict[str, Any], validation_data: Any, preprocess: Any, model: keras.Model, seed: int
-) -> Data:
-    fitted = None
-    if preprocess is not None:
-        if not isinstance(validation_data, (tuple, list)):
-            raise TypeError(
-                "`validation_data` must be (x, y) or (x, y, sample_weight) with `preprocess`. "
-                f"Received: {type(validation_data).__name__}"
-            )
-        fitted, rows = fit_transform(preprocess, whole["x"], whole["y"])
-        whole = {**whole, "x": rows}
-        validation_data = (transformed(fitted, validation_data[0]), *validation_data[1:])
-        check_data(whole["x"], whole["y"], model=model)
-    held_out = _validation(validation_data, model)
-    facts = {"checksum": _checksum(whole), "validation": "given", "rows": _rows(whole["y"])}
-    if preprocess is not None:
-        facts["preprocess"] = " ".join(repr(preprocess).split())
-    if not is_dataset(held_out):
-        facts["validation_rows"] = _rows(held_out[0])
-        facts["validation_checksum"] = _checksum(held_out)
-    fit = {**whole, "validation_data": held_out}
-    return Data(fit=fit, facts=facts, fitted=fitted, halves=_halves(held_out, seed))
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Protocol)}
 
 
-def classes_of(y: Any, model: keras.Model) -> np.ndarray | None:
-    """Return the rows' classes if the targets are class numbers, not counts."""
-    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iub":
-        return None
-    labels = y.reshape(len(y), -1)
-    if labels.shape[1] != 1:
-        return None
-    several_outputs = isinstance(model.output_shape, tuple) and model.output_shape[-1] != 1
-    if several_outputs or len(np.unique(labels)) <= 2:
-        return labels[:, 0]
-    return None
+def _one_line(words: str) -> str:
+    return " ".join(words.split())
 
 
-def _prepare_dataset(
-    x: Any, y: Any, validation_data: Any, sample_weight: Any, model: keras.Model
-) -> Data:
-    check_no_targets(y, sample_weight)
-    if validation_data is None:
-        raise ValueError(
-            "`validation_data` must be given if `x` is a dataset, which cannot be split. "
-            "Received: validation_data=None"
-        )
-    if isinstance(x, tf.data.Dataset):
-        check_data(x, model=model)
-        if x.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError("`x` must end. Received: an infinite tf.data.Dataset")
-    held_out = _validation(validation_data, model)
-    return Data(fit={"x": x, "validation_data": held_out}, facts={"validation": "given"})
-
-
-def _validation(validation_data: Any, model: keras.Model) -> Any:
-    names = {"x_name": "validation_data[0]", "y_name": "validation_data[1]"}
-    if is_dataset(validation_data):
-        if isinstance(validation_data, tf.data.Dataset):
-            check_data(validation_data, model=model, x_name="validation_data")
-        return validation_data
-    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-        raise TypeError(
-            "`validation_data` must be (x, y), (x, y, sample_weight) or a dataset. "
-            f"Received: {type(validation_data).__name__}"
-        )
-    x, y, *weights = validation_data
-    check_data(x, y, model=model, **names)
-    x, y = as_arrays(x), as_arrays(y)
-    if not weights:
-        return x, y
-    return x, y, _weights(weights[0], _rows(x), "validation_data[2]")
-
-
-def _weights(weights: Any, rows: int, name: str = "sample_weight") -> np.ndarray | None:
-    if weights is None:
-        return None
-    check_data(weights, x_name=name)
-    weights = np.asarray(weights)
-    if len(weights) != rows:
-        raise ValueError(f"`{name}` must have {rows} rows, as x has. Received: {len(weights)}")
-    return weights
-
-
-def _split(y: Any, rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the rows to train on, the rows to validate on, and whether they are stratified."""
-    held = round(rows * fraction)
-    if not 0 < held < rows:
-        raise ValueError(
-            "`validation_split` must leave rows to train and to validate on. "
-            f"Received: validation_split={fraction} of {rows} rows"
-        )
-    labels = y if isinstance(y, np.ndarray) and y.dtype.kind in "iub" else None
-    if labels is not None:
-        labels = labels.reshape(rows, -1)
-        _, sizes = np.unique(labels, return_counts=True)
-        # scikit-learn refuses classes of one row, and fewer rows than classes on a side
-        possible = labels.shape[1] == 1 and sizes.min() > 1 and len(sizes) <= min(held, rows - held)
-        labels = labels[:, 0] if possible else None
-    train, validation = train_test_split(
-        np.arange(rows), test_size=held, random_state=seed, shuffle=True, stratify=labels
-    )
-    return train, validation, labels is not None
-
-
-def _halves(held_out: Any, seed: int) -> Halves | None:
-    """Cut validation rows in two, each with its share of the classes, for `judge`."""
-    if is_dataset(held_out) or _rows(held_out[0]) < 2:
-        return None
-    a, b, _ = _split(held_out[1], _rows(held_out[0]), 0.5, derived_seed(seed, 2))
-    return a, b
-
-
-def as_arrays(data: Any) -> Any:
-    """Return the data as NumPy arrays, several inputs as a list or a dictionary of them."""
-    if isinstance(data, dict):
-        return {name: np.asarray(part) for name, part in data.items()}
-    # as in Keras, a list of arrays is several inputs, and a list of numbers is one
-    if isinstance(data, (list, tuple)) and any(getattr(part, "shape", ()) for part in data):
-        return [np.asarray(part) for part in data]
-    return np.asarray(data)
-
-
-def _take(data: Any, rows: Any) -> Any:
-    return keras.tree.map_structure(lambda array: take_rows(array, rows), data)
-
-
-def _rows(data: Any) -> int:
-    return len(keras.tree.flatten(data)[0])
-
-
-def _checksum(data: Any) -> int:
-    """Return a number that tells these data from others, for a search that is resumed."""
-    checksum = 0
-    for array in keras.tree.flatten(data):
-        if array.dtype.kind == "O":
-            array = array.astype(str)
-        checksum = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, checksum)
-    return checksum
+def _quoted(words: str) -> str:
+    return '"' + words.replace("\\", "\\\\").replace('"', '\\"') + '"'

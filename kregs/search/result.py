@@ -1,47 +1,50 @@
-"""`SearchResult`: what a search found, read from its files."""
+"""`SearchResult`: what a search found, read from its files.
+
+Reading one loads neither TensorFlow nor matplotlib: models and figures are made when they are asked
+for, by modules that are loaded then.
+"""
 
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import joblib
-import keras
-import keras_tuner
-import numpy as np
 import pandas as pd
-import tensorflow as tf
-from matplotlib.figure import Figure
 
-from kregs.files import PREPROCESSING_FILE, atomic_path, write_json, write_text
-from kregs.reporting.plots import search_map
-from kregs.reporting.report import write_report
-from kregs.reporting.tables import format_value, format_values
-from kregs.search.engine import CHECKPOINT, TrialRecord, load_checkpoint, own_hyperparameters
-from kregs.search.ensemble import METHODS, combine, greedy_weights
-from kregs.search.probe import make_hypermodel
-from kregs.search.randomness import derived_seed, preserved_state
-from kregs.search.resampling import fit_transform
-from kregs.search.selection import Comparison, choose, compare
-from kregs.training.compilation import loss_object
-from kregs.validation import check_choice, check_integer
+from kregs.files import atomic_path
+from kregs.search.judging.compare import Comparison, compare
+from kregs.search.protocol import Protocol
+from kregs.search.space import samplings
+from kregs.search.storage import (
+    HISTORIES_FILE,
+    MODEL_FILE,
+    PLOT_FILE,
+    RESULT_FILE,
+    TRIALS_FILE,
+    SearchRecord,
+    TrialRecord,
+    read_histories,
+    read_record,
+    trial_folder,
+    write_histories,
+    write_model,
+    write_preprocessing,
+    write_record,
+    write_trials_table,
+)
 
-RESULT_FILE = "result.json"
-TRIALS_FILE = "trials.csv"
-MODEL_FILE = "best.keras"
-PLOT_FILE = "plot.png"
-HISTORIES_FILE = "histories.json"
+if TYPE_CHECKING:
+    import keras
+    import keras_tuner
+    from matplotlib.figure import Figure
 
-_FORMAT = 1  # of result.json
 _FLOATS = ("score", "standard_error", "seconds")
-_STATUS = {"COMPLETED": "completed", "FAILED": "failed", "INVALID": "failed"}
 
 
 class SearchResult:
@@ -56,36 +59,40 @@ class SearchResult:
         nested: the scores of the whole search on rows that it did not see, one row an outer fold;
             `None` unless `tune(nested=...)` was asked for.
         preprocess_: the transformer that `refit` fitted on all rows; `None` without `preprocess`.
-        objective: the objective's name.
-        direction: `"min"` or `"max"`.
-        seed: the search's seed.
+        protocol: how trials were judged, a `kregs.search.protocol.Protocol`.
+        objective, direction, seed: the protocol's.
         seconds: the time the search took, over all its parts.
-        path: the folder of its files.
+        best_trial, chosen_trial: the numbers of the trial with the best score, and of the one that
+            the search ended with.
+        space: the hyperparameters, as keras-tuner serializes them.
+        samplings: on which scale each of them is sampled, `"linear"`, `"log"` or `None`.
+        versions: of the packages that the search was begun with.
+        path: the folder of its files, whose name is `name`.
     """
 
     def __init__(
         self,
-        record: Mapping[str, Any],
+        record: SearchRecord,
         path: str | os.PathLike[str],
         *,
         build: keras_tuner.HyperModel | None = None,
         preprocess: Any = None,
     ) -> None:
-        self._record = dict(record)
-        self._build = build
-        self._preprocess = preprocess
-        self.preprocess_: Any = None
+        self.record = record
         self.path = Path(path)
-        self.objective: str = record["objective"]["name"]
-        self.direction: str = record["objective"]["direction"]
-        self.seed: int = record["seed"]
-        self.seconds: float = record["seconds"]
+        self.build = build
+        self.preprocess = preprocess
+        self.preprocess_: Any = None
+        self._index: dict[int, dict[str, Any]] = {}
+        self._indexed: SearchRecord | None = None
 
     def __repr__(self) -> str:
-        trials = self._record["trials"]
+        from kregs.reporting.tables import format_value, format_values
+
+        trials = self.record.trials
         done = sum(trial["status"] == "completed" for trial in trials)
         words = f"{done} of {len(trials)} trials completed"
-        if self._record["best"] is not None:
+        if self.record.best is not None:
             words += (
                 f", best {self.objective} {format_value(self.best_score)} "
                 f"({format_values(self.best_hyperparameters)})"
@@ -93,34 +100,71 @@ class SearchResult:
         return f"<SearchResult: {words}, in {str(self.path)!r}>"
 
     @property
+    def protocol(self) -> Protocol:
+        return self.record.protocol
+
+    @property
+    def objective(self) -> str:
+        return self.protocol.objective
+
+    @property
+    def direction(self) -> str:
+        return self.protocol.direction
+
+    @property
+    def seed(self) -> int:
+        return self.protocol.seed
+
+    @property
+    def seconds(self) -> float:
+        return self.record.seconds
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def space(self) -> list[dict[str, Any]]:
+        return self.record.space
+
+    @property
+    def samplings(self) -> dict[str, str | None]:
+        return samplings(self.record.space)
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return self.record.versions
+
+    @property
+    def best_trial(self) -> int:
+        self._chosen()
+        return self.record.best["trial"]  # type: ignore[index]
+
+    @property
+    def chosen_trial(self) -> int:
+        return self._chosen()["trial"]
+
+    @property
     def best_hyperparameters(self) -> dict[str, Any]:
-        return dict(self._best()["hyperparameters"])
+        return dict(self._chosen()["hyperparameters"])
 
     @property
     def best_score(self) -> float:
-        return self._best()["score"]
+        return self._chosen()["score"]
 
     @property
     def best_epoch(self) -> int | None:
-        return self._best()["best_epoch"]
-
-    @property
-    def _seeds(self) -> int:
-        return self._record["protocol"].get("seeds") or 1
-
-    def _best(self) -> dict[str, Any]:
-        if self._record["best"] is None:
-            raise RuntimeError(f"no trial of the search in {str(self.path)!r} has completed")
-        return self._record.get("chosen") or self._record["best"]
+        return self._chosen()["best_epoch"]
 
     @property
     def nested(self) -> pd.DataFrame | None:
-        scores = self._record.get("nested")
+        scores = self.record.nested
         return None if scores is None else pd.DataFrame(scores)
 
-    @property
-    def _folds(self) -> int:
-        return self._record["protocol"].get("folds") or 0
+    def _chosen(self) -> dict[str, Any]:
+        if self.record.best is None:
+            raise RuntimeError(f"no trial of the search in {str(self.path)!r} has completed")
+        return self.record.chosen or self.record.best
 
     def hyperparameters(self, trial: int | None = None) -> keras_tuner.HyperParameters:
         """Return a trial's values (default: the best one's) as the `hp` that `build` takes.
@@ -134,7 +178,9 @@ class SearchResult:
         values = (
             self.best_hyperparameters if trial is None else self._trial(trial)["hyperparameters"]
         )
-        config = {"space": copy.deepcopy(self._record["space"]), "values": dict(values)}
+        import keras_tuner
+
+        config = {"space": copy.deepcopy(self.record.space), "values": dict(values)}
         return keras_tuner.HyperParameters.from_config(config)
 
     def best_model(self) -> keras.Model:
@@ -148,14 +194,17 @@ class SearchResult:
             RuntimeError: no trial has completed.
             ValueError: the model's file is missing or is none.
         """
-        best = self._best()
-        checkpoint_folder = self._trial_folder(best["trial"])
-        if self._build is not None and checkpoint_folder is not None and not self._folds:
-            model = self._build.build(self.hyperparameters())
+        import keras
+
+        from kregs.search.checkpoints import load_checkpoint
+
+        checkpoint_folder = self.trial_folder(self.chosen_trial)
+        if self.build is not None and checkpoint_folder is not None and not self.protocol.folds:
+            model = self.build.build(self.hyperparameters())
             load_checkpoint(model, checkpoint_folder)
             return model
         path = self.path / MODEL_FILE
-        if self._folds and not path.exists():
+        if self.protocol.folds and not path.exists():
             raise ValueError(
                 "the search ended before its model was trained on all rows: call refit(x, y), or "
                 "search on with resume=True"
@@ -181,15 +230,15 @@ class SearchResult:
             `Regularization.from_hp` switched off: 0. Hyperband trains a promising point in several
             trials, of more epochs each: it has several rows.
         """
-        names = [hp["config"]["name"] for hp in self._record["space"]]
+        names = [hp["config"]["name"] for hp in self.record.space]
         # what only some trial's build asked for
-        names += [name for trial in self._record["trials"] for name in trial["hyperparameters"]]
+        names += [name for trial in self.record.trials for name in trial["hyperparameters"]]
         names = list(dict.fromkeys(names))
         columns = ["trial", "score", "standard_error", "best_epoch", "seconds", "status"]
-        if all(trial.get("standard_error") is None for trial in self._record["trials"]):
+        if all(trial.get("standard_error") is None for trial in self.record.trials):
             columns.remove("standard_error")
         rows = []
-        for trial in self._record["trials"]:
+        for trial in self.record.trials:
             values = {name: self._value(trial["hyperparameters"], name) for name in names}
             rows.append({key: trial.get(key) for key in columns} | values)
         frame = pd.DataFrame(rows, columns=[*columns, *names])
@@ -213,7 +262,7 @@ class SearchResult:
         """Return the trials that failed: columns `trial` and `message`, the reason in one line."""
         failed = [
             {"trial": t["trial"], "message": t["message"]}
-            for t in self._record["trials"]
+            for t in self.record.trials
             if t["status"] == "failed"
         ]
         return pd.DataFrame(failed, columns=["trial", "message"])
@@ -235,16 +284,16 @@ class SearchResult:
         stored = self._stored_history(number)
         frames = []
         for run, metrics in enumerate(stored["histories"]):
-            fold, own_seed = divmod(run, self._seeds)
+            fold, seed = divmod(run, self.protocol.seeds)
             frame = pd.DataFrame(metrics, dtype=float)
             frame.insert(
                 0,
                 "epoch",
                 range(1 + stored["initial_epoch"], 1 + stored["initial_epoch"] + len(frame)),
             )
-            if self._seeds > 1:
-                frame.insert(1, "seed", own_seed)
-            if self._folds:
+            if self.protocol.seeds > 1:
+                frame.insert(1, "seed", seed)
+            if self.protocol.folds:
                 frame.insert(1, "fold", fold)
             frames.append(frame)
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"epoch": []})
@@ -281,18 +330,15 @@ class SearchResult:
             Nadeau, Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
         """
         first, second = (self._trial(number).get("scores") or [] for number in (a, b))
-        share = self._record["protocol"].get("held_out_share")
+        share = self.protocol.data.held_out_share
         return compare(first, second, direction=self.direction, held_out_share=share)
 
     def _stored_history(self, number: int) -> dict[str, Any]:
-        folder = self._trial_folder(number)
+        folder = self.trial_folder(number)
         if folder is not None:
             training = TrialRecord.read(folder) or TrialRecord()
             return {"histories": training.histories, "initial_epoch": training.initial_epoch}
-        path = self.path / HISTORIES_FILE
-        if not path.exists():
-            raise ValueError(f"{str(path)!r} does not exist: the histories of this result are lost")
-        return json.loads(path.read_text(encoding="utf-8"))[str(number)]
+        return read_histories(self.path)[str(number)]
 
     def refit(
         self,
@@ -331,53 +377,20 @@ class SearchResult:
             TypeError, ValueError: an argument is wrong, or the result was loaded without `build`.
             RuntimeError: no trial has completed.
         """
-        from kregs.population.rows import is_dataset
-        from kregs.search.protocol import as_arrays
-        from kregs.training.data_checks import check_data
+        from kregs.search.refit import refit
 
-        if self._build is None:
-            raise ValueError(
-                "`refit` needs the build function, which no file holds: pass it to "
-                "kregs.load_result(path, build=build)"
-            )
-        if epochs is None:
-            # a user's own `fit` may not tell its epochs
-            epochs = self.best_epoch or self._record["protocol"]["epochs"]
-        epochs = check_integer("epochs", epochs, minimum=1)
-        seed = self.seed if seed is None else check_integer("seed", seed, minimum=0)
-        fit: dict[str, Any] = {
-            "epochs": epochs,
-            "class_weight": class_weight,
-            "callbacks": list(callbacks),
-            "verbose": verbose,
-        }
-        if not is_dataset(x):
-            x = x if hasattr(x, "iloc") and self._preprocess is not None else as_arrays(x)
-            y = as_arrays(y)
-            sample_weight = None if sample_weight is None else np.asarray(sample_weight)
-            if batch_size is None:
-                batch_size = self._record["protocol"]["batch_size"]
-            fit |= {"y": y, "sample_weight": sample_weight}
-            fit["batch_size"] = check_integer("batch_size", batch_size, minimum=1)
-        elif isinstance(x, tf.data.Dataset):
-            fit["shuffle"] = False  # the dataset's own affair: Keras warns of its default
-        with preserved_state():
-            trial_seed = derived_seed(seed, 0)
-            keras.utils.set_random_seed(trial_seed)
-            hp = self.hyperparameters()
-            if self._preprocess is not None:
-                self.preprocess_, x = fit_transform(self._preprocess, x, np.asarray(y))
-            model = self._build.build(hp)
-            if not isinstance(x, keras.utils.PyDataset):
-                check_data(x, y, model=model)
-            keras.utils.set_random_seed(trial_seed)
-            self._build.fit(hp, model, x, **fit)
-        if not all(np.isfinite(weight).all() for weight in model.get_weights()):
-            warnings.warn(
-                "the training on all rows diverged: the model's weights are not finite",
-                stacklevel=2,
-            )
-        return model
+        return refit(
+            self,
+            x,
+            y,
+            epochs=epochs,
+            batch_size=batch_size,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            callbacks=callbacks,
+            seed=seed,
+            verbose=verbose,
+        )
 
     def ensemble(
         self,
@@ -408,48 +421,9 @@ class SearchResult:
         Reference:
             Caruana et al., "Ensemble selection from libraries of models", ICML 2004.
         """
-        check_choice("method", method, METHODS)
-        k = check_integer("k", k, minimum=1)
-        if (method == "greedy") != (x is not None and y is not None):
-            raise ValueError(
-                '`x` and `y` are for method="greedy", which needs both. '
-                f"Received: method={method!r}, x {'given' if x is not None else 'not given'}"
-            )
-        if self._folds and "preprocess" in self._record["protocol"]:
-            raise ValueError(
-                "after a search with `folds` and `preprocess` the trials' models take rows of "
-                "different transformers, one a fold: they make no ensemble"
-            )
-        models = self._kept_models()
-        if method != "greedy":
-            if len(models) < k:
-                raise ValueError(
-                    f"`k` must be at most the number of trials that kept their weights, "
-                    f"{len(models)}: search with keep={k}. Received: k={k}"
-                )
-            return combine(models[:k], method=method)
-        predictions = np.stack([model.predict(x, verbose=0) for model in models])
-        counts = greedy_weights(predictions, np.asarray(y), loss_object(models[0].loss), size=k)
-        chosen = np.flatnonzero(counts)
-        return combine([models[i] for i in chosen], weights=counts[chosen].tolist())
+        from kregs.search.ensemble import ensemble_of
 
-    def _kept_models(self) -> list[keras.Model]:
-        """The models of all trials whose weights are on disk, best first."""
-        if self._build is None:
-            raise ValueError(
-                "`ensemble` needs the build function, which no file holds: pass it to "
-                "kregs.load_result(path, build=build)"
-            )
-        models = []
-        with preserved_state():
-            for number in self.trials().dropna(subset="score")["trial"]:
-                folder = self._trial_folder(int(number))
-                if folder is None or not (folder / CHECKPOINT).exists():
-                    continue
-                model = self._build.build(self.hyperparameters(int(number)))
-                load_checkpoint(model, folder)
-                models.append(model)
-        return models
+        return ensemble_of(self, k, method=method, x=x, y=y)
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Return a map of the objective over λ and the dropout rate.
@@ -463,11 +437,10 @@ class SearchResult:
         Returns:
             A `matplotlib.figure.Figure`, for notebooks and for `savefig`.
         """
+        from kregs.reporting.figures import search_map
+
         figure = search_map(
-            self.trials(),
-            {hp["config"]["name"]: {"sampling": _sampling(hp)} for hp in self._record["space"]},
-            objective=self.objective,
-            direction=self.direction,
+            self.trials(), self.samplings, objective=self.objective, direction=self.direction
         )
         if path is not None:
             with atomic_path(path) as temporary:
@@ -479,7 +452,7 @@ class SearchResult:
     ) -> Path:
         """Write what was searched, how it was judged and what came out as one HTML page.
 
-        Its pictures are in the page, and as PNG files beside it.
+        Its pictures are in the page.
 
         Args:
             path: an `.html` file, or a folder for `report.html`. Default: the search's own folder.
@@ -492,19 +465,35 @@ class SearchResult:
             RuntimeError: no trial has completed.
             ValueError: `path` cannot be written.
         """
-        self._best()
-        return write_report(
-            self.path if path is None else path,
-            trials=self.trials(),
-            histories=self.history,
-            record=self._record,
-            hyperparameters={
-                hp["config"]["name"]: {"sampling": _sampling(hp)} for hp in self._record["space"]
-            },
-            failures=self.failures(),
-            name=self.path.resolve().name,
-            command=command,
-        )
+        from kregs.reporting import write_report
+
+        self._chosen()
+        return write_report(self, path, command=command)
+
+    def write(self) -> None:
+        """Write `result.json` and `trials.csv` into the search's own folder."""
+        write_record(self.path, self.record)
+        write_trials_table(self.path, self.trials())
+
+    def write_model(self, model: keras.Model | None = None) -> None:
+        """Write `best.keras` and, if the rows went through a transformer, `preprocessing.joblib`.
+
+        A model that cannot be saved does not cost the search: a warning says so.
+
+        Args:
+            model: default: the chosen trial's, with the weights of its run; not after a search with
+                folds, whose models have not seen all rows.
+        """
+        if self.preprocess_ is not None:
+            write_preprocessing(self.path, self.preprocess_)
+        try:
+            write_model(self.path, model or self.best_model())
+        except Exception as error:
+            warnings.warn(
+                f"{MODEL_FILE} could not be written ({type(error).__name__}: {error}); "
+                "SearchResult.best_model() builds the model anew",
+                stacklevel=3,
+            )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> dict[str, Path]:
         """Write a folder that holds the result without the search's own files.
@@ -523,7 +512,7 @@ class SearchResult:
         """
         folder = Path(path)
         same = folder.resolve() == self.path.resolve()
-        self._best()
+        self._chosen()
         if (folder / RESULT_FILE).exists() and not (overwrite or same):
             raise FileExistsError(
                 f"{str(folder)!r} holds a result already: choose another folder or pass "
@@ -538,31 +527,36 @@ class SearchResult:
             "plot": folder / PLOT_FILE,
         }
         if not (self.path / MODEL_FILE).exists():
-            with atomic_path(files["model"]) as temporary:
-                self.best_model().save(temporary)
+            write_model(folder, self.best_model())
         elif not same:
             with atomic_path(files["model"]) as temporary:
                 shutil.copyfile(self.path / MODEL_FILE, temporary)
-        numbers = [trial["trial"] for trial in self._record["trials"]]
-        histories = {str(number): self._stored_history(number) for number in numbers}
-        write_json(files["histories"], histories, indent=None)
-        write_text(files["trials"], self.trials().to_csv(index=False))
-        write_json(files["result"], self._record)
+        numbers = [trial["trial"] for trial in self.record.trials]
+        write_histories(folder, {str(number): self._stored_history(number) for number in numbers})
+        write_trials_table(folder, self.trials())
+        write_record(folder, self.record)
         self.plot(files["plot"])
         return files
 
     def _trial(self, number: Any) -> dict[str, Any]:
-        for trial in self._record["trials"]:
-            if trial["trial"] == number:
-                return trial
-        known = [trial["trial"] for trial in self._record["trials"]]
-        raise ValueError(
-            f"`trial` must be the number of one of the {len(known)} trials, as in trials(). "
-            f"Received: trial={number!r}"
-        )
+        trial = self._by_number.get(number)
+        if trial is None:
+            raise ValueError(
+                f"`trial` must be the number of one of the {len(self.record.trials)} trials, as in "
+                f"trials(). Received: trial={number!r}"
+            )
+        return trial
 
-    def _trial_folder(self, number: int) -> Path | None:
-        return next((p for i, p in trial_folders(self.path) if i == number), None)
+    @property
+    def _by_number(self) -> dict[int, dict[str, Any]]:
+        if self._indexed is not self.record:
+            self._index = {trial["trial"]: trial for trial in self.record.trials}
+            self._indexed = self.record
+        return self._index
+
+    def trial_folder(self, number: int) -> Path | None:
+        """Return the directory of a trial, `None` if it is not there."""
+        return trial_folder(self.path, self._trial(number))
 
 
 def load_result(
@@ -598,144 +592,14 @@ def load_result(
     record = read_record(folder)
     if (folder / MODEL_FILE).exists():
         _check_model_file(folder / MODEL_FILE)
-    hypermodel = None if build is None else make_hypermodel(build)
+    hypermodel = None
+    if build is not None:
+        from kregs.search.build import make_hypermodel
+
+        hypermodel = make_hypermodel(build)
     return SearchResult(record, folder, build=hypermodel, preprocess=preprocess)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return a folder's `result.json`, its trials as they are now; `ValueError` if it has none."""
-    path = folder / RESULT_FILE
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"`path` must hold a result of kregs: there is no {RESULT_FILE} in {str(folder)!r}"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} cannot be read as JSON: {error}") from None
-    needed = {"format", "objective", "seed", "seconds", "space", "protocol", "trials", "best"}
-    if not isinstance(record, dict) or not needed <= set(record):
-        raise ValueError(f"{str(path)!r} is no result of kregs.tune")
-    if record["format"] != _FORMAT:
-        raise ValueError(
-            f"{str(path)!r} has format {record['format']!r}; this version of kregs reads {_FORMAT}"
-        )
-    return with_trials(record, folder) if any(trial_folders(folder)) else record
-
-
-def new_record(**facts: Any) -> dict[str, Any]:
-    """Return the `result.json` of a search that begins."""
-    return {"format": _FORMAT, **facts, "seconds": 0.0, "best": None, "trials": []}
-
-
-def with_trials(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the record with the trials that a project directory holds, and the best of them."""
-    trials = sorted(_read_trials(folder), key=lambda trial: trial["trial"])
-    completed = [trial for trial in trials if trial["score"] is not None]
-    rule = {"direction": record["objective"]["direction"]}
-    space = record["space"]
-    best = choose(completed, space, selection="best", **rule)
-    chosen = choose(completed, space, selection=record["protocol"].get("selection", "best"), **rule)
-    return {**record, "best": _summary(best), "chosen": _summary(chosen), "trials": trials}
-
-
-def _summary(trial: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    names = ("trial", "score", "standard_error", "best_epoch", "hyperparameters")
-    return None if trial is None else {name: trial[name] for name in names}
-
-
-def _read_trials(folder: Path) -> Iterator[dict[str, Any]]:
-    for number, trial_folder in trial_folders(folder):
-        try:
-            state = json.loads((trial_folder / "trial.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:  # killed before it began
-            continue
-        training = TrialRecord.read(trial_folder) or TrialRecord(status="interrupted")
-        status = _STATUS.get(state["status"], "interrupted")
-        yield {
-            "trial": number,
-            "score": state["score"] if status == "completed" else None,
-            "standard_error": training.standard_error if status == "completed" else None,
-            "scores": training.scores,
-            "initial_epoch": training.initial_epoch,
-            "best_epoch": training.best_epoch if status == "completed" else None,
-            "seconds": None if status == "interrupted" else training.seconds,
-            "status": status,
-            "message": training.message if status == "failed" else None,
-            "hyperparameters": own_hyperparameters(state["hyperparameters"]["values"]),
-        }
-
-
-def trial_folders(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yield the number and the directory of every trial in a project directory."""
-    for path in sorted(folder.glob("trial_*")):
-        number = path.name.removeprefix("trial_")
-        if path.is_dir() and number.isdigit():
-            yield int(number), path
-
-
-def lasting(callbacks: Iterable[Any]) -> list[Any]:
-    """Return fresh copies of the callbacks that a training without validation rows needs, too."""
-    schedulers = keras.callbacks.LearningRateScheduler
-    return [copy.deepcopy(c) for c in callbacks if isinstance(c, schedulers)]
-
-
-def prune(result: SearchResult, keep: int) -> None:
-    """Remove the checkpoints of all trials but the best `keep` and the chosen one."""
-    if result._record["protocol"]["oracle"] in ("hyperband", "HyperbandOracle"):
-        return  # resumed, its trials go on from one another
-    numbers = result.trials().dropna(subset="score")["trial"].tolist()
-    for number in set(numbers[keep:]) - {result._best()["trial"]}:
-        folder = result._trial_folder(number)
-        if folder is not None:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-
-
-def write_result(result: SearchResult, model: keras.Model | None = None) -> None:
-    """Write a search's files into its project directory.
-
-    `result.json`, `trials.csv`, `best.keras` and, if the rows went through a transformer,
-    `preprocessing.joblib`.
-
-    Args:
-        result: of the search.
-        model: goes into `best.keras`. Default: the chosen trial's, with the weights of its run; not
-            after a search with folds, whose models have not seen all rows.
-    """
-    write_json(result.path / RESULT_FILE, result._record)
-    write_text(result.path / TRIALS_FILE, result.trials().to_csv(index=False))
-    if result._record["best"] is None or (result._folds and model is None):
-        return
-    if result.preprocess_ is not None:
-        with atomic_path(result.path / PREPROCESSING_FILE) as temporary:
-            joblib.dump(result.preprocess_, temporary)
-    try:
-        with atomic_path(result.path / MODEL_FILE) as temporary:
-            (model or result.best_model()).save(temporary)
-    except Exception as error:  # a model that cannot be saved must not cost the search
-        warnings.warn(
-            f"{MODEL_FILE} could not be written ({type(error).__name__}: {error}); "
-            "SearchResult.best_model() builds the model anew",
-            stacklevel=3,
-        )
 
 
 def _check_model_file(path: Path) -> None:
     if not zipfile.is_zipfile(path) or "config.json" not in zipfile.ZipFile(path).namelist():
         raise ValueError(f"{str(path)!r} is no .keras file: it cannot be loaded as a model")
-
-
-def _sampling(hp: Mapping[str, Any]) -> str | None:
-    """Return how a number is sampled, `None` for what is no number."""
-    config = hp["config"]
-    if hp["class_name"] in ("Float", "Int"):
-        return "log" if config.get("sampling") in ("log", "reverse_log") else "linear"
-    values = config.get("values")
-    numbers = hp["class_name"] == "Choice" and all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) for value in values
-    )
-    if not numbers:
-        return None
-    positive = [value for value in values if value > 0]
-    wide = len(positive) > 1 and min(values) >= 0 and max(positive) / min(positive) >= 50
-    return "log" if wide else "linear"

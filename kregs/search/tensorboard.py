@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kregs.search.keras_tuner_internals import tensorboard_hyperparameters
+
 
 def is_plain_tensorboard(callback: Any) -> bool:
     """Whether a callback is a TensorBoard that logs metrics by epoch and nothing else."""
@@ -33,27 +35,26 @@ def write_tensorboard(
         history: metric name to a list with one number an epoch.
     """
     # TensorBoard's plugin imports TensorFlow's summaries: only who logs pays for it
-    from keras_tuner.src.engine.tuner_utils import convert_hyperparams_to_hparams
     from tensorboard.plugins.hparams import api as hparams_api
 
     for part, prefix in (("train", ""), ("validation", "val_")):
-        own = {
+        values_by_name = {
             name.removeprefix("val_"): values
             for name, values in history.items()
             if name.startswith("val_") == bool(prefix)
         }
-        if not own:
+        if not values_by_name:
             continue
         writer = tf.summary.create_file_writer(os.path.join(folder, part))
         with writer.as_default():
-            for name, values in own.items():
+            for name, values in values_by_name.items():
                 for epoch, value in enumerate(values):
                     tf.summary.scalar(f"epoch_{name}", value, step=epoch)
         writer.close()
     writer = tf.summary.create_file_writer(folder)
     with writer.as_default():
         hparams_api.hparams(
-            convert_hyperparams_to_hparams(trial.hyperparameters, hparams_api),
+            tensorboard_hyperparameters(trial.hyperparameters, hparams_api),
             trial_id=trial.trial_id,
         )
     writer.close()

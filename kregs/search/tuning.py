@@ -2,62 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-import importlib.metadata
-import json
+import dataclasses
 import os
-import platform
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
 import keras_tuner
-import numpy as np
-import tensorflow as tf
 
-import kregs
-from kregs.files import write_json
-from kregs.population.rows import is_dataset
-from kregs.reporting.progress import SearchProgress
-from kregs.search.engine import check_engine, make_tuner
+from kregs.search.keras_tuner_internals import is_chief, is_worker
 from kregs.search.nested import check_nested, outer_scores
-from kregs.search.objective import check_logged, make_objective
-from kregs.search.oracles import check_oracle, expected_trials, make_oracle
-from kregs.search.probe import explore, logged_metrics, make_hypermodel
-from kregs.search.protocol import classes_of, prepare_data
-from kregs.search.randomness import derived_seed, preserved_state
-from kregs.search.result import (
-    MODEL_FILE,
-    RESULT_FILE,
-    SearchResult,
-    lasting,
-    new_record,
-    prune,
-    read_record,
-    with_trials,
-    write_result,
-)
-from kregs.search.selection import SCORE_AT, SELECTIONS
-from kregs.search.sequential import TimeUp, is_chief, is_worker
-from kregs.search.workers import (
-    Notes,
-    check_workers,
-    is_started_here,
-    search_with_workers,
-    set_memory_growth,
-)
-from kregs.training.callbacks import early_stopping
-from kregs.validation import check_choice, check_integer, check_number
-
-# what workers get otherwise, or not at all
-_OF_THE_CHIEF = ("directory", "nested", "resume", "verbose", "max_time", "workers")
-# of records that an earlier version wrote
-_DEFAULTS = {"seeds": 1, "selection": "best", "score_at": "best_epoch"}
-_PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy")
+from kregs.search.project import run_search
+from kregs.search.result import SearchResult
+from kregs.search.settings import check_settings
+from kregs.search.workers.processes import check_workers, set_memory_growth
+from kregs.validation import check_number
 
 
 def tune(
@@ -208,342 +168,59 @@ def tune(
         Snoek et al., "Practical Bayesian Optimization", 2012; Li et al., "Hyperband", JMLR 18,
         2018.
     """
-    given = {name: value for name, value in locals().items() if name not in _OF_THE_CHIEF}
-    same: dict[str, Any] = {
-        "folds": folds, "validation_split": validation_split, "seeds": seeds,
-        "preprocess": preprocess, "selection": selection, "score_at": score_at, "oracle": oracle,
-        "max_trials": max_trials, "epochs": epochs, "batch_size": batch_size,
-        "objective": objective, "callbacks": callbacks, "keep": keep, "seed": seed,
-        "engine": engine, "workers": workers, "verbose": verbose,
-    }  # fmt: skip
     check_nested(nested, x, validation_data, oracle)
-    hypermodel = make_hypermodel(build)
-    goal = make_objective(objective)
-    if max_trials is not None:
-        max_trials = check_integer("max_trials", max_trials, minimum=1)
-    check_oracle(oracle, max_trials, goal)
-    epochs = check_integer("epochs", epochs, minimum=1)
-    batch_size = check_integer("batch_size", batch_size, minimum=1)
-    seeds = check_integer("seeds", seeds, minimum=1)
-    keep = check_integer("keep", keep, minimum=1)
     if max_time is not None:
         max_time = check_number("max_time", max_time, above=0.0)
-    check_choice("selection", selection, SELECTIONS)
-    check_choice("score_at", score_at, SCORE_AT)
-    if selection == "one_standard_error" and folds is None and seeds == 1:
-        raise ValueError(
-            '`selection="one_standard_error"` needs several runs a trial, which have a standard '
-            "error: pass folds= or seeds="
-        )
-    seed = check_integer("seed", seed, minimum=0)
-    check_engine(engine)
-    check_choice("verbose", verbose, ("auto", 0, 1, 2))
-    workers = check_workers(
-        workers, build=build, x=x, validation_data=validation_data, oracle=oracle
+    settings = check_settings(
+        build,
+        objective=objective,
+        oracle=oracle,
+        max_trials=max_trials,
+        epochs=epochs,
+        batch_size=batch_size,
+        validation_split=validation_split,
+        folds=folds,
+        seeds=seeds,
+        preprocess=preprocess,
+        selection=selection,
+        score_at=score_at,
+        callbacks=callbacks,
+        class_weight=class_weight,
+        keep=keep,
+        seed=seed,
+        engine=engine,
+        workers=check_workers(
+            workers, build=build, x=x, validation_data=validation_data, oracle=oracle
+        ),
+        verbose=verbose,
     )
     if nested is not None and (is_chief() or is_worker()):
         raise ValueError(
             "`nested` is several searches, and KERASTUNER_TUNER_ID speaks of one: use workers="
         )
     if is_worker():
-        from kregs.search.distributed import wait_for_chief  # loads gRPC
+        from kregs.search.workers.client import wait_for_chief  # loads gRPC
 
         wait_for_chief()  # which writes the search's record first
         resume = True
     elif workers is not None:
         set_memory_growth()
-    if callbacks is None and score_at == "last_epoch":
-        callbacks = []  # early stopping would choose the last epoch
-    used_callbacks = _callbacks(callbacks, goal, epochs)
-    folder = _check_project(directory, project_name, resume)
-
-    with preserved_state():
-        keras.utils.set_random_seed(derived_seed(seed, 0))
-        space, model = explore(hypermodel)
-        data = prepare_data(
-            x,
-            y,
-            validation_data=validation_data,
-            validation_split=validation_split,
-            sample_weight=sample_weight,
-            seed=seed,
-            model=model,
-            folds=folds,
-            groups=groups,
-            preprocess=preprocess,
-        )
-        logged = logged_metrics(hypermodel, model, data, rows=batch_size)
-        if logged is not None:
-            check_logged(goal, logged)
-        del model
-        # a `fit` of its own may do anything with the validation rows
-        stock_fit = type(hypermodel).fit is keras_tuner.HyperModel.fit
-        halves = data.halves if stock_fit else None
-        record = new_record(
-            versions=_versions(),
-            seed=seed,
-            objective={"name": goal.name, "direction": goal.direction},
-            protocol={
-                "oracle": oracle if isinstance(oracle, str) else type(oracle).__name__,
-                "max_trials": max_trials,
-                "epochs": epochs,
-                "batch_size": None if is_dataset(x) else batch_size,
-                "seeds": seeds,
-                "selection": selection,
-                "score_at": score_at,
-                "epoch_chosen_on": _epoch_chosen_on(score_at, data.splits, halves),
-                "class_weight": class_weight
-                and {str(label): float(own) for label, own in class_weight.items()},
-                "callbacks": _describe(used_callbacks),
-                "engine": engine,
-                **data.facts,
-            },
-            space=json.loads(json.dumps(space.get_config()["space"])),
-        )
-        made = make_oracle(
-            oracle, objective=goal, space=space, max_trials=max_trials, epochs=epochs, seed=seed
-        )
-        record = _start(folder, record)
-        before = SearchResult(record, folder)
-        expected = expected_trials(made)
-        done = [t for t in record["trials"] if t["status"] != "interrupted"]
-        progress = SearchProgress(
-            expected,
-            done=len(done),
-            objective=goal.name,
-            direction=goal.direction,
-            best=(before.best_score, before.best_hyperparameters) if record["best"] else None,
-            verbose=verbose,
-        )
-        if is_started_here():
-            progress = Notes()
-        tuner = make_tuner(
-            engine,
-            hypermodel=hypermodel,
-            oracle=made,
-            directory=directory,
-            project_name=project_name,
-            executions_per_trial=seeds,
-            splits=data.splits,
-            halves=halves,
-            # the one-standard-error rule may choose any trial until the end
-            keep=keep if selection == "best" else None,
-            score_at=score_at,
-            max_time=max_time,
-            seed=seed,
-            progress=progress,
-        )
-        fit = {**data.fit, "epochs": epochs, "callbacks": used_callbacks}
-        if not is_dataset(x):
-            fit["batch_size"] = batch_size
-        elif isinstance(x, tf.data.Dataset):
-            fit["shuffle"] = False  # the dataset's own affair: Keras warns of its default
-        if class_weight is not None:
-            fit["class_weight"] = dict(class_weight)
-        if data.splits is not None:
-            (folder / MODEL_FILE).unlink(missing_ok=True)  # it may be an earlier choice's
-        started = time.perf_counter()
-        ended = False
-        try:
-            with progress:
-                if workers is None:
-                    tuner.search(**fit)
-                else:
-                    own = {"directory": folder.resolve().parent, "resume": True, "verbose": 0}
-                    search_with_workers(tuner, {**given, **own}, workers=workers, progress=progress)
-            ended = True
-        except TimeUp:
-            pass
-        finally:
-            record["seconds"] += time.perf_counter() - started
-            record = with_trials(record, folder)
-            result = SearchResult(record, folder, build=hypermodel, preprocess=preprocess)
-            result.preprocess_ = data.fitted
-            if not is_worker() and (data.splits is None or not ended):
-                write_result(result)
-    if is_worker():
-        return result
-    if record["best"] is None:
-        if not ended:
-            raise RuntimeError(f"no trial ended within max_time={max_time} seconds")
-        first = result.failures().iloc[0]
-        raise RuntimeError(
-            f"all {len(result.trials())} trials failed. The first, trial {first['trial']}: "
-            f"{first['message']}. What there is stands in {str(folder)!r}"
-        )
-    prune(result, keep)
-    if data.splits is not None:
-        # no fold's model has seen all rows
-        model = result.refit(
-            x,
-            y,
-            sample_weight=sample_weight,
-            class_weight=class_weight,
-            callbacks=lasting(used_callbacks),
-        )
-        write_result(result, model)
+    rows = {"sample_weight": sample_weight, "groups": groups}
+    result, ended = run_search(
+        settings,
+        x,
+        y,
+        **rows,
+        validation_data=validation_data,
+        directory=directory,
+        project_name=project_name,
+        resume=resume,
+        max_time=max_time,
+    )
     if nested is not None and not ended:
         warnings.warn("the time was up before the outer folds of `nested`", stacklevel=2)
     elif nested is not None:
-        result._record["nested"] = outer_scores(
-            nested,
-            x,
-            y,
-            search=functools.partial(tune, build, **same),
-            classes=classes_of(np.asarray(y), result.best_model()),
-            callbacks=lasting(used_callbacks),
-            sample_weight=sample_weight,
-            class_weight=class_weight,
-            groups=groups,
-            seed=seed,
-            metric=goal.name.removeprefix("val_"),
-            directory=folder / "nested",
-        )
-        write_json(folder / RESULT_FILE, result._record)
+        scores = outer_scores(nested, settings, x, y, **rows, result=result)
+        result.record = dataclasses.replace(result.record, nested=scores)
+        result.write()
     return result
-
-
-def _callbacks(
-    callbacks: Any, objective: keras_tuner.Objective, epochs: int
-) -> list[keras.callbacks.Callback]:
-    if callbacks is None:
-        # the best epoch's weights are kept anyway
-        return [
-            early_stopping(
-                objective.name,
-                mode=objective.direction,
-                patience=max(5, epochs // 5),
-                restore_best_weights=False,
-            )
-        ]
-    if isinstance(callbacks, keras.callbacks.Callback) or not isinstance(callbacks, Iterable):
-        raise TypeError(
-            f"`callbacks` must be a list of Keras callbacks or None. Received: {callbacks!r}"
-        )
-    callbacks = list(callbacks)
-    for callback in callbacks:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise TypeError(
-                "`callbacks` must hold Keras callbacks. "
-                f"Received: {callback!r} of type {type(callback).__name__}"
-            )
-        try:
-            copy.deepcopy(callback)
-        except Exception as error:
-            raise ValueError(
-                "`callbacks` must hold callbacks that copy.deepcopy can copy, one for each trial. "
-                f"Received: {type(callback).__name__}, which raises {error!r}"
-            ) from error
-    return callbacks
-
-
-def _epoch_chosen_on(score_at: str, splits: Any, halves: Any) -> str | None:
-    """Say on which rows the epoch is chosen that some rows are scored at."""
-    if score_at == "last_epoch":
-        return None
-    if splits is not None:
-        return "the other folds"
-    return "the same rows" if halves is None else "the other half"
-
-
-def _describe(callbacks: list[keras.callbacks.Callback]) -> list[str]:
-    words = []
-    for callback in callbacks:
-        name = type(callback).__name__.lstrip("_")
-        patience = getattr(callback, "patience", None)
-        words.append(name if patience is None else f"{name}(patience={patience})")
-    return words
-
-
-def _check_project(directory: Any, project_name: Any, resume: bool) -> Path:
-    """Return the project directory, or raise if it is taken, cannot be written or has no name."""
-    if not isinstance(project_name, str) or not project_name:
-        raise TypeError(f"`project_name` must be a name. Received: project_name={project_name!r}")
-    if Path(project_name).name != project_name:
-        raise ValueError(
-            "`project_name` must be the name of one folder; its place is `directory`. "
-            f"Received: project_name={project_name!r}"
-        )
-    if not isinstance(directory, (str, os.PathLike)):
-        raise TypeError(f"`directory` must be a path. Received: directory={directory!r}")
-    folder = Path(directory) / project_name
-    if folder.is_dir() and any(folder.iterdir()) and not resume:
-        raise FileExistsError(
-            f"{str(folder)!r} holds a search already. Pass resume=True to go on with it, another "
-            "project_name to begin a new one, or delete the folder"
-        )
-    probe = folder / f".{os.getpid()}-probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"`directory` must be a folder that can be written. Received: {str(folder)!r}, "
-            f"{error.strerror or error}"
-        ) from error
-    return folder
-
-
-def _start(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Write the record of a new search, or return that of the one that is resumed."""
-    if any(folder.iterdir()):
-        try:
-            earlier = read_record(folder)
-        except ValueError as error:
-            raise ValueError(
-                f"`resume`: {str(folder)!r} holds no search of kregs.tune to go on with ({error}). "
-                "Choose another project_name"
-            ) from None
-        _check_same(earlier, record, folder)
-        _compare_versions(earlier, record)
-        earlier["protocol"]["max_trials"] = record["protocol"]["max_trials"]
-        return earlier
-    write_json(folder / RESULT_FILE, record)
-    return record
-
-
-def _compare_versions(earlier: dict[str, Any], record: dict[str, Any]) -> None:
-    """Warn if the search goes on with other versions: its trials may differ in the last digits."""
-    changed = [
-        f"{name} {earlier['versions'].get(name)} -> {version}"
-        for name, version in record["versions"].items()
-        if earlier["versions"].get(name) != version
-    ]
-    if changed:
-        warnings.warn(
-            f"the search was begun with other versions ({', '.join(changed)}); earlier and later "
-            "trials may not be comparable to the last digit",
-            stacklevel=4,
-        )
-
-
-def _check_same(earlier: dict[str, Any], record: dict[str, Any], folder: Path) -> None:
-    def flat(whole: dict[str, Any]) -> dict[str, Any]:
-        protocol = {k: v for k, v in whole["protocol"].items() if k != "max_trials"}
-        space = {
-            f"hyperparameter {hp['config']['name']} {hp['config']['conditions'] or ''}".strip(): hp
-            for hp in whole["space"]
-        }
-        return {"seed": whole["seed"], "objective": whole["objective"], **protocol, **space}
-
-    before, now = flat(earlier), flat(record)
-    for name in dict.fromkeys([*before, *now]):
-        old, new = before.get(name, _DEFAULTS.get(name)), now.get(name)
-        if old != new:
-            if name in ("folds_checksum", "held_out_share"):
-                name, old, new = "folds and groups", "those that it began with", "others"
-            if name == "checksum":
-                name, old, new = "data", "those that it began with", "others"
-            raise ValueError(
-                f"`resume`: the search in {str(folder)!r} is another one; its trials could not be "
-                f"compared. Expected {name}: {old}. Received: {new}. Choose another project_name"
-            )
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "kregs": kregs.__version__,
-        "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in _PACKAGES},
-    }

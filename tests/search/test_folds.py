@@ -23,9 +23,9 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import kregs
-from kregs.search.population_tuner import _Search
-from kregs.search.protocol import prepare_data
-from kregs.search.sequential import SequentialTuner, TimeUp
+from kregs.search.data import prepare_data
+from kregs.search.loop import SearchLoop, TimeUp
+from kregs.search.tuner import PopulationTuner
 
 X, Y = load_digits(return_X_y=True)
 X, Y = (X[:240] / 16).astype("float32"), Y[:240]
@@ -252,8 +252,8 @@ def test_time_is_up(tmp_path, monkeypatch, eager, engine):
 
     few = {"max_trials": 6, "engine": engine, "epochs": 2, "folds": None}
     with monkeypatch.context() as patched:
-        patched.setattr(SequentialTuner, "_check_time", check)  # no clock: machines differ
-        patched.setattr(_Search, "_at_once", lambda self: 2)  # trained together; else all are
+        patched.setattr(PopulationTuner, "check_time", check)  # no clock: machines differ
+        patched.setattr(SearchLoop, "_most_runs", lambda self: 2)  # trained together; else all are
         result = tune(tmp_path, max_time=1000.0, **few)
     status = result.trials()["status"]
     assert set(status) == {"completed", "interrupted"}
@@ -291,8 +291,8 @@ def test_several_outputs_are_divided_by_rows(tmp_path):
 
     y = {"one": SUM, "two": -SUM}
     result = tune(tmp_path, build, LINEAR, y, folds=2, max_trials=1, epochs=1, objective="val_loss")
-    assert result._record["protocol"]["held_out_share"] == 1.0
-    assert result._record["protocol"]["rows"] == 60
+    assert result.protocol.data.held_out_share == 1.0
+    assert result.protocol.data.rows == 60
 
 
 def test_a_learning_rate_schedule_reaches_the_training_on_all_rows(tmp_path):
@@ -457,9 +457,9 @@ def search_here(path, trials, monkeypatch):
 KILL = textwrap.dedent(
     """
     import os, signal
-    from kregs.search.sequential import SequentialTuner
+    from kregs import PopulationTuner
 
-    ended, on_trial_end = [], SequentialTuner.on_trial_end
+    ended, on_trial_end = [], PopulationTuner.on_trial_end
 
     def end(tuner, trial):
         ended.append(trial)
@@ -467,7 +467,7 @@ KILL = textwrap.dedent(
             os.kill(os.getpid(), signal.SIGKILL)
         on_trial_end(tuner, trial)
 
-    SequentialTuner.on_trial_end = end
+    PopulationTuner.on_trial_end = end
     """
 )
 
@@ -484,7 +484,8 @@ def test_a_killed_search_loses_nothing(tmp_path, monkeypatch):
     assert run.returncode == -signal.SIGKILL, run.stderr[-3000:]
     for file in (tmp_path / "killed").rglob("*.json"):
         json.loads(file.read_text())  # whole, not cut off
-    ended = json.loads((tmp_path / "killed/search/oracle.json").read_text())["end_order"]
+    states = [json.loads(p.read_text()) for p in tmp_path.glob("killed/search/trial_*/trial.json")]
+    ended = [state["trial_id"] for state in states if state["status"] == "COMPLETED"]
     assert len(ended) == 2
     assert len(finished(tmp_path / "killed")) == 3
     records = [tmp_path / f"killed/search/trial_{n}/training.json" for n in ended]

@@ -4,13 +4,9 @@ import keras_tuner
 import pytest
 
 from kregs.search.objective import make_objective
-from kregs.search.oracles import (
-    ORACLES,
-    check_oracle,
-    expected_trials,
-    make_oracle,
-    save_atomically,
-)
+from kregs.search.keras_tuner_internals import write_whole_files
+from kregs.search.oracles import check_oracle, expected_trials, make_oracle
+from kregs.search.protocol import ORACLES
 
 OBJECTIVE = make_objective("val_loss")
 
@@ -29,7 +25,7 @@ def make(name, path, *, space=space, max_trials=None, seed=0, epochs=9):
         name, objective=OBJECTIVE, space=space(), max_trials=max_trials, epochs=epochs, seed=seed
     )
     oracle._set_project_dir(str(path), "p")
-    save_atomically(oracle)
+    write_whole_files(oracle)
     return oracle
 
 

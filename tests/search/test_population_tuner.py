@@ -137,7 +137,7 @@ def test_executions_are_members_with_seeds_of_their_own(tmp_path):
         build, "val_loss", 2, seed=1, executions_per_trial=3, directory=tmp_path
     )
     search(tuner)
-    from kregs.search.engine import TrialRecord
+    from kregs.search.storage import TrialRecord
 
     for trial in completed(tuner):
         record = TrialRecord.read(tuner.get_trial_dir(trial.trial_id))
@@ -255,13 +255,13 @@ def test_what_cannot_be_stacked_is_trained_one_by_one_and_said(tmp_path, name):
     assert len(reasons) == 1
     assert message in reasons[0]
     assert len(completed(tuner)) == 2
-    strict = PopulationTuner(model, "val_loss", 2, strict=True, directory=tmp_path / "strict")
+    strict = PopulationTuner(model, "val_loss", 2, engine="population", directory=tmp_path / "strict")
     with pytest.raises(NotStackable, match=message):
         strict.search(*TRAIN, validation_data=VALIDATION, verbose=0, **copy.copy(fit))
 
 
 def test_datasets_are_streamed(tmp_path):
-    tuner = PopulationTuner(build, "val_loss", 3, seed=1, strict=True, directory=tmp_path)
+    tuner = PopulationTuner(build, "val_loss", 3, seed=1, engine="population", directory=tmp_path)
     train, held = (
         tf.data.Dataset.from_tensor_slices(part).batch(32) for part in (TRAIN, VALIDATION)
     )
@@ -355,11 +355,11 @@ def test_checkpoints_filled_in_are_those_that_keras_writes(tmp_path):
     before = first.get_weights()
     own = [*second.weights, *second.optimizer.variables]
     writer.write(tmp_path / "a.weights.h5", second, own, [v.value.numpy() for v in own])
-    for ours, kept in zip(first.get_weights(), before, strict=True):
+    for ours, kept in zip(first.get_weights(), before, engine="population"):
         np.testing.assert_array_equal(ours, kept)
     loaded = made(4)
     loaded.load_weights(tmp_path / "a.weights.h5")
-    for one, other in zip(loaded.get_weights(), second.get_weights(), strict=True):
+    for one, other in zip(loaded.get_weights(), second.get_weights(), engine="population"):
         np.testing.assert_array_equal(one, other)
     assert float(loaded.optimizer.learning_rate.numpy()) == pytest.approx(1e-3)
 
@@ -386,3 +386,10 @@ def test_several_objectives(tmp_path):
     for trial in completed(tuner):
         metrics = {m: trial.metrics.get_last_value(m) for m in ("val_loss", "val_accuracy")}
         assert trial.score == pytest.approx(metrics["val_loss"] - metrics["val_accuracy"])
+
+
+def test_strict_is_a_deprecated_name(tmp_path):
+    with pytest.warns(DeprecationWarning, match="engine='population'"):
+        tuner = PopulationTuner(unstackable, "val_loss", 1, strict=True, directory=tmp_path)
+    with pytest.raises(NotStackable, match="Doubling"):
+        tuner.search(*TRAIN, validation_data=VALIDATION, verbose=0)

@@ -9,13 +9,9 @@ from sklearn.compose import ColumnTransformer
 from sklearn.model_selection import GroupKFold, ShuffleSplit, StratifiedKFold, TimeSeriesSplit
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from kregs.search.resampling import (
-    RunOutcome,
-    Split,
-    make_runs,
-    make_splits,
-    transform_folds,
-)
+from kregs.search.folds import make_splits, transform_folds
+from kregs.search.runs import RunOutcome, RunState, Split, make_runs
+from kregs.search.storage import read_outcome, write_outcome
 
 Y = np.repeat([0, 1, 2], [50, 40, 10])
 GROUPS = np.arange(100) // 7
@@ -141,10 +137,12 @@ def test_tables_with_categories():
 
 def test_an_outcome_is_read_as_it_was_written(tmp_path):
     (run,) = make_runs(None, 1)
-    assert RunOutcome.read(tmp_path, run) is None
+    assert read_outcome(tmp_path, run) is None
     weights = [np.arange(6.0).reshape(2, 3), np.float32(2.0)]
-    RunOutcome({"loss": [1.0, float("nan")]}, 0, 1.0, weights, 2.5, "why").write(tmp_path, run)
-    again = RunOutcome.read(tmp_path, run)
+    history = {"loss": [1.0, float("nan")]}
+    outcome = RunOutcome(history, 0, 1.0, RunState(weights, weights[:1]), 2.5, "why")
+    write_outcome(tmp_path, run, outcome)
+    again = read_outcome(tmp_path, run)
     assert (again.best_epoch, again.best_value, again.seconds, again.failure) == (
         0,
         1.0,
@@ -153,6 +151,7 @@ def test_an_outcome_is_read_as_it_was_written(tmp_path):
     )
     assert again.history["loss"][0] == 1.0
     assert np.isnan(again.history["loss"][1])
-    for one, other in zip(again.weights, weights, strict=True):
+    for one, other in zip(again.state.weights, weights, strict=True):
         np.testing.assert_array_equal(one, other)
+    assert len(again.state.optimizer) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["run_000.npz"]

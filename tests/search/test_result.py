@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import kregs
-from kregs.search.result import _sampling
+from kregs.search.space import samplings
 
 
 @pytest.fixture(scope="module")
@@ -176,4 +176,5 @@ def test_no_result(tmp_path, saved):
     ],
 )
 def test_sampling(kind, config, expected):
-    assert _sampling({"class_name": kind, "config": config}) == expected
+    hp = {"class_name": kind, "config": {"name": "a", **config}}
+    assert samplings([hp]) == {"a": expected}

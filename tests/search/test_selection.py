@@ -8,8 +8,10 @@ import pytest
 from keras_tuner.errors import FailedTrialError
 from scipy import stats
 
-from kregs.search.resampling import Split, make_runs
-from kregs.search.selection import choose, compare, judge, standard_error, strength
+from kregs.search.judging.choose import choose, strength
+from kregs.search.judging.compare import compare
+from kregs.search.judging.score import judge, standard_error
+from kregs.search.runs import Split, make_runs
 
 LOSS = keras_tuner.Objective("val_loss", "min")
 ACCURACY = keras_tuner.Objective("val_accuracy", "max")

@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 
 import kregs
-from kregs.search.engine import TrialRecord, load_checkpoint, make_tuner
+from kregs.search import PopulationTuner
+from kregs.search.build import explore, make_hypermodel
+from kregs.search.checkpoints import load_checkpoint
+from kregs.search.failures import reason_of
 from kregs.search.objective import make_objective
 from kregs.search.oracles import make_oracle
-from kregs.search.probe import explore, make_hypermodel
-from kregs.search.sequential import reason_of
+from kregs.search.progress import Progress
+from kregs.search.storage import TrialRecord
 
 
 def tuner_for(build, path, *, oracle="random", objective="val_data_loss", max_trials=4, **settings):
     hypermodel = make_hypermodel(build)
     space, _ = explore(hypermodel)
-    made = make_oracle(
+    fresh = make_oracle(
         oracle,
         objective=make_objective(objective),
         space=space,
@@ -26,10 +29,12 @@ def tuner_for(build, path, *, oracle="random", objective="val_data_loss", max_tr
         epochs=4,
         seed=0,
     )
-    return make_tuner(
-        "sequential",
-        hypermodel=hypermodel,
-        oracle=made,
+    return PopulationTuner(
+        hypermodel,
+        oracle=fresh,
+        engine="sequential",
+        seed=0,
+        progress=Progress(),
         directory=path,
         project_name="p",
         **settings,
@@ -48,7 +53,7 @@ def test_the_checkpoint_is_that_of_the_best_epoch(tmp_path, linear_data, eager):
     data = {"x": x[:40], "y": y[:40], "validation_data": (x[40:], 0.3 * y[40:])}
     tuner = tuner_for(linear, tmp_path, max_trials=2)
     tuner.search(**data, epochs=6, batch_size=10)
-    found = set()
+    best_epochs = set()
     for trial in tuner.oracle.trials.values():
         record = TrialRecord.read(tuner.get_trial_dir(trial.trial_id))
         values = record.histories[0]["val_data_loss"]
@@ -58,8 +63,8 @@ def test_the_checkpoint_is_that_of_the_best_epoch(tmp_path, linear_data, eager):
         scores = model.evaluate(x[40:], 0.3 * y[40:], verbose=0, return_dict=True)
         assert scores["data_loss"] == pytest.approx(trial.score, rel=1e-5)
         assert int(model.optimizer.iterations) == 4 * record.best_epoch
-        found.add(record.best_epoch)
-    assert not found & {1, 6}  # else nothing is shown
+        best_epochs.add(record.best_epoch)
+    assert not best_epochs & {1, 6}  # else nothing is shown
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")  # keras-tuner's
@@ -69,7 +74,7 @@ def test_a_finished_project_reloads_in_plain_keras_tuner(project, linear_data, c
     )
     tuner = keras_tuner.Tuner(
         oracle=oracle,
-        hypermodel=project._build,
+        hypermodel=project.build,
         directory=str(project.path.parent),
         project_name=project.path.name,
     )
@@ -77,7 +82,7 @@ def test_a_finished_project_reloads_in_plain_keras_tuner(project, linear_data, c
     best = tuner.oracle.get_best_trials()[0]
     assert best.score == project.best_score
     ours = project.best_model().get_weights()
-    theirs = keras.Model.get_weights(project._build.build(best.hyperparameters))
+    theirs = keras.Model.get_weights(project.build.build(best.hyperparameters))
     assert not np.array_equal(ours[0], theirs[0])
     loaded = tuner.get_best_models()[0].get_weights()
     for a, b in zip(ours, loaded, strict=True):
@@ -102,11 +107,11 @@ def test_hyperband_goes_on_from_the_earlier_trial(tmp_path, build, linear_data, 
     hypermodel = make_hypermodel(build)
     oracle.update_space(explore(hypermodel)[0])
     oracle.max_trials = 7  # 4 trials of one epoch, 2 of them to two epochs, 1 of these to four
-    tuner = make_tuner(
-        "sequential", hypermodel=hypermodel, oracle=oracle, directory=tmp_path, project_name="p"
+    tuner = PopulationTuner(
+        hypermodel, oracle=oracle, engine="sequential", directory=tmp_path, project_name="p"
     )
     data = {"validation_data": (x[40:], y[40:]), "callbacks": [Spy()], "batch_size": 20}
-    tuner.search(x[:40], y[:40], **data)
+    tuner.search(x[:40], y[:40], verbose=0, **data)
     promoted = 0
     for number, trial in enumerate(oracle.trials.values()):
         values = trial.hyperparameters.values

@@ -12,7 +12,7 @@ import tensorflow as tf
 from sklearn.datasets import load_breast_cancer
 
 import kregs
-from kregs.search.engine import TrialRecord
+from kregs.search.storage import TrialRecord
 
 
 def same_trials(a, b):
@@ -299,7 +299,7 @@ def test_a_trial_is_scored_half_by_half(build, linear_data, tmp_path, eager, eng
         assert whole["val_data_loss"] == sorted(whole["val_data_loss"])
         assert trial.best_epoch == 1
         assert trial.score == pytest.approx(whole["val_data_loss"][0], rel=1e-5)
-    assert result._record["protocol"]["epoch_chosen_on"] == "the other half"
+    assert result.protocol.epoch_chosen_on == "the other half"
 
 
 def test_val_loss_picks_a_smaller_l2_than_val_data_loss(tmp_path):

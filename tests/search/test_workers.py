@@ -24,8 +24,10 @@ import kregs
 from kregs import catalog
 from kregs.cli import main
 from kregs.reporting.progress import SearchProgress
-from kregs.search import distributed, workers
-from kregs.search.oracles import save_atomically
+from kregs.search.keras_tuner_internals import write_whole_files
+from kregs.search.workers import chief as chief_module
+from kregs.search.workers import client as client_module
+from kregs.search.workers import processes
 
 SECONDS = 200  # a process needs 5 to 30 to load TensorFlow
 
@@ -119,8 +121,8 @@ def chief(environment, tmp_path):
     oracle.hyperparameters.Float("rate", 0.0, 1.0)
     oracle.verbose = 0
     oracle._set_project_dir(tmp_path, "search")
-    save_atomically(oracle)
-    chief = distributed.Chief(oracle, SearchProgress(verbose=0))
+    write_whole_files(oracle)
+    chief = chief_module.Chief(oracle, SearchProgress(verbose=0))
     with chief.serving("127.0.0.1", environment):
         yield chief
 
@@ -128,7 +130,7 @@ def chief(environment, tmp_path):
 def client(name, monkeypatch):
     monkeypatch.setenv("KERASTUNER_TUNER_ID", name)
     oracle = keras_tuner.oracles.RandomSearchOracle("val_loss", max_trials=4, seed=1)
-    return distributed.Client(oracle)
+    return client_module.Client(oracle)
 
 
 def end(client, trial, value=1.0):
@@ -156,14 +158,14 @@ def test_trials_of_a_lost_worker_go_to_others_and_end_once(chief, monkeypatch):
         end(second, trial)
     assert second.create_trial("w2-3").status == "STOPPED"
     assert chief.finished
-    assert chief.left_alone
+    assert chief.all_workers_told
     assert Counter(chief.oracle.end_order) == Counter(chief.oracle.trials.keys())
     assert sorted(t.score for t in chief.oracle.trials.values()) == [0.5, 1.0, 1.0, 1.0]
 
 
 def test_a_silent_worker_is_lost_and_one_that_speaks_is_not(chief, monkeypatch):
-    monkeypatch.setattr(distributed, "SILENCE", 0.5)
-    monkeypatch.setattr(distributed, "_BEAT", 0.1)
+    monkeypatch.setattr(chief_module, "SILENCE", 0.5)
+    monkeypatch.setattr(client_module, "_BEAT", 0.1)
     silent, speaking = client("w1", monkeypatch), client("w2", monkeypatch)
     lost, kept = silent.create_trial("w1-0"), speaking.create_trial("w2-0")
     with speaking.alive():
@@ -201,7 +203,7 @@ def test_the_port_is_taken(chief, environment):
 def test_the_port_is_none(environment, monkeypatch):
     monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "http")
     with pytest.raises(ValueError, match=r"KERASTUNER_ORACLE_PORT must be.*'http'"):
-        distributed.chief_address()
+        client_module.chief_address()
 
 
 @pytest.mark.slow
@@ -404,12 +406,12 @@ def test_bad_use_of_the_command(capsys, monkeypatch, tmp_path):
     ],
 )
 def test_each_worker_has_a_gpu(environ, gpus, expected):
-    made = workers.environments(3, gpus=gpus, environ=environ)
-    assert [e["CUDA_VISIBLE_DEVICES"] for e in made] == expected
+    variables = processes.environments(3, gpus=gpus, environ=environ)
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in variables] == expected
 
 
 def test_cores_are_shared_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    made = workers.environments(3, gpus=0, environ={})
-    assert made == [{"TF_NUM_INTRAOP_THREADS": "2"}] * 3
-    assert workers.environments(2, gpus=0, environ={"TF_NUM_INTRAOP_THREADS": "1"}) == [{}, {}]
+    variables = processes.environments(3, gpus=0, environ={})
+    assert variables == [{"TF_NUM_INTRAOP_THREADS": "2"}] * 3
+    assert processes.environments(2, gpus=0, environ={"TF_NUM_INTRAOP_THREADS": "1"}) == [{}, {}]

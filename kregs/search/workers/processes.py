@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import dataclasses
 import os
 import pickle
 import subprocess
@@ -20,11 +20,12 @@ import keras
 import keras_tuner
 
 from kregs.population.rows import is_dataset
-from kregs.reporting.progress import SearchProgress
-from kregs.search.sequential import is_chief, is_worker
+from kregs.search.keras_tuner_internals import is_chief, is_worker
+from kregs.search.progress import Progress
+from kregs.search.randomness import preserved_state
+from kregs.search.storage import WORKERS_FOLDER
 from kregs.validation import check_integer
 
-LOGS = "workers"  # a folder in the project directory
 _HOST = "127.0.0.1"
 _RESTARTS = 3  # of each worker that is killed
 _PATIENCE = 10.0  # seconds for a worker to end by itself
@@ -35,7 +36,7 @@ import pickle, sys
 from multiprocessing import spawn
 with open(sys.argv[1], "rb") as file:
     spawn.prepare(pickle.load(file))
-    from kregs.search.workers import work
+    from kregs.search.workers.processes import work
     work(file)
 """
 
@@ -86,16 +87,14 @@ def _check_picklable(name: str, value: Any) -> None:
         ) from error
 
 
-def search_with_workers(
-    tuner: Any, arguments: Mapping[str, Any], *, workers: int, progress: SearchProgress
-) -> None:
+def search_with_workers(tuner: Any, task: Any, *, workers: int, progress: Progress) -> None:
     """Let workers train the trials of a tuner's oracle; return when all have ended.
 
     A worker that is killed is replaced, and its trials are trained again.
 
     Args:
         tuner: its oracle, project directory and time limit are used.
-        arguments: of `kregs.tune`, in the workers.
+        task: the `SearchTask` whose trials they train.
         workers: how many processes.
         progress: is told of trials.
 
@@ -105,15 +104,15 @@ def search_with_workers(
             again and again.
         Exception: what a worker raised.
     """
-    from kregs.search.distributed import Chief
+    from kregs.search.workers.chief import Chief
 
     tuner.save()
-    chief = Chief(tuner.oracle, progress, tuner._forget_weights)
-    logs = Path(tuner.project_dir) / LOGS
+    chief = Chief(tuner.oracle, progress, tuner.forget_weights)
+    logs = Path(tuner.project_dir) / WORKERS_FOLDER
     logs.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, chief.serving(_HOST, 0) as port:
         payload = Path(scratch) / "search"
-        _write_payload(payload, arguments)
+        _write_payload(payload, task)
         with _team(payload, logs, port=port, workers=workers) as team:
             noted: set[str] = set()
             while not chief.finished:
@@ -124,7 +123,7 @@ def search_with_workers(
                             noted.add(note)
                             progress.note(note)
                 chief.check()
-                tuner._check_time()
+                tuner.check_time()
                 for worker in team:
                     if worker.ended() and not chief.finished:
                         chief.lost(worker.name)
@@ -133,18 +132,19 @@ def search_with_workers(
                 worker.wait(_PATIENCE)
 
 
-def _write_payload(path: Path, arguments: Mapping[str, Any]) -> None:
+def _write_payload(path: Path, task: Any) -> None:
     preparation = spawn.get_preparation_data("kregs worker")
     # a key of this process, which may not be written down
     preparation.pop("authkey", None)
     preparation["orig_dir"] = os.getcwd()
-    for name, value in arguments.items():
-        if name in ("callbacks", "preprocess", "folds", "objective"):
-            _check_picklable(name, value)
+    settings = task.settings
+    for name in ("callbacks", "preprocess", "folds", "objective"):
+        _check_picklable(name, getattr(settings, name))
+    here = dataclasses.replace(task, directory=os.path.abspath(task.directory))
     with path.open("wb") as file:
         pickle.dump(preparation, file)
         pickle.dump((keras.config.floatx(), keras.config.dtype_policy().name), file)
-        pickle.dump(dict(arguments), file, protocol=pickle.HIGHEST_PROTOCOL)
+        pickle.dump(here, file, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 @contextlib.contextmanager
@@ -300,35 +300,27 @@ def environments(
 # ---- in the worker -------------------------------------------------------------------------
 
 
-class Notes(SearchProgress):
+class Notes(Progress):
     """What a worker says: only what concerns the search as a whole, for the chief to repeat."""
-
-    def __init__(self) -> None:
-        super().__init__(verbose=0)
 
     def note(self, text: str) -> None:
         print(_NOTE + " ".join(text.split()), flush=True)
-
-
-def is_started_here() -> bool:
-    """Whether this process is a worker that `search_with_workers` started."""
-    return is_worker() and multiprocessing.current_process().name == "kregs worker"
 
 
 def work(file: BinaryIO) -> None:
     """Train trials; what a worker process does.
 
     Args:
-        file: holds, pickled, Keras's settings and the arguments of `kregs.tune`.
+        file: holds, pickled, Keras's settings and the `SearchTask`.
     """
-    from kregs.search.tuning import tune
-
     _end_with_parent()
     try:
         floatx, policy = pickle.load(file)
         keras.config.set_floatx(floatx)
         keras.config.set_dtype_policy(policy)
-        tune(**pickle.load(file))
+        task = pickle.load(file)
+        with preserved_state():
+            task.tuner(Notes()).search(**task.fit_arguments())
     except Exception as error:
         _leave(error, Path(file.name).with_name(os.environ["KERASTUNER_TUNER_ID"]))
         raise

@@ -11,21 +11,22 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from kregs.files import atomic_path
-from kregs.reporting.path_figure import path_figure
-from kregs.reporting.plots import search_map
-from kregs.search.engine import load_checkpoint
+from kregs.search.checkpoints import load_checkpoint
+from kregs.search.judging.choose import choose
 from kregs.search.result import SearchResult
-from kregs.search.selection import choose
+from kregs.search.space import scale_of
 from kregs.search.tuning import tune
 from kregs.validation import check_number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # weights below it count as zero: optimizers that are no proximal ones do not reach 0 exactly
 ZERO = 1e-4
@@ -79,6 +80,8 @@ class RegularizationPath:
         Args:
             path: also write the figure there (`.png`, `.pdf`, `.svg`).
         """
+        from kregs.reporting.figures import path_figure
+
         figure = path_figure(
             self.frame,
             self.name,
@@ -115,10 +118,11 @@ class ValidationMap:
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Return the map; `path` also writes it there (`.png`, `.pdf`, `.svg`)."""
-        space = {name: {"sampling": _sampling(self.frame[name])} for name in self.names}
+        from kregs.reporting.figures import search_map
+
         figure = search_map(
             self.result.trials(),
-            space,
+            {name: scale_of(self.frame[name]) for name in self.names},
             objective=self.result.objective,
             direction=self.result.direction,
         )
@@ -225,12 +229,12 @@ def _search(
             f"give the values of {count} hyperparameter{'s' if count > 1 else ''} by name, e.g. "
             f"l2=np.logspace(-6, 0, 40). Received: {names}"
         )
-    lists = {name: _values(name, own) for name, own in values.items()}
+    lists = {name: _values(name, points) for name, points in values.items()}
 
     def hypermodel(hp: Any) -> keras.Model:
-        return build(**{name: hp.Choice(name, own) for name, own in lists.items()})
+        return build(**{name: hp.Choice(name, points) for name, points in lists.items()})
 
-    points = int(np.prod([len(own) for own in lists.values()]))
+    points = int(np.prod([len(points) for points in lists.values()]))
     settings = {"verbose": 0, **(search or {})}
     folder = tempfile.mkdtemp(prefix="kregs-") if directory is None else directory
     result = tune(
@@ -253,10 +257,11 @@ def _search(
 
 
 def _values(name: str, values: Sequence[float]) -> list[float]:
-    own = [check_number(name, v, minimum=0.0) for v in np.asarray(values, float).ravel().tolist()]
-    if len(own) < 2 or len(set(own)) != len(own):
-        raise ValueError(f"`{name}` must hold at least 2 different values. Received: {own}")
-    return own
+    numbers = np.asarray(values, float).ravel().tolist()
+    points = [check_number(name, value, minimum=0.0) for value in numbers]
+    if len(points) < 2 or len(set(points)) != len(points):
+        raise ValueError(f"`{name}` must hold at least 2 different values. Received: {points}")
+    return points
 
 
 def _frame(result: SearchResult, names: list[str]) -> pd.DataFrame:
@@ -283,17 +288,12 @@ def _frame(result: SearchResult, names: list[str]) -> pd.DataFrame:
 
 def _kernels(result: SearchResult, trial: int) -> tuple[float, float]:
     """Return the norm of a trial's kernels, and the share of their weights that are not zero."""
-    folder = result._trial_folder(trial)
-    model = result._build.build(result.hyperparameters(trial))  # type: ignore[union-attr]
+    folder = result.trial_folder(trial)
+    model = result.build.build(result.hyperparameters(trial))  # type: ignore[union-attr]
     load_checkpoint(model, folder)  # type: ignore[arg-type]
     kernels = [v.value.numpy().ravel() for v in model.trainable_variables if "kernel" in v.name]
     weights = np.concatenate(kernels)
     return float(np.sqrt(np.square(weights).sum())), float((np.abs(weights) > ZERO).mean())
-
-
-def _sampling(values: pd.Series) -> str:
-    positive = values[values > 0]
-    return "log" if len(positive) > 1 and positive.max() / positive.min() >= 50 else "linear"
 
 
 def _written(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:

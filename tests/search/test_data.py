@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kregs.search.protocol import prepare_data
+from kregs.search.data import prepare_data
 
 ROWS = 100
 
@@ -49,8 +49,8 @@ def test_labels_are_stratified_and_no_row_is_lost(x, y, model):
     assert (data.fit["sample_weight"] == data.fit["x"][:, 0]).all()
     assert (weights_val == x_val[:, 0]).all()
     assert (y[(x_val[:, 0] / 2).astype(int)] == y_val).all()
-    assert data.facts["validation"] == "stratified split"
-    assert (data.facts["rows"], data.facts["validation_rows"]) == (80, 20)
+    assert data.summary.validation == "stratified split"
+    assert (data.summary.rows, data.summary.validation_rows) == (80, 20)
 
 
 def test_the_split_is_shuffled_and_seeded(x, y, model):
@@ -63,10 +63,10 @@ def test_the_split_is_shuffled_and_seeded(x, y, model):
 def test_what_cannot_be_stratified_is_only_shuffled(x, model):
     regression = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     regression.compile("sgd", "mse")
-    assert prepare(x, x[:, 0], regression).facts["validation"] == "shuffled split"
+    assert prepare(x, x[:, 0], regression).summary.validation == "shuffled split"
     one_of_a_kind = np.zeros(ROWS, dtype=int)
     one_of_a_kind[3] = 1
-    assert prepare(x, one_of_a_kind, model).facts["validation"] == "shuffled split"
+    assert prepare(x, one_of_a_kind, model).summary.validation == "shuffled split"
 
 
 def test_several_inputs_are_split_alike(x):
@@ -84,7 +84,7 @@ def test_given_validation_data_are_used(x, y, model):
     data = prepare(x, y, model, validation_data=(x[:7], y[:7]))
     assert len(data.fit["x"]) == ROWS
     assert len(data.fit["validation_data"][0]) == 7
-    assert data.facts["validation"] == "given"
+    assert data.summary.validation == "given"
 
 
 def test_halves_of_the_validation_rows(x, y, model):
@@ -101,7 +101,7 @@ def test_halves_of_the_validation_rows(x, y, model):
 def test_the_checksum_tells_data_apart(x, y, model):
     changed = x.copy()
     changed[50, 1] += 1
-    checksums = [prepare(d, y, model).facts["checksum"] for d in (x, x.copy(), changed)]
+    checksums = [prepare(d, y, model).summary.checksum for d in (x, x.copy(), changed)]
     assert checksums[0] == checksums[1] != checksums[2]
 
 

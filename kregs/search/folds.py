@@ -1,13 +1,11 @@
-"""Which rows a trial is trained and judged on: folds and seeds, the runs that they make."""
+"""Folds: which rows train and which validate, and preprocessing that is fitted in each."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,50 +18,8 @@ from sklearn.model_selection import (
     check_cv,
 )
 
-from kregs.files import atomic_path
+from kregs.search.runs import Split
 from kregs.validation import check_integer
-
-# row numbers
-Halves = tuple[np.ndarray, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """Row numbers of one fold: those trained on, and those judged on."""
-
-    train: np.ndarray
-    validation: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """One training of a trial.
-
-    Args:
-        number: its place among the trial's runs.
-        seed: which of the seeds, counted from 0.
-        fold: which of the folds, counted from 0; `None` without folds.
-        split: the fold's rows; `None` without folds.
-        halves: without folds, two halves of the validation rows, by their numbers: each chooses the
-            epoch that the other is scored at. `None` where the rows have no numbers.
-    """
-
-    number: int
-    seed: int
-    fold: int | None = None
-    split: Split | None = None
-    halves: Halves | None = None
-
-
-def make_runs(
-    splits: Sequence[Split] | None, seeds: int, halves: Halves | None = None
-) -> list[Run]:
-    """Return the runs of every trial: each fold with each seed."""
-    folds: list[tuple[int | None, Split | None]] = [(None, None)]
-    if splits is not None:
-        folds = list(enumerate(splits))
-    pairs = [(seed, fold, split) for fold, split in folds for seed in range(seeds)]
-    return [Run(number, *pair, halves) for number, pair in enumerate(pairs)]
 
 
 def make_splits(
@@ -109,8 +65,10 @@ def make_splits(
         with warnings.catch_warnings():
             # a class with fewer rows than folds is not in all of them: nothing is lost by that
             warnings.filterwarnings("ignore", "The least populated class")
-            own = {"groups": groups} if takes_groups else {}
-            pairs = list(splitter.split(np.zeros(rows), y if labels is None else labels, **own))
+            labels_of_groups = {"groups": groups} if takes_groups else {}
+            pairs = list(
+                splitter.split(np.zeros(rows), y if labels is None else labels, **labels_of_groups)
+            )
     except ValueError as error:
         raise ValueError(
             f"`folds`: {type(splitter).__name__} cannot divide the rows: {error}"
@@ -245,48 +203,3 @@ def _dense(rows: Any) -> np.ndarray:
 def take_rows(x: Any, rows: np.ndarray) -> Any:
     """Return some rows of an array or a pandas object."""
     return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
-
-
-@dataclasses.dataclass
-class RunOutcome:
-    """What one run left, written to disk so that a search that is killed need not repeat it.
-
-    Args:
-        history: each logged metric's values by epoch.
-        best_epoch: index in the history of the best value, -1 if there is none.
-        best_value: the objective there, lower is better.
-        weights: those of the best epoch.
-        seconds: of training.
-        failure: why it ended without a result, or `None`.
-        halves: the history on each half of the validation rows, if the run has halves.
-    """
-
-    history: dict[str, list[float]]
-    best_epoch: int
-    best_value: float
-    weights: list[np.ndarray] | None
-    seconds: float = 0.0
-    failure: str | None = None
-    halves: list[dict[str, list[float]]] = dataclasses.field(default_factory=list)
-
-    def write(self, folder: str | Path, run: Run) -> None:
-        """Write the outcome of one run into a trial's directory."""
-        facts = {k: v for k, v in vars(self).items() if k != "weights"}
-        arrays = {f"weight_{i}": w for i, w in enumerate(self.weights or [])}
-        with atomic_path(run_path(folder, run)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
-
-    @classmethod
-    def read(cls, folder: str | Path, run: Run) -> RunOutcome | None:
-        """Return the outcome of one run if it has ended."""
-        path = run_path(folder, run)
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as file:
-            weights = [file[f"weight_{i}"] for i in range(len(file.files) - 1)]
-            return cls(**json.loads(str(file["facts"])), weights=weights or None)
-
-
-def run_path(folder: str | Path, run: Run) -> Path:
-    """Return where a run's outcome lies while its trial is under way."""
-    return Path(folder, f"run_{run.number:03}.npz")

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import keras_tuner
 
-from kregs.search.protocol import Data
+from kregs.search.data import Data
 
 
 def make_hypermodel(build: Any) -> keras_tuner.HyperModel:

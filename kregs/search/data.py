@@ -1,0 +1,306 @@
+"""The rows of a search: checked, divided into training and validation rows, preprocessed."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import zlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.model_selection import train_test_split
+
+from kregs.population.rows import check_no_targets, is_dataset
+from kregs.search.folds import (
+    fit_transform,
+    make_splits,
+    take_rows,
+    transform_folds,
+    transformed,
+)
+from kregs.search.protocol import DataSummary
+from kregs.search.randomness import derived_seed
+from kregs.search.runs import Halves, Split
+from kregs.training.data_checks import check_data
+from kregs.validation import check_number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """What `fit` gets in every trial, and the plain facts about it.
+
+    Args:
+        fit: the arguments of `fit` that are data: `x`, and `y`, `sample_weight`,
+            `validation_data` where there are any.
+        summary: where the validation rows come from, how many rows there are, and checksums.
+        splits: the folds, in row numbers of `fit["x"]`; `None` without folds.
+        fitted: the transformer that the training rows of a single split went through.
+        halves: without folds, two halves of the validation rows; `None` if they have no numbers.
+    """
+
+    fit: dict[str, Any]
+    summary: DataSummary
+    splits: list[Split] | None = None
+    fitted: Any = None
+    halves: Halves | None = None
+
+    def sample(self, rows: int) -> dict[str, Any]:
+        """Return arguments for `evaluate` on a few rows, or on one batch of a dataset."""
+        x, y = self.fit["x"], self.fit.get("y")
+        if is_dataset(x):
+            return {"x": x, "steps": 1}
+        return {**_take({"x": x, "y": y}, slice(rows)), "batch_size": rows}
+
+
+def prepare_data(
+    x: Any,
+    y: Any,
+    *,
+    validation_data: Any,
+    validation_split: float,
+    sample_weight: Any,
+    seed: int,
+    model: keras.Model,
+    folds: Any = None,
+    groups: Any = None,
+    preprocess: Any = None,
+) -> Data:
+    """Check the data and divide them into training and validation rows.
+
+    Args:
+        x, y, validation_data, validation_split, sample_weight, seed, folds, groups, preprocess: as
+            in `kregs.tune`.
+        model: a compiled model with the shapes that all trials share.
+
+    Raises:
+        TypeError, ValueError: see `kregs.tune`.
+    """
+    if groups is not None and folds is None:
+        raise ValueError("`groups` keep rows together in folds: pass folds=, too")
+    if folds is not None and validation_data is not None:
+        raise ValueError(
+            "`folds` and `validation_data` were both given: folds validate on the rows of `x`"
+        )
+    if is_dataset(x):
+        for name, value in (("folds", folds), ("preprocess", preprocess)):
+            if value is not None:
+                raise ValueError(f"`{name}` needs arrays. Received: x of type {type(x).__name__}")
+        return _prepare_dataset(x, y, validation_data, sample_weight, model)
+    if hasattr(x, "__next__"):
+        raise TypeError(
+            "`x` must be arrays or a dataset that can be read again in every trial. "
+            f"Received: {type(x).__name__}; wrap it into tf.data.Dataset.from_generator"
+        )
+    if y is None:
+        raise ValueError("`y` must be given with arrays: a search needs targets. Received: y=None")
+    if preprocess is None:
+        check_data(x, y, model=model)
+        x, y = as_arrays(x), as_arrays(y)
+    else:
+        if isinstance(x, dict) or isinstance(y, dict):
+            raise ValueError("`preprocess` needs one table of rows and one target a row")
+        x, y = (x if hasattr(x, "iloc") else np.asarray(x)), np.asarray(y)
+        if len(x) != len(y):
+            raise ValueError(
+                f"`x` and `y` must have the same length. Received: {len(x)} and {len(y)}"
+            )
+    rows = _rows(y)
+    weights = _weights(sample_weight, rows)
+    all_rows = {"x": x, "y": y} | ({} if weights is None else {"sample_weight": weights})
+    if validation_data is not None:
+        return _prepare_given(all_rows, validation_data, preprocess, model, seed)
+    facts: dict[str, Any]
+    if folds is not None:
+        splits, words = make_splits(
+            folds,
+            y if isinstance(y, np.ndarray) else np.zeros(rows),  # several outputs
+            labels=classes_of(y, model),
+            groups=groups,
+            seed=derived_seed(seed, 1),
+        )
+        facts = {"validation": words, "folds": len(splits), "rows": rows}
+    else:
+        fraction = check_number("validation_split", validation_split, above=0.0, below=1.0)
+        train, held, stratified = _split(y, rows, fraction, seed)
+        splits = [Split(train, held)]
+        facts = {
+            "validation": "stratified split" if stratified else "shuffled split",
+            "validation_split": fraction,
+            "rows": len(train),
+            "validation_rows": len(held),
+        }
+    fitted = None
+    if preprocess is not None:
+        prepared = transform_folds(preprocess, x, y, splits)
+        others = {
+            name: _take(part, prepared.rows) for name, part in all_rows.items() if name != "x"
+        }
+        all_rows = {"x": prepared.x, **others}
+        splits, fitted = prepared.splits, prepared.fitted
+        facts["preprocess"] = _words(preprocess)
+        check_data(all_rows["x"], all_rows["y"], model=model)
+    facts["checksum"] = _checksum(all_rows)
+    if folds is not None:
+        facts["held_out_share"] = statistics.fmean(
+            len(split.validation) / len(split.train) for split in splits
+        )
+        facts["folds_checksum"] = _checksum([split.validation for split in splits])
+        return Data(fit=all_rows, summary=DataSummary(**facts), splits=splits)
+    (split,) = splits
+    held_out = tuple(_take(part, split.validation) for part in all_rows.values())
+    return Data(
+        fit={**_take(all_rows, split.train), "validation_data": held_out},
+        summary=DataSummary(**facts),
+        fitted=fitted,
+        halves=_halves(held_out, seed),
+    )
+
+
+def _prepare_given(
+    all_rows: dict[str, Any], validation_data: Any, preprocess: Any, model: keras.Model, seed: int
+) -> Data:
+    fitted = None
+    if preprocess is not None:
+        if not isinstance(validation_data, (tuple, list)):
+            raise TypeError(
+                "`validation_data` must be (x, y) or (x, y, sample_weight) with `preprocess`. "
+                f"Received: {type(validation_data).__name__}"
+            )
+        fitted, rows = fit_transform(preprocess, all_rows["x"], all_rows["y"])
+        all_rows = {**all_rows, "x": rows}
+        validation_data = (transformed(fitted, validation_data[0]), *validation_data[1:])
+        check_data(all_rows["x"], all_rows["y"], model=model)
+    held_out = _validation(validation_data, model)
+    has_rows = not is_dataset(held_out)
+    summary = DataSummary(
+        validation="given",
+        rows=_rows(all_rows["y"]),
+        validation_rows=_rows(held_out[0]) if has_rows else None,
+        preprocess=None if preprocess is None else _words(preprocess),
+        checksum=_checksum(all_rows),
+        validation_checksum=_checksum(held_out) if has_rows else None,
+    )
+    fit = {**all_rows, "validation_data": held_out}
+    return Data(fit=fit, summary=summary, fitted=fitted, halves=_halves(held_out, seed))
+
+
+def _words(preprocess: Any) -> str:
+    return " ".join(repr(preprocess).split())
+
+
+def classes_of(y: Any, model: keras.Model) -> np.ndarray | None:
+    """Return the rows' classes if the targets are class numbers, not counts."""
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iub":
+        return None
+    labels = y.reshape(len(y), -1)
+    if labels.shape[1] != 1:
+        return None
+    several_outputs = isinstance(model.output_shape, tuple) and model.output_shape[-1] != 1
+    if several_outputs or len(np.unique(labels)) <= 2:
+        return labels[:, 0]
+    return None
+
+
+def _prepare_dataset(
+    x: Any, y: Any, validation_data: Any, sample_weight: Any, model: keras.Model
+) -> Data:
+    check_no_targets(y, sample_weight)
+    if validation_data is None:
+        raise ValueError(
+            "`validation_data` must be given if `x` is a dataset, which cannot be split. "
+            "Received: validation_data=None"
+        )
+    if isinstance(x, tf.data.Dataset):
+        check_data(x, model=model)
+        if x.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("`x` must end. Received: an infinite tf.data.Dataset")
+    held_out = _validation(validation_data, model)
+    return Data(fit={"x": x, "validation_data": held_out}, summary=DataSummary(validation="given"))
+
+
+def _validation(validation_data: Any, model: keras.Model) -> Any:
+    names = {"x_name": "validation_data[0]", "y_name": "validation_data[1]"}
+    if is_dataset(validation_data):
+        if isinstance(validation_data, tf.data.Dataset):
+            check_data(validation_data, model=model, x_name="validation_data")
+        return validation_data
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+        raise TypeError(
+            "`validation_data` must be (x, y), (x, y, sample_weight) or a dataset. "
+            f"Received: {type(validation_data).__name__}"
+        )
+    x, y, *weights = validation_data
+    check_data(x, y, model=model, **names)
+    x, y = as_arrays(x), as_arrays(y)
+    if not weights:
+        return x, y
+    return x, y, _weights(weights[0], _rows(x), "validation_data[2]")
+
+
+def _weights(weights: Any, rows: int, name: str = "sample_weight") -> np.ndarray | None:
+    if weights is None:
+        return None
+    check_data(weights, x_name=name)
+    weights = np.asarray(weights)
+    if len(weights) != rows:
+        raise ValueError(f"`{name}` must have {rows} rows, as x has. Received: {len(weights)}")
+    return weights
+
+
+def _split(y: Any, rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return the rows to train on, the rows to validate on, and whether they are stratified."""
+    held = round(rows * fraction)
+    if not 0 < held < rows:
+        raise ValueError(
+            "`validation_split` must leave rows to train and to validate on. "
+            f"Received: validation_split={fraction} of {rows} rows"
+        )
+    labels = y if isinstance(y, np.ndarray) and y.dtype.kind in "iub" else None
+    if labels is not None:
+        labels = labels.reshape(rows, -1)
+        _, sizes = np.unique(labels, return_counts=True)
+        # scikit-learn refuses classes of one row, and fewer rows than classes on a side
+        possible = labels.shape[1] == 1 and sizes.min() > 1 and len(sizes) <= min(held, rows - held)
+        labels = labels[:, 0] if possible else None
+    train, validation = train_test_split(
+        np.arange(rows), test_size=held, random_state=seed, shuffle=True, stratify=labels
+    )
+    return train, validation, labels is not None
+
+
+def _halves(held_out: Any, seed: int) -> Halves | None:
+    """Cut validation rows in two, each with its share of the classes, for `judge`."""
+    if is_dataset(held_out) or _rows(held_out[0]) < 2:
+        return None
+    a, b, _ = _split(held_out[1], _rows(held_out[0]), 0.5, derived_seed(seed, 2))
+    return a, b
+
+
+def as_arrays(data: Any) -> Any:
+    """Return the data as NumPy arrays, several inputs as a list or a dictionary of them."""
+    if isinstance(data, dict):
+        return {name: np.asarray(part) for name, part in data.items()}
+    # as in Keras, a list of arrays is several inputs, and a list of numbers is one
+    if isinstance(data, (list, tuple)) and any(getattr(part, "shape", ()) for part in data):
+        return [np.asarray(part) for part in data]
+    return np.asarray(data)
+
+
+def _take(data: Any, rows: Any) -> Any:
+    return keras.tree.map_structure(lambda array: take_rows(array, rows), data)
+
+
+def _rows(data: Any) -> int:
+    return len(keras.tree.flatten(data)[0])
+
+
+def _checksum(data: Any) -> int:
+    """Return a number that tells these data from others, for a search that is resumed."""
+    checksum = 0
+    for array in keras.tree.flatten(data):
+        if array.dtype.kind == "O":
+            array = array.astype(str)
+        checksum = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, checksum)
+    return checksum

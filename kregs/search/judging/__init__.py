@@ -1,0 +1,1 @@
+"""How trials are scored, chosen and compared."""

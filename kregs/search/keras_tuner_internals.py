@@ -1,0 +1,264 @@
+"""Every private name of keras-tuner that kregs uses, in one place, each with the reason.
+
+A new version of keras-tuner is checked against this file alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import time
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+from keras_tuner.src.distribute import utils as distribute_utils
+
+from kregs.files import write_text
+
+# an oracle's state is written when that takes at most this share of the time
+_SHARE_FOR_STATE = 0.02
+
+
+class QuietTuner(keras_tuner.Tuner):
+    """A `keras_tuner.Tuner` that prints nothing and whose files do not depend on its role."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # keras-tuner prints that it reloads a project
+        with contextlib.redirect_stdout(io.StringIO()):
+            super().__init__(**kwargs)
+
+    def _populate_initial_space(self) -> None:
+        if not self.oracle.get_space().space:
+            super()._populate_initial_space()
+
+    def _get_tuner_fname(self) -> str:
+        # a search that one process began can be resumed by a chief, and the other way round
+        return os.path.join(str(self.project_dir), "tuner0.json")
+
+
+# ---- roles ---------------------------------------------------------------------------------
+
+
+def is_chief() -> bool:
+    """Whether keras-tuner's environment variables make this process the chief."""
+    return distribute_utils.is_chief_oracle()
+
+
+def is_worker() -> bool:
+    """Whether keras-tuner's environment variables make this process a worker."""
+    return distribute_utils.has_chief_oracle() and not distribute_utils.is_chief_oracle()
+
+
+def messages() -> types.SimpleNamespace:
+    """Return keras-tuner's messages between chief and workers; loads gRPC."""
+    from keras_tuner.src import protos
+    from keras_tuner.src.distribute.oracle_chief import OracleServicer
+    from keras_tuner.src.distribute.oracle_client import OracleClient
+    from keras_tuner.src.engine.trial import Trial, TrialStatus
+
+    return types.SimpleNamespace(
+        service=protos.get_service(),
+        grpc=protos.get_service_grpc(),
+        OracleServicer=OracleServicer,
+        OracleClient=OracleClient,
+        Trial=Trial,
+        TrialStatus=TrialStatus,
+    )
+
+
+def silence_messages() -> None:
+    """Keep keras-tuner from printing every condition that it sends."""
+    from keras_tuner.src.engine import conditions
+
+    conditions.print = lambda *values: None
+
+
+# ---- oracles -------------------------------------------------------------------------------
+
+
+def trial_folder(oracle: Any, trial_id: str) -> str:
+    """Return a trial's directory, which is made if it does not exist."""
+    return oracle._get_trial_dir(trial_id)
+
+
+def knows(hyperparameters: Any, hp: Any) -> bool:
+    """Whether a space has this hyperparameter under these conditions."""
+    return hyperparameters._exists(hp.name, hp.conditions)
+
+
+def was_tried(oracle: Any, values: dict[str, Any]) -> bool:
+    """Whether some trial had these values."""
+    return oracle._duplicate(values)
+
+
+def random_point(oracle: Any) -> dict[str, Any]:
+    """Return a random proposal of a Bayesian oracle."""
+    return oracle._random_populate_space()
+
+
+def seed_generator(oracle: Any, seed: int) -> None:
+    """Seed a Bayesian oracle's generator, whose state keras-tuner does not save."""
+    oracle._random_state.seed(seed)
+
+
+def try_again(oracle: Any, trial_ids: Iterable[str]) -> None:
+    """Give trials that are under way to whoever asks next, in this order."""
+    lost = set(trial_ids)
+    for tuner_id, trial in list(oracle.ongoing_trials.items()):
+        if trial.trial_id in lost:
+            del oracle.ongoing_trials[tuner_id]
+    # the queue is taken from its end
+    oracle._retry_queue.extend(sorted(lost, reverse=True))
+
+
+def write_whole_files(oracle: keras_tuner.Oracle) -> None:
+    """Make an oracle write its files whole, and its own state only as often as is cheap.
+
+    keras-tuner writes in place, and all of its state twice a trial, so that a search of n trials
+    takes n² time. Each trial's own file holds what is needed to bring an older state up to date.
+    The oracles whose state is more than that (a grid's order, Hyperband's brackets, a user's own)
+    are written every time.
+    """
+    journaled = type(oracle) is keras_tuner.oracles.RandomSearchOracle
+    written = types.SimpleNamespace(at=-1e9, seconds=0.0)
+
+    def save(*, always: bool = True) -> None:
+        began = time.perf_counter()
+        if not always and began - written.at < written.seconds / _SHARE_FOR_STATE:
+            return
+        write_text(oracle._get_oracle_fname(), json.dumps(oracle.get_state()))
+        written.at = time.perf_counter()
+        written.seconds = written.at - began
+
+    def save_trial(trial: Any) -> None:
+        state = {**trial.get_state(), "seed_state": oracle._seed_state}
+        path = Path(trial_folder(oracle, trial.trial_id), "trial.json")
+        write_text(path, json.dumps(state))
+
+    def reload() -> None:
+        type(oracle).reload(oracle)
+        if journaled:
+            _bring_up_to_date(oracle)
+
+    oracle.save = (lambda: save(always=False)) if journaled else save
+    oracle.save_now = save
+    oracle._save_trial = save_trial
+    oracle.reload = reload
+
+
+def save_now(oracle: Any) -> None:
+    """Write an oracle's state, however long that takes."""
+    getattr(oracle, "save_now", oracle.save)()
+
+
+def _bring_up_to_date(oracle: Any) -> None:
+    """Add what trials' own files tell and the oracle's state, written before them, does not."""
+    for trial_id in sorted(oracle.trials):
+        trial = oracle.trials[trial_id]
+        path = Path(trial_folder(oracle, trial_id), "trial.json")
+        state = json.loads(path.read_text(encoding="utf-8"))
+        oracle._seed_state = max(oracle._seed_state, state.get("seed_state", 0))
+        if trial_id not in oracle._id_to_hash:
+            oracle.start_order.append(trial_id)
+        oracle._record_values(trial)
+        ended = trial.status in ("COMPLETED", "FAILED")
+        if ended and not oracle._run_times[trial_id]:
+            oracle._run_times[trial_id] = 1
+            oracle.end_order.append(trial_id)
+            oracle.update_space(trial.hyperparameters)
+        if ended and trial_id in oracle._retry_queue:
+            oracle._retry_queue.remove(trial_id)
+        elif not ended and trial_id not in oracle._retry_queue:
+            oracle._retry_queue.append(trial_id)
+    # the queue is taken from its end
+    oracle._retry_queue.sort(reverse=True)
+
+
+# ---- grid and Hyperband --------------------------------------------------------------------
+
+
+def grid_order(oracle: Any) -> Iterator[str]:
+    """Yield the trials of a grid in the order of the grid."""
+    links = oracle._ordered_ids
+    index = links._next_index[None]
+    while index is not None:
+        yield links._memory[index]
+        index = links._next_index[index]
+
+
+def restore_grid_order(oracle: Any, order: Sequence[str]) -> None:
+    """Give a reloaded grid its order, and the trials after which it goes on."""
+    for trial_id in order:
+        oracle._ordered_ids.insert(trial_id)
+    # one that was followed already is skipped by `populate_space`
+    oracle._populate_next = [trial_id for trial_id in order if trial_id in oracle.end_order]
+
+
+def next_grid_point(oracle: Any, values: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the point after another one, `None` after the last."""
+    return oracle._get_next_combination(values)
+
+
+def sweep_size(oracle: Any) -> int:
+    """Return the number of trials of a Hyperband sweep from the present bracket on."""
+    return sum(
+        oracle._get_size(bracket, round_number)
+        for bracket in range(oracle._current_bracket + 1)
+        for round_number in range(oracle._get_num_rounds(bracket))
+    )
+
+
+def shrink_sweep(oracle: Any, max_trials: int | None) -> int:
+    """Leave out the largest brackets until the rest fits; return the number of trials."""
+    while (
+        max_trials is not None and oracle._current_bracket > 0 and sweep_size(oracle) > max_trials
+    ):
+        oracle._current_bracket -= 1
+    oracle._brackets = []
+    oracle._start_new_bracket()
+    return sweep_size(oracle)
+
+
+# ---- tuners --------------------------------------------------------------------------------
+
+
+def build_model(tuner: keras_tuner.Tuner, hp: Any) -> Any:
+    """Build as keras-tuner does: the hypermodel's model, compiled anew if the tuner says how."""
+    return keras_tuner.Tuner._build_hypermodel(tuner, hp)
+
+
+def checkpoint_file(tuner: Any, trial_id: str) -> Path:
+    """Return where the weights of a trial's best epoch lie."""
+    return Path(tuner._get_checkpoint_fname(trial_id))
+
+
+def build_config_file(tuner: Any, trial_id: str) -> Path:
+    """Return where keras-tuner looks for what builds a model that has no input shape."""
+    return Path(tuner._get_build_config_fname(trial_id))
+
+
+def tensorboard_folder(tuner: Any, log_dir: Any, trial_id: str, number: int) -> str:
+    """Return where the logs of one run of a trial go."""
+    return tuner._get_tensorboard_dir(log_dir, trial_id, number)
+
+
+def callbacks_of_run(
+    tuner: Any, callbacks: Sequence[keras.callbacks.Callback], trial: Any, number: int
+) -> list[keras.callbacks.Callback]:
+    """Return copies of callbacks for one run of a trial; TensorBoard logs into its own folder."""
+    copies = tuner._deepcopy_callbacks(list(callbacks))
+    tuner._configure_tensorboard_dir(copies, trial, number)
+    return copies
+
+
+def tensorboard_hyperparameters(hyperparameters: Any, hparams_api: Any) -> dict[Any, Any]:
+    """Return hyperparameters as TensorBoard's HParams plugin takes them."""
+    from keras_tuner.src.engine.tuner_utils import convert_hyperparams_to_hparams
+
+    return convert_hyperparams_to_hparams(hyperparameters, hparams_api)

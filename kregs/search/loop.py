@@ -1,0 +1,349 @@
+"""The course of a search: ask the oracle for trials, have their runs trained, judge, report.
+
+A trial's runs are jobs of a trainer: the stacked one, and Keras's own `fit` for those that it
+refuses. When the last run of a trial has ended, the trial is judged and the oracle told.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+from keras_tuner.errors import FailedTrialError
+
+from kregs.search.checkpoints import load_checkpoint
+from kregs.search.failures import reason_of, traceback_of
+from kregs.search.judging.score import Judgement, judge
+from kregs.search.keras_tuner_internals import build_model
+from kregs.search.randomness import derived_seed, fresh_session
+from kregs.search.runs import Run, RunJob, RunOutcome, RunState
+from kregs.search.storage import TrialRecord, read_outcome, remove_outcomes, write_outcome
+from kregs.search.trainers import Trainer
+
+# proposals that learn from results: asking for many at once is asking for guesses
+_MODEL_BASED_AT_ONCE = 8
+_MEMBERS_AT_ONCE = 32
+
+
+class TimeUp(BaseException):
+    """The search has used up its time. No `Exception`: a trial must not be blamed for it."""
+
+
+@dataclasses.dataclass
+class TrialUnderWay:
+    """A trial whose runs are being trained.
+
+    Args:
+        trial: keras-tuner's.
+        build: returns a fresh model with the initial weights of one of the seeds.
+    """
+
+    trial: Any
+    build: Callable[[int], keras.Model]
+    started: float = dataclasses.field(default_factory=time.perf_counter)
+    outcomes: dict[int, RunOutcome] = dataclasses.field(default_factory=dict)
+    jobs: list[RunJob] = dataclasses.field(default_factory=list)
+    models: dict[int, keras.Model] = dataclasses.field(default_factory=dict)
+
+    def model(self, seed: int) -> keras.Model:
+        """Return the model that all runs of one seed share."""
+        if seed not in self.models:
+            self.models[seed] = self.build(seed)
+        return self.models[seed]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return self.trial.hyperparameters.values
+
+
+class SearchLoop:
+    """One call of a tuner's `search`.
+
+    Args:
+        tuner: a `PopulationTuner`.
+        stacked: trains runs together; `None` if nothing can be.
+        alone: trains what the other refuses.
+        epochs: of a trial, but for Hyperband, which says itself.
+        row_shape: of one row of the inputs, for models that are built without; `None` if it is not
+            known.
+    """
+
+    def __init__(
+        self,
+        tuner: Any,
+        stacked: Trainer | None,
+        alone: Trainer,
+        *,
+        epochs: int,
+        row_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        self._tuner, self._oracle = tuner, tuner.oracle
+        self._stacked, self._alone = stacked, alone
+        self._epochs, self._row_shape = epochs, row_shape
+        self._stacked_jobs: collections.deque[RunJob] = collections.deque()
+        self._alone_jobs: collections.deque[RunJob] = collections.deque()
+        self._under_way: dict[str, TrialUnderWay] = {}
+        self._asked = 0
+
+    def run(self) -> None:
+        """Train trials until the oracle has no more."""
+        self._ask()
+        while self._stacked_jobs or self._alone_jobs or self._oracle_waits():
+            if self._stacked_jobs and self._stacked is not None:
+                self._train(self._stacked, self._stacked_jobs)
+            elif self._alone_jobs:
+                self._train(self._alone, self._alone_jobs)
+            else:  # others train what the next proposals depend on, or may leave theirs
+                self._tuner.check_time()
+            self._ask()
+
+    def run_trial(self, trial: Any) -> list[RunOutcome]:
+        """Train the runs of one trial by themselves and return what came of them."""
+        under_way = self._begin(trial)
+        jobs = self._jobs(under_way)
+        for outcome in self._alone.run(collections.deque(jobs)):
+            if outcome.error is not None:
+                raise outcome.error
+            self._note(under_way, outcome)
+        self._save_weights(under_way)
+        return [under_way.outcomes[run.number] for run in self._tuner.runs]
+
+    # ---- asking ----------------------------------------------------------------------------
+
+    def _oracle_waits(self) -> bool:
+        return getattr(self._oracle, "waits", False)
+
+    def _most_runs(self) -> int:
+        """How many runs may be under way."""
+        if self._stacked is None:
+            return 1
+        model_based = getattr(self._oracle, "proposes_by_model", None)  # a worker's
+        if model_based is None:
+            model_based = isinstance(self._oracle, keras_tuner.oracles.BayesianOptimizationOracle)
+        if model_based:
+            return self._tuner.max_members or _MODEL_BASED_AT_ONCE
+        return 2 * (self._tuner.max_members or _MEMBERS_AT_ONCE)
+
+    def _ask(self) -> None:
+        """Ask the oracle for trials until enough are under way or it has none at the moment."""
+        most = self._most_runs()
+        share = getattr(self._oracle, "share", None)  # so that other workers get some, too
+        while len(self._under_way) * len(self._tuner.runs) < most and len(self._under_way) < (
+            math.inf if share is None else share
+        ):
+            self._tuner.pre_create_trial()
+            trial = self._oracle.create_trial(f"{self._tuner.tuner_id}-{self._asked}")
+            if trial.status in ("STOPPED", "IDLE"):
+                return
+            self._asked += 1
+            self._start(trial)
+
+    def _start(self, trial: Any) -> None:
+        self._tuner.on_trial_begin(trial)
+        if self._tuner.trains_trials_itself:
+            self._run_own_trial(trial)
+            return
+        under_way = self._begin(trial)
+        under_way.jobs = self._jobs(under_way)
+        if not under_way.jobs:  # all were trained before the search was killed
+            self._report(under_way)
+            return
+        self._under_way[trial.trial_id] = under_way
+        queue = self._alone_jobs if self._stacked is None else self._stacked_jobs
+        queue.extend(under_way.jobs)
+
+    def _begin(self, trial: Any) -> TrialUnderWay:
+        return TrialUnderWay(trial, lambda seed: self._build(trial.hyperparameters, seed))
+
+    def _jobs(self, under_way: TrialUnderWay) -> list[RunJob]:
+        """Return a job for each run that has not been trained before the search was killed."""
+        jobs = []
+        folder = self._tuner.get_trial_dir(under_way.trial.trial_id)
+        for run in self._tuner.runs:
+            outcome = read_outcome(folder, run)
+            if outcome is not None:
+                under_way.outcomes[run.number] = outcome
+                continue
+            jobs.append(
+                RunJob(
+                    trial=under_way.trial,
+                    run=run,
+                    seed=self._run_seed(run),
+                    epochs=under_way.values.get("tuner/epochs", self._epochs),
+                    first_epoch=under_way.values.get("tuner/initial_epoch", 0),
+                    build=lambda run=run: under_way.build(run.seed),
+                    shared_model=lambda run=run: under_way.model(run.seed),
+                    start=self._start_of(under_way.values.get("tuner/trial_id"), run),
+                )
+            )
+        return jobs
+
+    def _run_seed(self, run: Run) -> int:
+        """The seed of a run's batches and noise; folds share initial weights, but not luck."""
+        path = (run.seed,) if run.fold is None else (run.seed, run.fold)
+        return derived_seed(self._tuner.seed, *path)
+
+    def _start_of(self, earlier: str | None, run: Run) -> RunState | None:
+        """What a run of Hyperband goes on from: the state of the same run of an earlier trial.
+
+        Never another fold's: it was trained on rows that this one is judged on.
+        """
+        if earlier is None:
+            return None
+        if (earlier, run.number) in self._tuner.run_states:
+            return self._tuner.run_states[earlier, run.number]
+        if len(self._tuner.runs) == 1:
+            return None  # the built model has it
+        outcome = read_outcome(self._tuner.get_trial_dir(earlier), run)
+        return None if outcome is None else outcome.state
+
+    def _build(self, hp: Any, seed: int) -> keras.Model:
+        keras.utils.set_random_seed(derived_seed(self._tuner.seed, seed))
+        fresh_session()
+        model = build_model(self._tuner, hp)
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"`build` returned no keras.Model but {type(model).__name__}")
+        earlier = hp.values.get("tuner/trial_id")
+        if earlier is not None and len(self._tuner.runs) == 1:
+            # of another worker, or of a search that is resumed
+            load_checkpoint(model, self._tuner.get_trial_dir(earlier), to_train=True)
+        return model
+
+    # ---- training --------------------------------------------------------------------------
+
+    def _train(self, trainer: Trainer, jobs: collections.deque[RunJob]) -> None:
+        for outcome in trainer.run(jobs):
+            job = outcome.job
+            under_way = None if job is None else self._under_way.get(job.trial_id)
+            if job is None or under_way is None:  # its trial has failed meanwhile
+                continue
+            if outcome.refusal is not None:
+                self._tuner.say_unstacked(outcome.refusal)
+                self._alone_jobs.append(job)
+            elif outcome.error is not None:
+                self._fail(under_way, outcome.error)
+            else:
+                self._note(under_way, outcome)
+                if len(under_way.outcomes) == len(self._tuner.runs):
+                    self._report(under_way)
+            self._ask()
+
+    def _note(self, under_way: TrialUnderWay, outcome: RunOutcome) -> None:
+        """Keep what a run left: in memory, and on disk if the trial has others to come."""
+        trial, runs = under_way.trial, self._tuner.runs
+        run = outcome.job.run  # type: ignore[union-attr]
+        under_way.outcomes[run.number] = outcome
+        hyperband = "tuner/epochs" in under_way.values
+        if hyperband and outcome.state is not None and outcome.signature is not None:
+            self._tuner.run_states[trial.trial_id, run.number] = outcome.state
+        others = len(under_way.outcomes) < len(runs)
+        if outcome.by_epoch and len(runs) > 1 and (others or hyperband):
+            write_outcome(self._tuner.get_trial_dir(trial.trial_id), run, outcome)
+
+    # ---- judging and reporting -------------------------------------------------------------
+
+    def _report(self, under_way: TrialUnderWay) -> None:
+        """Judge a trial whose runs have all ended."""
+        outcomes = [under_way.outcomes[run.number] for run in self._tuner.runs]
+        record = self._record(under_way, outcomes)
+        try:
+            judgement = self._judge(outcomes)
+        except (FailedTrialError, ValueError, TypeError) as error:
+            self._fail(under_way, error, record)
+            return
+        self._save_weights(under_way)
+        self._complete(under_way.trial, record, judgement)
+        self._under_way.pop(under_way.trial.trial_id, None)
+
+    def _record(self, under_way: TrialUnderWay, outcomes: list[RunOutcome]) -> TrialRecord:
+        return TrialRecord(
+            histories=[outcome.history for outcome in outcomes if outcome.by_epoch],
+            halves=[outcome.halves for outcome in outcomes],
+            initial_epoch=under_way.values.get("tuner/initial_epoch", 0),
+            seconds=sum(outcome.seconds for outcome in outcomes),
+        )
+
+    def _judge(self, outcomes: list[RunOutcome]) -> Judgement:
+        objective = self._oracle.objective
+        failed = next((o for o in outcomes if o.failure and o.best_epoch < 0), None)
+        if failed is not None:
+            raise FailedTrialError(f"{objective.name} was never a finite number: {failed.failure}")
+        return judge(
+            [outcome.history for outcome in outcomes],
+            self._tuner.runs,
+            objective,
+            self._tuner.score_at,
+            [outcome.halves for outcome in outcomes],
+        )
+
+    def _complete(self, trial: Any, record: TrialRecord, judgement: Judgement) -> None:
+        objective = self._oracle.objective.name
+        self._oracle.update_trial(trial.trial_id, judgement.metrics, step=judgement.epoch)
+        trial.status = "COMPLETED"
+        record.scores = judgement.scores
+        record.standard_error = judgement.standard_error
+        if record.histories:  # else `fit` returned a number: there are no epochs
+            record.best_epoch = record.initial_epoch + judgement.epoch + 1
+        self._end(trial, record, judgement.metrics[objective])
+
+    def _fail(
+        self, under_way: TrialUnderWay, error: Exception, record: TrialRecord | None = None
+    ) -> None:
+        trial = under_way.trial
+        for job in under_way.jobs:
+            job.cancelled = True
+        self._under_way.pop(trial.trial_id, None)
+        # INVALID may be tried again, if the oracle allows for it
+        trial.status = "FAILED" if isinstance(error, FailedTrialError) else "INVALID"
+        trial.message = traceback_of(error)
+        record = record or TrialRecord(seconds=time.perf_counter() - under_way.started)
+        record.status, record.message = "failed", reason_of(error)
+        self._end(trial, record, None)
+
+    def _end(self, trial: Any, record: TrialRecord, score: float | None) -> None:
+        folder = self._tuner.get_trial_dir(trial.trial_id)
+        record.write(folder)
+        self._tuner.progress.trial_ended(trial.trial_id, score, record.message)
+        self._tuner.on_trial_end(trial)
+        # only now is the trial's end on disk: killed before, it is judged by these, not trained
+        if "tuner/epochs" not in trial.hyperparameters.values:  # Hyperband's go on from them
+            remove_outcomes(folder, self._tuner.runs)
+
+    def _save_weights(self, under_way: TrialUnderWay) -> None:
+        """Write the weights of the best run."""
+        runs = self._tuner.runs
+        best = min(runs, key=lambda run: under_way.outcomes[run.number].best_value)
+        outcome = under_way.outcomes[best.number]
+        if outcome.state is None:
+            return
+        folder = Path(self._tuner.get_trial_dir(under_way.trial.trial_id))
+        model = outcome.model if outcome.model is not None else under_way.model(best.seed)
+        if not model.built and self._row_shape is not None:
+            model.build((None, *self._row_shape))
+        self._tuner.checkpoints.save(folder, model, outcome.state, outcome.signature)
+
+    # ---- a tuner with a `run_trial` of its own ---------------------------------------------
+
+    def _run_own_trial(self, trial: Any) -> None:
+        """Let a user's own `run_trial` train, and judge by what it returns."""
+        under_way = self._begin(trial)
+        self._under_way[trial.trial_id] = under_way
+        try:
+            outcomes = self._tuner.outcomes_of_own_trial(trial)
+            judgement = self._judge(outcomes)
+        except keras_tuner.errors.FatalError:
+            raise
+        except Exception as error:
+            self._fail(under_way, error)
+            return
+        record = self._record(under_way, outcomes)
+        record.seconds = time.perf_counter() - under_way.started
+        self._complete(trial, record, judgement)
+        del self._under_way[trial.trial_id]

@@ -1,0 +1,367 @@
+"""One search in one folder: begun or gone on with, trained here or by workers, written."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+import tensorflow as tf
+
+import kregs
+from kregs.population.rows import is_dataset
+from kregs.search.build import explore, logged_metrics
+from kregs.search.data import Data, prepare_data
+from kregs.search.keras_tuner_internals import is_worker
+from kregs.search.loop import TimeUp
+from kregs.search.objective import check_logged
+from kregs.search.oracles import expected_trials, make_oracle
+from kregs.search.progress import Progress
+from kregs.search.protocol import Difference, Protocol
+from kregs.search.randomness import derived_seed, preserved_state
+from kregs.search.result import SearchResult
+from kregs.search.settings import SearchSettings, refit_callbacks
+from kregs.search.storage import (
+    LOCK_FILE,
+    MODEL_FILE,
+    SearchRecord,
+    locked,
+    prune,
+    read_record,
+    read_trials,
+    write_record,
+)
+from kregs.search.tuner import PopulationTuner
+
+_PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchTask:
+    """All that a process needs to train trials of a search; it can be sent to another process.
+
+    Args:
+        settings: what the search was told.
+        protocol: how trials are judged.
+        space: all hyperparameters, conditional ones too.
+        data: the rows.
+        directory, project_name: where the search's files are.
+    """
+
+    settings: SearchSettings
+    protocol: Protocol
+    space: keras_tuner.HyperParameters
+    data: Data
+    directory: str
+    project_name: str
+
+    def tuner(
+        self,
+        progress: Progress,
+        oracle: keras_tuner.Oracle | None = None,
+        max_time: float | None = None,
+    ) -> PopulationTuner:
+        """Return a tuner that takes the search up where it stopped."""
+        settings, data = self.settings, self.data
+        return PopulationTuner(
+            hypermodel=settings.hypermodel,
+            oracle=oracle or self.oracle(),
+            directory=self.directory,
+            project_name=self.project_name,
+            executions_per_trial=settings.seeds,
+            engine=settings.engine,
+            splits=data.splits,
+            halves=data.halves if settings.has_stock_fit else None,
+            # the one-standard-error rule may choose any trial until the end
+            keep=settings.keep if settings.selection == "best" else None,
+            score_at=settings.score_at,
+            max_time=max_time,
+            seed=settings.seed,
+            progress=progress,
+        )
+
+    def oracle(self) -> keras_tuner.Oracle:
+        """Return what proposes trials."""
+        settings = self.settings
+        return make_oracle(
+            settings.oracle,
+            objective=settings.objective,
+            space=self.space,
+            max_trials=settings.max_trials,
+            epochs=settings.epochs,
+            seed=settings.seed,
+        )
+
+    def fit_arguments(self) -> dict[str, Any]:
+        """Return the arguments of `fit`."""
+        settings, x = self.settings, self.data.fit["x"]
+        fit = {**self.data.fit, "epochs": settings.epochs, "callbacks": settings.callbacks}
+        if not is_dataset(x):
+            fit["batch_size"] = settings.batch_size
+        elif isinstance(x, tf.data.Dataset):
+            fit["shuffle"] = False  # the dataset's own affair: Keras warns of its default
+        if settings.class_weight is not None:
+            fit["class_weight"] = dict(settings.class_weight)
+        return fit
+
+
+def run_search(
+    settings: SearchSettings,
+    x: Any,
+    y: Any,
+    *,
+    validation_data: Any = None,
+    sample_weight: Any = None,
+    groups: Any = None,
+    directory: str | os.PathLike[str],
+    project_name: str,
+    resume: bool,
+    max_time: float | None = None,
+) -> tuple[SearchResult, bool]:
+    """Train trials until the oracle stops or the time is up; train the chosen model; write.
+
+    Args:
+        settings: what the search was told.
+        x, y, validation_data, sample_weight, groups, directory, project_name, resume, max_time: as
+            in `kregs.tune`.
+
+    Returns:
+        The result, and whether the oracle has stopped.
+
+    Raises:
+        See `kregs.tune`.
+    """
+    folder = _open_folder(directory, project_name, resume)
+    lock = contextlib.nullcontext() if is_worker() else locked(folder)
+    with lock, preserved_state():
+        task = _prepare(
+            settings, x, y, folder,
+            validation_data=validation_data, sample_weight=sample_weight, groups=groups,
+        )  # fmt: skip
+        record = _begin_record(folder, task)
+        if task.data.splits is not None:
+            (folder / MODEL_FILE).unlink(missing_ok=True)  # it may be an earlier choice's
+        result, ended = _train(task, folder, record, max_time)
+        if is_worker():
+            return result, ended
+        _check_any_completed(result, folder, None if ended else max_time)
+        prune(folder, result.record, settings.keep)
+        if task.data.splits is not None:
+            # no fold's model has seen all rows
+            model = result.refit(
+                x,
+                y,
+                sample_weight=sample_weight,
+                class_weight=settings.class_weight,
+                callbacks=refit_callbacks(settings.callbacks),
+            )
+            result.write_model(model)
+    return result, ended
+
+
+def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any) -> SearchTask:
+    """Explore the space, check and divide the rows."""
+    keras.utils.set_random_seed(derived_seed(settings.seed, 0))
+    space, model = explore(settings.hypermodel)
+    data = prepare_data(
+        x,
+        y,
+        validation_split=settings.validation_split,
+        seed=settings.seed,
+        model=model,
+        folds=settings.folds,
+        preprocess=settings.preprocess,
+        **rows,
+    )
+    logged = logged_metrics(settings.hypermodel, model, data, rows=settings.batch_size)
+    if logged is not None:
+        check_logged(settings.objective, logged)
+    return SearchTask(
+        settings=settings,
+        protocol=settings.protocol(data),
+        space=space,
+        data=data,
+        directory=os.fspath(folder.parent),
+        project_name=folder.name,
+    )
+
+
+def _train(
+    task: SearchTask, folder: Path, record: SearchRecord, max_time: float | None
+) -> tuple[SearchResult, bool]:
+    """Train what trials there are; write the trials whatever happens."""
+    settings = task.settings
+    oracle = task.oracle()
+    progress = _progress(task, folder, record, expected_trials(oracle))
+    tuner = task.tuner(progress, oracle, max_time)
+    ended = False
+    started = time.perf_counter()
+    try:
+        with progress:
+            if settings.workers is None:
+                tuner.search(**task.fit_arguments())
+            else:
+                from kregs.search.workers.processes import search_with_workers
+
+                search_with_workers(tuner, task, workers=settings.workers, progress=progress)
+        ended = True
+    except TimeUp:
+        pass
+    finally:
+        seconds = record.seconds + time.perf_counter() - started
+        record = dataclasses.replace(record, seconds=seconds).with_trials(read_trials(folder))
+        result = SearchResult(
+            record, folder, build=settings.hypermodel, preprocess=settings.preprocess
+        )
+        result.preprocess_ = task.data.fitted
+        if not is_worker():
+            result.write()
+            if task.data.splits is None and record.best is not None:
+                result.write_model()
+    return result, ended
+
+
+def _progress(
+    task: SearchTask, folder: Path, record: SearchRecord, expected: int | None
+) -> Progress:
+    """Return what shows the search's course."""
+    from kregs.reporting.progress import SearchProgress
+
+    earlier = SearchResult(record, folder)
+    best = (earlier.best_score, earlier.best_hyperparameters) if record.best else None
+    return SearchProgress(
+        expected,
+        done=sum(trial["status"] != "interrupted" for trial in record.trials),
+        objective=task.protocol.objective,
+        direction=task.protocol.direction,
+        best=best,
+        verbose=task.settings.verbose,
+    )
+
+
+def _check_any_completed(result: SearchResult, folder: Path, max_time: float | None) -> None:
+    if result.record.best is not None:
+        return
+    if max_time is not None:
+        raise RuntimeError(f"no trial ended within max_time={max_time} seconds")
+    first = result.failures().iloc[0]
+    raise RuntimeError(
+        f"all {len(result.trials())} trials failed. The first, trial {first['trial']}: "
+        f"{first['message']}. What there is stands in {str(folder)!r}"
+    )
+
+
+# ---- beginning and going on ----------------------------------------------------------------
+
+
+def _open_folder(directory: Any, project_name: Any, resume: bool) -> Path:
+    """Return the project directory, or raise if it is taken, cannot be written or has no name."""
+    if not isinstance(project_name, str) or not project_name:
+        raise TypeError(f"`project_name` must be a name. Received: project_name={project_name!r}")
+    if Path(project_name).name != project_name:
+        raise ValueError(
+            "`project_name` must be the name of one folder; its place is `directory`. "
+            f"Received: project_name={project_name!r}"
+        )
+    if not isinstance(directory, (str, os.PathLike)):
+        raise TypeError(f"`directory` must be a path. Received: directory={directory!r}")
+    folder = Path(directory) / project_name
+    if _holds_files(folder) and not resume:
+        raise FileExistsError(
+            f"{str(folder)!r} holds a search already. Pass resume=True to go on with it, another "
+            "project_name to begin a new one, or delete the folder"
+        )
+    probe = folder / f".{os.getpid()}-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"`directory` must be a folder that can be written. Received: {str(folder)!r}, "
+            f"{error.strerror or error}"
+        ) from error
+    return folder
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir())
+
+
+def _begin_record(folder: Path, task: SearchTask) -> SearchRecord:
+    """Write the record of a new search, or return that of the one that is resumed."""
+    record = SearchRecord(
+        protocol=task.protocol,
+        space=json.loads(json.dumps(task.space.get_config()["space"])),
+        versions=_versions(),
+    )
+    if not _holds_files(folder):
+        write_record(folder, record)
+        return record
+    try:
+        earlier = read_record(folder)
+    except ValueError as error:
+        raise ValueError(
+            f"`resume`: {str(folder)!r} holds no search of kregs.tune to go on with ({error}). "
+            "Choose another project_name"
+        ) from None
+    differences = [
+        *earlier.protocol.differences(task.protocol),
+        *_space_differences(earlier, record),
+    ]
+    for name, before, now in [*differences, *_space_differences(earlier, record)]:
+        raise ValueError(
+            f"`resume`: the search in {str(folder)!r} is another one; its trials could not be "
+            f"compared. Expected {name}: {before}. Received: {now}. Choose another project_name"
+        )
+    _warn_of_versions(earlier.versions, record.versions)
+    return dataclasses.replace(earlier, protocol=task.protocol)
+
+
+def _space_differences(earlier: SearchRecord, record: SearchRecord) -> list[Difference]:
+    """Return the hyperparameters in which two spaces differ."""
+    before, now = (
+        {
+            f"hyperparameter {hp['config']['name']} {hp['config']['conditions'] or ''}".strip(): hp
+            for hp in side.space
+        }
+        for side in (earlier, record)
+    )
+    return [
+        Difference(name, before.get(name), now.get(name))
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _warn_of_versions(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Warn if the search goes on with other versions: its trials may differ in the last digits."""
+    changed = [
+        f"{name} {before.get(name)} -> {version}"
+        for name, version in now.items()
+        if before.get(name) != version
+    ]
+    if changed:
+        warnings.warn(
+            f"the search was begun with other versions ({', '.join(changed)}); earlier and later "
+            "trials may not be comparable to the last digit",
+            stacklevel=5,
+        )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "kregs": kregs.__version__,
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+    }

@@ -1,0 +1,78 @@
+"""Trains the chosen hyperparameters once more, on all rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kregs.population.rows import is_dataset
+from kregs.search.data import as_arrays
+from kregs.search.folds import fit_transform
+from kregs.search.randomness import derived_seed, preserved_state
+from kregs.search.result import SearchResult
+from kregs.training.data_checks import check_data
+from kregs.validation import check_integer
+
+
+def refit(
+    result: SearchResult,
+    x: Any,
+    y: Any,
+    *,
+    epochs: int | None,
+    batch_size: int | None,
+    sample_weight: Any,
+    class_weight: Mapping[int, float] | None,
+    callbacks: Iterable[keras.callbacks.Callback],
+    seed: int | None,
+    verbose: str | int,
+) -> keras.Model:
+    """See `SearchResult.refit`."""
+    if result.build is None:
+        raise ValueError(
+            "`refit` needs the build function, which no file holds: pass it to "
+            "kregs.load_result(path, build=build)"
+        )
+    if epochs is None:
+        # a user's own `fit` may not tell its epochs
+        epochs = result.best_epoch or result.protocol.epochs
+    epochs = check_integer("epochs", epochs, minimum=1)
+    seed = result.seed if seed is None else check_integer("seed", seed, minimum=0)
+    fit: dict[str, Any] = {
+        "epochs": epochs,
+        "class_weight": class_weight,
+        "callbacks": list(callbacks),
+        "verbose": verbose,
+    }
+    if not is_dataset(x):
+        x = x if hasattr(x, "iloc") and result.preprocess is not None else as_arrays(x)
+        y = as_arrays(y)
+        sample_weight = None if sample_weight is None else np.asarray(sample_weight)
+        if batch_size is None:
+            batch_size = result.protocol.batch_size
+        fit |= {"y": y, "sample_weight": sample_weight}
+        fit["batch_size"] = check_integer("batch_size", batch_size, minimum=1)
+    elif isinstance(x, tf.data.Dataset):
+        fit["shuffle"] = False  # the dataset's own affair: Keras warns of its default
+    with preserved_state():
+        trial_seed = derived_seed(seed, 0)
+        keras.utils.set_random_seed(trial_seed)
+        hp = result.hyperparameters()
+        if result.preprocess is not None:
+            result.preprocess_, x = fit_transform(result.preprocess, x, np.asarray(y))
+        model = result.build.build(hp)
+        if not isinstance(x, keras.utils.PyDataset):
+            check_data(x, y, model=model)
+        keras.utils.set_random_seed(trial_seed)
+        result.build.fit(hp, model, x, **fit)
+    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+        warnings.warn(
+            "the training on all rows diverged: the model's weights are not finite",
+            stacklevel=2,
+        )
+    return model

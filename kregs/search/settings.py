@@ -1,0 +1,196 @@
+"""What a search is told, checked: it holds for any rows, so that nested searches repeat it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import keras_tuner
+
+from kregs.population.rows import is_dataset
+from kregs.search.build import make_hypermodel
+from kregs.search.data import Data
+from kregs.search.objective import make_objective
+from kregs.search.oracles import check_oracle
+from kregs.search.protocol import ENGINES, SCORE_AT, SELECTIONS, Protocol
+from kregs.training.callbacks import early_stopping
+from kregs.validation import check_choice, check_integer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """The arguments of `kregs.tune` that do not belong to the rows or to the call, checked."""
+
+    hypermodel: keras_tuner.HyperModel
+    objective: keras_tuner.Objective
+    oracle: str | keras_tuner.Oracle
+    max_trials: int | None
+    epochs: int
+    batch_size: int
+    validation_split: float
+    folds: Any
+    seeds: int
+    preprocess: Any
+    selection: str
+    score_at: str
+    callbacks: list[keras.callbacks.Callback]
+    callbacks_given: bool
+    class_weight: Mapping[int, float] | None
+    keep: int
+    seed: int
+    engine: str
+    workers: int | None
+    verbose: str | int
+
+    @property
+    def has_stock_fit(self) -> bool:
+        """Whether `HyperModel.fit` is keras-tuner's: another may do anything with the rows."""
+        return type(self.hypermodel).fit is keras_tuner.HyperModel.fit
+
+    def protocol(self, data: Data) -> Protocol:
+        """Return how trials are judged on these rows."""
+        weights = self.class_weight
+        return Protocol(
+            objective=self.objective.name,
+            direction=self.objective.direction,
+            data=data.summary,
+            oracle=self.oracle if isinstance(self.oracle, str) else type(self.oracle).__name__,
+            max_trials=self.max_trials,
+            epochs=self.epochs,
+            batch_size=None if is_dataset(data.fit["x"]) else self.batch_size,
+            seeds=self.seeds,
+            selection=self.selection,
+            score_at=self.score_at,
+            epoch_chosen_on=self._epoch_chosen_on(data),
+            callbacks=tuple(map(_words, self.callbacks)),
+            callbacks_given=self.callbacks_given,
+            class_weight=weights and {str(label): float(w) for label, w in weights.items()},
+            engine=self.engine,
+            seed=self.seed,
+            dtype_policy=keras.config.dtype_policy().name,
+        )
+
+    def _epoch_chosen_on(self, data: Data) -> str | None:
+        if self.score_at == "last_epoch":
+            return None
+        if data.splits is not None:
+            return "the other folds"
+        return (
+            "the other half" if data.halves is not None and self.has_stock_fit else "the same rows"
+        )
+
+
+def check_settings(
+    build: Any,
+    *,
+    objective: Any,
+    oracle: Any,
+    max_trials: Any,
+    epochs: Any,
+    batch_size: Any,
+    validation_split: Any,
+    folds: Any,
+    seeds: Any,
+    preprocess: Any,
+    selection: Any,
+    score_at: Any,
+    callbacks: Any,
+    class_weight: Any,
+    keep: Any,
+    seed: Any,
+    engine: Any,
+    workers: Any,
+    verbose: Any,
+) -> SearchSettings:
+    """Return the arguments checked, callbacks and objective as objects; see `kregs.tune`."""
+    hypermodel = make_hypermodel(build)
+    goal = make_objective(objective)
+    if max_trials is not None:
+        max_trials = check_integer("max_trials", max_trials, minimum=1)
+    check_oracle(oracle, max_trials, goal)
+    epochs = check_integer("epochs", epochs, minimum=1)
+    batch_size = check_integer("batch_size", batch_size, minimum=1)
+    seeds = check_integer("seeds", seeds, minimum=1)
+    keep = check_integer("keep", keep, minimum=1)
+    check_choice("selection", selection, SELECTIONS)
+    check_choice("score_at", score_at, SCORE_AT)
+    if selection == "one_standard_error" and folds is None and seeds == 1:
+        raise ValueError(
+            '`selection="one_standard_error"` needs several runs a trial, which have a standard '
+            "error: pass folds= or seeds="
+        )
+    check_choice("engine", engine, ENGINES)
+    check_choice("verbose", verbose, ("auto", 0, 1, 2))
+    return SearchSettings(
+        hypermodel=hypermodel,
+        objective=goal,
+        oracle=oracle,
+        max_trials=max_trials,
+        epochs=epochs,
+        batch_size=batch_size,
+        validation_split=validation_split,
+        folds=folds,
+        seeds=seeds,
+        preprocess=preprocess,
+        selection=selection,
+        score_at=score_at,
+        callbacks=_callbacks(callbacks, goal, epochs, score_at),
+        callbacks_given=callbacks is not None,
+        class_weight=class_weight,
+        keep=keep,
+        seed=check_integer("seed", seed, minimum=0),
+        engine=engine,
+        workers=workers,
+        verbose=verbose,
+    )
+
+
+def _callbacks(
+    callbacks: Any, objective: keras_tuner.Objective, epochs: int, score_at: str
+) -> list[keras.callbacks.Callback]:
+    if callbacks is None and score_at == "last_epoch":
+        return []  # early stopping would choose the last epoch
+    if callbacks is None:
+        # the best epoch's weights are kept anyway
+        return [
+            early_stopping(
+                objective.name,
+                mode=objective.direction,
+                patience=max(5, epochs // 5),
+                restore_best_weights=False,
+            )
+        ]
+    if isinstance(callbacks, keras.callbacks.Callback) or not isinstance(callbacks, Iterable):
+        raise TypeError(
+            f"`callbacks` must be a list of Keras callbacks or None. Received: {callbacks!r}"
+        )
+    callbacks = list(callbacks)
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise TypeError(
+                "`callbacks` must hold Keras callbacks. "
+                f"Received: {callback!r} of type {type(callback).__name__}"
+            )
+        try:
+            copy.deepcopy(callback)
+        except Exception as error:
+            raise ValueError(
+                "`callbacks` must hold callbacks that copy.deepcopy can copy, one for each trial. "
+                f"Received: {type(callback).__name__}, which raises {error!r}"
+            ) from error
+    return callbacks
+
+
+def _words(callback: keras.callbacks.Callback) -> str:
+    name = type(callback).__name__.lstrip("_")
+    patience = getattr(callback, "patience", None)
+    return name if patience is None else f"{name}(patience={patience})"
+
+
+def refit_callbacks(callbacks: Iterable[Any]) -> list[Any]:
+    """Return fresh copies of the callbacks that a training without validation rows needs, too."""
+    schedulers = keras.callbacks.LearningRateScheduler
+    return [copy.deepcopy(c) for c in callbacks if isinstance(c, schedulers)]

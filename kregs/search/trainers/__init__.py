@@ -1,0 +1,59 @@
+"""What trains the runs of trials: many as one stacked model, or one by Keras's own `fit`.
+
+A trainer takes jobs and yields outcomes, `for outcome in trainer.run(jobs)`. The jobs are a queue
+to which whoever listens may add while it iterates. It tells of every epoch, and what is told may
+end a run, or the whole search by raising.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from kregs.search.runs import RunJob, RunOutcome
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """What a trainer is told about the search.
+
+    Args:
+        tuner: the `keras_tuner.Tuner`, for its hypermodel and its TensorBoard folders.
+        objective: a `keras_tuner.Objective`; its best epoch is the one whose weights are kept.
+        score_at: `"best_epoch"` or `"last_epoch"`: which epoch's weights are kept.
+        on_epoch: called after each epoch with the job, the number of epochs trained, the logs and a
+            function without arguments that ends this run.
+    """
+
+    tuner: Any
+    objective: Any
+    score_at: str
+    on_epoch: Callable[[RunJob, int, dict[str, float], Callable[[], None]], None]
+
+    def value(self, logs: dict[str, float]) -> float:
+        """Return the objective, lower is better."""
+        try:
+            value = self.objective.get_value(logs)
+        except KeyError:
+            raise ValueError(
+                f"the objective {self.objective.name!r} was not logged. Logged: {', '.join(logs)}"
+            ) from None
+        return -value if self.objective.direction == "max" else value
+
+
+class Trainer(Protocol):
+    """Trains the runs of trials."""
+
+    def run(self, jobs: collections.deque[RunJob]) -> Iterator[RunOutcome]:
+        """Train all jobs in the queue, and those that are added to it meanwhile.
+
+        Args:
+            jobs: taken from the left; cancelled ones are dropped.
+
+        Yields:
+            An outcome for each job, in the order in which they end. One that failed has an `error`,
+            one that this trainer cannot train a `refusal`.
+        """
+        ...

@@ -1,0 +1,286 @@
+"""Trains runs of one structure together, as the members of one stacked model."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import copy
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+import tensorflow as tf
+from keras_tuner.errors import FatalError
+
+from kregs.population.jobs import Job
+from kregs.population.lane import Feed
+from kregs.population.layout import Layout
+from kregs.population.loop import Training
+from kregs.population.population import check_callbacks, members_at_once
+from kregs.population.registry import NotStackable
+from kregs.population.rows import Rows, Stream, as_rows, as_source, as_validation, is_dataset
+from kregs.population.structure import read_member
+from kregs.search.failures import reason_of
+from kregs.search.keras_tuner_internals import tensorboard_folder
+from kregs.search.runs import Halves, RunJob, RunOutcome, RunState
+from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
+from kregs.search.trainers import TrainerSettings
+
+_FIT_ARGUMENTS = (
+    "x", "y", "validation_data", "validation_split", "batch_size", "epochs", "callbacks",
+    "class_weight", "sample_weight", "shuffle", "verbose", "validation_batch_size",
+)  # fmt: skip
+# what TensorFlow or Keras may raise when a program is traced or run first
+_REFUSALS = (NotStackable, tf.errors.OpError, TypeError, ValueError)
+
+
+class StackedTrainer:
+    """Groups jobs by the structure of their models and trains each group as one population.
+
+    Args:
+        settings: about the search.
+        args, kwargs: of `fit`.
+        folds: whether jobs have rows of their own.
+        halves: two halves of the validation rows: a history on each is kept.
+        max_members: how many train at once. Default: what memory and cache suggest.
+        devices: names of the devices that share the members out. Default: all GPUs.
+
+    Raises:
+        NotStackable: the hypermodel, the data, the callbacks or the arguments of `fit` are such
+            that no job can be stacked.
+    """
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        folds: bool = False,
+        halves: Halves | None = None,
+        max_members: int | None = None,
+        devices: Sequence[str] | None = None,
+    ) -> None:
+        self._settings = settings
+        fit = _bind_fit(args, kwargs)
+        _check_stackable(settings.tuner, fit)
+        callbacks = list(fit["callbacks"] or [])
+        self._tensorboards = [c for c in callbacks if is_plain_tensorboard(c)]
+        self._callbacks = [c for c in callbacks if not is_plain_tensorboard(c)]
+        check_callbacks(self._callbacks)
+        self._max_members, self._devices = max_members, devices
+        data, validation = _rows(fit, folds)
+        self.row_shape = data.row_shape
+        self._feed = Feed(
+            data,
+            validation,
+            fit["batch_size"] or 32,
+            fit["validation_batch_size"],
+            halves or (),
+            bool(fit["shuffle"]),
+        )
+        self._trainings: dict[tuple, list[Training]] = {}
+        # jobs whose structure is known, by it
+        self._waiting: dict[tuple, list[tuple[RunJob, Job]]] = {}
+
+    def run(self, jobs: collections.deque[RunJob]) -> Iterator[RunOutcome]:
+        """See `Trainer.run`."""
+        while True:
+            yield from self._sort(jobs)
+            if not self._waiting:
+                return
+            # the largest group first: later results may still add to the others
+            signature = max(self._waiting, key=lambda s: len(self._waiting[s]))
+            yield from self._train(signature, jobs)
+
+    # ---- grouping --------------------------------------------------------------------------
+
+    def _sort(self, jobs: collections.deque[RunJob]) -> Iterator[RunOutcome]:
+        """Put jobs with those of their structure; yield those that fail or cannot be stacked."""
+        while jobs:
+            job = jobs.popleft()
+            if job.cancelled:
+                continue
+            try:
+                member_job = self._member_job(job)
+            except FatalError:
+                raise
+            except NotStackable as error:
+                yield RunOutcome(job=job, refusal=str(error))
+            except Exception as error:
+                yield RunOutcome(job=job, error=error)
+            else:
+                waiting = self._waiting.setdefault(member_job.member.signature, [])
+                waiting.append((job, member_job))
+
+    def _member_job(self, job: RunJob) -> Job:
+        model = job.shared_model()
+        if not model.built:
+            try:
+                model.build((None, *self.row_shape))
+            except Exception as error:
+                raise NotStackable(
+                    f"the model cannot be built from the shape of a row: {reason_of(error)}"
+                ) from error
+        member = read_member(model)
+        start = job.start or RunState(None)
+        weights = None
+        if start.weights is not None:
+            by_variable = {id(v): w for v, w in zip(model.weights, start.weights, strict=True)}
+            weights = [by_variable[id(variable)] for variable in member.weights]
+        split = job.run.split
+        return Job(
+            member=member,
+            weights=weights,
+            state=start.population,
+            seed=job.seed,
+            callbacks=copy.deepcopy(self._callbacks),
+            epochs=job.epochs,
+            first_epoch=job.first_epoch,
+            train_rows=None if split is None else split.train,
+            validation_rows=None if split is None else split.validation,
+            name=job,
+        )
+
+    # ---- training --------------------------------------------------------------------------
+
+    def _train(self, signature: tuple, jobs: collections.deque[RunJob]) -> Iterator[RunOutcome]:
+        """Train a group; jobs of its structure that are added meanwhile join it."""
+        group = [pair for pair in self._waiting.pop(signature) if not pair[0].cancelled]
+        if not group:
+            return
+        under_way = {id(job): job for job, _ in group}
+        try:
+            training = self._training(signature, [member_job for _, member_job in group])
+            queue = collections.deque(member_job for _, member_job in group)
+            with contextlib.closing(training.run(queue)) as ended:
+                for member_job in ended:
+                    del under_way[id(member_job.name)]
+                    yield self._outcome(member_job)
+                    yield from self._sort(jobs)
+                    for job, new in self._waiting.pop(signature, []):
+                        if training.layout.fits(new.member):
+                            under_way[id(job)] = job
+                            queue.append(new)
+                        else:
+                            self._waiting.setdefault(signature, []).append((job, new))
+        except _REFUSALS as error:
+            # found out only when it was traced or run: nothing that is done is lost
+            for job in under_way.values():
+                yield RunOutcome(job=job, refusal=reason_of(error))
+
+    def _training(self, signature: tuple, jobs: list[Job]) -> Training:
+        """Return a training that the jobs fit, compiled already if one of this structure was."""
+        for training in self._trainings.get(signature, []):
+            if all(training.layout.fits(job.member) for job in jobs):
+                return training
+        settings = self._settings
+        layout = Layout([job.member for job in jobs])
+        training = Training(
+            layout,
+            members_at_once(layout, self._feed.batch_size, self._max_members),
+            self._feed,
+            objective=settings.value,
+            keep_state=isinstance(settings.tuner.oracle, keras_tuner.oracles.HyperbandOracle),
+            keep_last=settings.score_at == "last_epoch",
+            devices=self._devices,
+            on_epoch=self._on_epoch,
+        )
+        self._trainings.setdefault(signature, []).append(training)
+        return training
+
+    def _on_epoch(self, member_job: Job, epoch: int, logs: dict[str, float]) -> None:
+        self._settings.on_epoch(member_job.name, epoch + 1, logs, lambda: None)
+
+    def _outcome(self, member_job: Job) -> RunOutcome:
+        job: RunJob = member_job.name
+        for callback in self._tensorboards:
+            folder = tensorboard_folder(
+                self._settings.tuner, callback.log_dir, job.trial_id, job.run.number
+            )
+            write_tensorboard(callback, folder, job.trial, member_job.history)
+        member, model = member_job.member, member_job.member.model
+        weights = None
+        if member_job.best_weights is not None:
+            by_variable = {
+                id(v): w for v, w in zip(member.weights, member_job.best_weights, strict=True)
+            }
+            weights = [by_variable[id(variable)] for variable in model.weights]
+        best = member_job.best_epoch
+        return RunOutcome(
+            history=member_job.history,
+            best_epoch=best - member_job.first_epoch if best >= 0 else -1,
+            best_value=member_job.best_value,
+            state=RunState(weights, population=member_job.end_state),
+            seconds=member_job.seconds,
+            failure=member_job.failure,
+            halves=member_job.part_histories,
+            job=job,
+            model=model,
+            signature=member.signature,
+        )
+
+
+def _bind_fit(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `fit` by name, with Keras's defaults."""
+    parameters = inspect.signature(keras.Model.fit)
+    bound = dict(parameters.bind(None, *args, **kwargs).arguments)
+    bound.pop("self", None)
+    if set(bound) - set(_FIT_ARGUMENTS):
+        raise NotStackable("`search` is given arguments of `fit` that populations have not")
+    defaults = {
+        name: parameter.default
+        for name, parameter in parameters.parameters.items()
+        if name in _FIT_ARGUMENTS
+    }
+    return {**defaults, **bound}
+
+
+def _check_stackable(tuner: Any, fit: Mapping[str, Any]) -> None:
+    """Raise `NotStackable` if nothing that is given could be trained together."""
+    if type(tuner.hypermodel).fit is not keras_tuner.HyperModel.fit:
+        raise NotStackable("the hypermodel has a `fit` of its own")
+    if tuner.distribution_strategy is not None:
+        raise NotStackable("a distribution strategy is used")
+    x, validation = fit["x"], fit["validation_data"]
+    parts = [] if is_dataset(x) else [x, fit["y"]]
+    if isinstance(validation, (tuple, list)):
+        parts += validation[:2]
+    elif validation is not None and not is_dataset(validation):
+        kind = type(validation).__name__
+        raise NotStackable(f"`validation_data` is a {kind}, no arrays and no dataset")
+    for part in parts:
+        # for Keras a list or a dictionary is several inputs
+        if not (isinstance(part, (np.ndarray, tf.Tensor)) or hasattr(part, "__array__")):
+            kind = type(part).__name__
+            raise NotStackable(f"the data are a {kind}, no arrays and no dataset")
+
+
+def _rows(fit: Mapping[str, Any], folds: bool) -> tuple[Rows | Stream, Rows | Stream | None]:
+    """Return the training and the validation rows on the device, datasets as streams."""
+    validation = fit["validation_data"]
+    if is_dataset(fit["x"]):
+        data = as_source(
+            fit["x"],
+            fit["y"],
+            fit["sample_weight"],
+            fit["class_weight"],
+            shuffle=bool(fit["shuffle"]),
+        )
+        return data, None if validation is None else as_validation(validation)
+    x, y, weight = np.asarray(fit["x"]), np.asarray(fit["y"]), fit["sample_weight"]
+    if validation is None and fit["validation_split"]:
+        # as Keras: the last rows
+        cut = int(len(x) * (1.0 - fit["validation_split"]))
+        weight = None if weight is None else np.asarray(weight)
+        validation = (x[cut:], y[cut:], *(() if weight is None else (weight[cut:],)))
+        x, y = x[:cut], y[:cut]
+        weight = None if weight is None else weight[:cut]
+    rows = as_rows(x, y, weight, fit["class_weight"])
+    if folds:
+        # every run takes its own of all rows; class weights are for training
+        return rows, as_rows(x, y, weight)
+    return rows, None if validation is None else as_validation(validation)

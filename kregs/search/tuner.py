@@ -1,0 +1,385 @@
+"""`PopulationTuner`: a keras-tuner tuner that trains its trials together."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import inspect
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+import tensorflow as tf
+
+from kregs.population.population import check_devices
+from kregs.population.registry import NotStackable
+from kregs.search.build import make_hypermodel
+from kregs.search.checkpoints import Checkpoints, load_checkpoint
+from kregs.search.keras_tuner_internals import (
+    QuietTuner,
+    build_model,
+    is_chief,
+    is_worker,
+    save_now,
+    write_whole_files,
+)
+from kregs.search.loop import SearchLoop, TimeUp
+from kregs.search.oracles import ORACLE_CLASSES
+from kregs.search.progress import Progress
+from kregs.search.protocol import ENGINES
+from kregs.search.randomness import cheap_collection, fresh_session, preserved_state
+from kregs.search.runs import Halves, RunJob, RunOutcome, RunState, Split, make_runs
+from kregs.search.storage import locked, remove_weights, searched_values
+from kregs.search.trainers import TrainerSettings
+from kregs.search.trainers.fit import FitTrainer, outcome_of
+from kregs.search.trainers.stacked import StackedTrainer
+from kregs.validation import check_choice, check_integer, check_names
+
+# arguments of `keras_tuner.Tuner`, beside those of the oracle
+_TUNER_ARGUMENTS = (
+    "max_model_size", "optimizer", "loss", "metrics", "distribution_strategy", "logger", "tuner_id",
+)  # fmt: skip
+
+
+class SequentialFallback(UserWarning):
+    """Trials are trained one by one; the message says why."""
+
+
+class PopulationTuner(QuietTuner):
+    """Trains the trials of one structure as one stacked model.
+
+    It is a `keras_tuner.Tuner`: `search`, `get_best_models`, `get_best_hyperparameters`,
+    `results_summary` and the project directory are keras-tuner's. Trials whose models differ in
+    more than numbers are grouped by structure. A trial that cannot be stacked is trained by its own
+    `fit`, with a `SequentialFallback` warning that says why.
+
+    Differences from keras-tuner's own tuners, however a trial is trained:
+
+    - Every trial starts from the same seed, so that trials differ by their hyperparameters and not
+      by luck: the same order of batches and, where the models are of one structure, the same
+      initial weights.
+    - The best epoch's weights are kept in memory and written once, at the end of the trial.
+    - Epochs whose objective is NaN or infinite are never the best; a trial that has no others
+      failed.
+    - Hyperband's `tuner/epochs` and the earlier trial's weights are honoured with any oracle.
+    - It prints nothing but its progress, and writes a `TrialRecord` into each trial's directory.
+
+    Args:
+        hypermodel: a function of `hp` that returns a compiled model, or a `HyperModel`.
+        objective: what the oracle optimizes; not used if `oracle` is an object.
+        max_trials: how many trials; not used if `oracle` is an object, or for Hyperband.
+        oracle: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"`, or a `keras_tuner.Oracle`.
+        seed: of proposals, initial weights, batch order and noise; all trials share the latter
+            three, so that they are compared under the same luck.
+        executions_per_trial: members per trial, with different seeds; the score is their mean.
+        max_members: how many members train at once. Default: what memory and cache suggest.
+        devices: names of the devices that share the members out. Default: all GPUs.
+        engine: `"auto"`; `"population"` raises `kregs.population.NotStackable` instead of training
+            a trial by itself; `"sequential"` trains every trial by itself.
+        directory, project_name, overwrite: as in `keras_tuner.Tuner`.
+        splits: folds; each is trained with each seed, in one trial. `None`: one run a seed, on the
+            rows that `search` is given.
+        halves: two halves of the rows of `validation_data`, by number: each is scored at the epoch
+            that is best on the other. `None`: a run is scored at its best epoch.
+        keep: how many trials' weights stay on disk, the best ones'; `None` for all.
+        score_at: the epoch of a run that counts, `"best_epoch"` or `"last_epoch"`; its weights too.
+        max_time: seconds after which `search` raises `TimeUp`, at the end of an epoch.
+        progress: is told of trials and epochs. Default: they are shown, unless `verbose=0`.
+        strict: deprecated, `engine="population"`.
+        **kwargs: further arguments of the oracle (`max_epochs`, `factor`, `num_initial_points`,
+            `hyperparameters`, ...) or of `keras_tuner.Tuner`.
+
+    Raises:
+        TypeError: an argument is not known; the message names the nearest.
+
+    Example:
+
+    >>> import keras, kregs, numpy as np, tempfile
+    >>> def build(hp):
+    ...     layers = [keras.Input((2,)), keras.layers.Dense(8, "relu"), keras.layers.Dropout(
+    ...         hp.Float("dropout", 0.0, 0.5)), keras.layers.Dense(1)]
+    ...     model = keras.Sequential(layers)
+    ...     model.compile(keras.optimizers.Adam(hp.Float("lr", 1e-3, 1e-1)), "mse")
+    ...     return model
+    >>> tuner = kregs.PopulationTuner(
+    ...     build, objective="val_loss", max_trials=4, seed=1, directory=tempfile.mkdtemp())
+    >>> x = np.random.default_rng(0).normal(size=(60, 2)).astype("float32")
+    >>> tuner.search(x, x.sum(1), epochs=3, validation_split=0.3, verbose=0)
+    >>> len(tuner.oracle.trials), tuner.get_best_models()[0].output_shape
+    (4, (None, 1))
+    """
+
+    def __init__(
+        self,
+        hypermodel: Callable[[Any], keras.Model] | keras_tuner.HyperModel,
+        objective: Any = None,
+        max_trials: int = 10,
+        *,
+        oracle: str | keras_tuner.Oracle = "random",
+        seed: int | None = None,
+        executions_per_trial: int = 1,
+        max_members: int | None = None,
+        devices: Sequence[str] | None = None,
+        engine: str = "auto",
+        directory: str | os.PathLike[str] | None = None,
+        project_name: str | None = None,
+        overwrite: bool = False,
+        splits: Sequence[Split] | None = None,
+        halves: Halves | None = None,
+        keep: int | None = None,
+        score_at: str = "best_epoch",
+        max_time: float | None = None,
+        progress: Progress | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        tuner_arguments = {k: kwargs.pop(k) for k in _TUNER_ARGUMENTS if k in kwargs}
+        if strict is not None:
+            warnings.warn(
+                "`strict` is deprecated: pass engine='population' for strict=True",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            engine = "population" if strict else engine
+        if isinstance(oracle, str):
+            oracle = _make_oracle(oracle, objective, seed, max_trials, kwargs)
+        elif kwargs:
+            check_names("PopulationTuner", kwargs, _TUNER_ARGUMENTS)
+        if max_members is not None:
+            max_members = check_integer("max_members", max_members, minimum=1)
+        executions = check_integer("executions_per_trial", executions_per_trial, minimum=1)
+        self.max_members = max_members
+        self.runs = make_runs(splits, executions, halves)
+        self.score_at = score_at
+        self.progress = progress or Progress()
+        self.checkpoints = Checkpoints()
+        # of Hyperband's runs, by trial and run: what later trials go on from
+        self.run_states: dict[tuple[str, int], RunState] = {}
+        self._engine = check_choice("engine", engine, ENGINES)
+        self._devices = check_devices(devices)
+        self._halves = halves
+        self._keep = keep
+        self._kept: list[tuple[float, int, str]] = []  # a heap, the worst of the best first
+        self._deadline = math.inf if max_time is None else time.monotonic() + max_time
+        self._given_progress = progress
+        self._reasons: set[str] = set()  # why trials were trained one by one
+        write_whole_files(oracle)
+        super().__init__(
+            hypermodel=make_hypermodel(hypermodel),
+            oracle=oracle,
+            directory=os.fspath(directory or "."),
+            project_name=project_name or "untitled_project",
+            executions_per_trial=executions,
+            overwrite=overwrite,
+            **tuner_arguments,
+        )
+        self.seed = oracle.seed if seed is None else seed
+        if is_worker():
+            from kregs.search.workers.client import Client  # loads gRPC
+
+            self.oracle = Client(oracle)
+            if seed is None:
+                self.seed = self.oracle.chief_seed()  # all workers train under the same luck
+
+    def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
+        """Train trials until the oracle stops; arguments as in `keras.Model.fit`.
+
+        Raises:
+            TimeUp: `max_time` is over.
+            kregs.search.storage.FolderInUse: another process searches in the project directory.
+        """
+        if self._given_progress is None and fit_kwargs.get("verbose", "auto") != 0:
+            self.progress = self._shown_progress()
+        fit_kwargs = {**fit_kwargs, "verbose": 0}
+        with contextlib.ExitStack() as stack:
+            if not is_worker():  # they share their chief's lock
+                stack.enter_context(locked(Path(self.project_dir)))
+            if self._given_progress is None:
+                stack.enter_context(self.progress)
+            stack.enter_context(preserved_state())
+            stack.enter_context(cheap_collection())
+            stack.enter_context(_no_retracing_warning())
+            self.oracle.verbose = 0
+            self.save()  # keras-tuner reloads only a project that has been saved
+            if is_worker():
+                stack.enter_context(self.oracle.alive())
+            else:
+                stack.callback(save_now, self.oracle)
+            if is_chief():
+                self._serve()
+                return
+            self.on_search_begin()
+            self._loop(fit_args, fit_kwargs).run()
+            self.on_search_end()
+
+    def _shown_progress(self) -> Progress:
+        from kregs.reporting.progress import SearchProgress
+
+        objective = self.oracle.objective
+        return SearchProgress(
+            getattr(self.oracle, "max_trials", None),
+            done=len(getattr(self.oracle, "end_order", ())),
+            objective=objective.name,
+            direction=objective.direction,
+        )
+
+    def _serve(self) -> None:
+        """Hand trials to workers until all have ended."""
+        from kregs.search.workers.chief import serve
+
+        serve(self.oracle, self.progress, self.forget_weights, self.check_time)
+
+    def _loop(self, args: Sequence[Any], kwargs: dict[str, Any]) -> SearchLoop:
+        settings = self._trainer_settings()
+        self._fit_arguments = args, kwargs
+        stacked, row_shape = None, None
+        if self._engine != "sequential":
+            try:
+                if self.trains_trials_itself:
+                    raise NotStackable("the tuner has a `run_trial` of its own")
+                stacked = StackedTrainer(
+                    settings,
+                    args,
+                    kwargs,
+                    folds=self.runs[0].split is not None,
+                    halves=self._halves,
+                    max_members=self.max_members,
+                    devices=self._devices,
+                )
+                row_shape = stacked.row_shape
+            except NotStackable as error:
+                self.say_unstacked(str(error))
+        alone = FitTrainer(settings, args, kwargs)
+        epochs = kwargs.get("epochs", 1)
+        return SearchLoop(self, stacked, alone, epochs=epochs, row_shape=row_shape)
+
+    def _trainer_settings(self) -> TrainerSettings:
+        return TrainerSettings(
+            tuner=self,
+            objective=self.oracle.objective,
+            score_at=self.score_at,
+            on_epoch=self._epoch_ended,
+        )
+
+    def say_unstacked(self, reason: str) -> None:
+        """Say once why trials are trained one by one; raise if that is not wanted."""
+        if self._engine == "population":
+            raise NotStackable(reason)
+        if reason in self._reasons:
+            return
+        self._reasons.add(reason)
+        message = f"trials are trained one by one: {reason}"
+        if self._given_progress is not None:
+            self.progress.note(message)
+        else:
+            warnings.warn(message, SequentialFallback, stacklevel=2)
+
+    def _epoch_ended(
+        self, job: RunJob, epochs: int, logs: dict[str, float], stop: Callable[[], None]
+    ) -> None:
+        self.check_time()
+        self.progress.epoch_ended(job.trial_id, epochs, job.epochs)
+
+    def check_time(self) -> None:
+        """Raise `TimeUp` if the search has used up its time."""
+        if time.monotonic() > self._deadline:
+            raise TimeUp
+
+    # ---- one trial by itself ---------------------------------------------------------------
+
+    @property
+    def trains_trials_itself(self) -> bool:
+        """Whether a subclass has a `run_trial` of its own."""
+        return type(self).run_trial is not PopulationTuner.run_trial
+
+    def run_trial(self, trial: Any, *fit_args: Any, **fit_kwargs: Any) -> list[RunOutcome]:
+        """Train one trial's model by `fit`, once per run; for subclasses that override it."""
+        alone = FitTrainer(self._trainer_settings(), fit_args, fit_kwargs)
+        loop = SearchLoop(self, None, alone, epochs=fit_kwargs.get("epochs", 1))
+        return loop.run_trial(trial)
+
+    def outcomes_of_own_trial(self, trial: Any) -> list[RunOutcome]:
+        """Return what a subclass's `run_trial` returned, one outcome a run."""
+        args, kwargs = self._fit_arguments
+        results = self.run_trial(trial, *args, **kwargs)
+        results = results if isinstance(results, list) else [results]
+        return [outcome_of(result, self.oracle.objective) for result in results]
+
+    # ---- keras-tuner's hooks ---------------------------------------------------------------
+
+    def save(self) -> None:
+        """Save the state that a search is resumed from; on a worker there is none."""
+        if not is_worker():
+            super().save()
+
+    def on_trial_begin(self, trial: Any) -> None:
+        super().on_trial_begin(trial)
+        self.progress.trial_started(trial.trial_id, searched_values(trial.hyperparameters.values))
+
+    def on_trial_end(self, trial: Any) -> None:
+        super().on_trial_end(trial)
+        if not is_worker():  # the chief knows all scores
+            self.forget_weights(trial.trial_id)
+
+    def forget_weights(self, trial_id: str) -> None:
+        """Remove the weights of the worst trial if one more than `keep` has them.
+
+        Hyperband's trials go on from one another's weights: they all stay.
+
+        Args:
+            trial_id: the trial that has ended.
+        """
+        if self._keep is None or isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle):
+            return
+        if not self._kept:  # the first in this process
+            ended = [t for t in self.oracle.trials.values() if t.trial_id in self.oracle.end_order]
+        else:
+            ended = [self.oracle.trials[trial_id]]
+        sign = 1.0 if self.oracle.objective.direction == "min" else -1.0
+        for trial in ended:
+            if trial.status != "COMPLETED":
+                continue
+            # of equals, the later one goes
+            entry = -sign * trial.score, -int(trial.trial_id), trial.trial_id
+            heapq.heappush(self._kept, entry)
+            while len(self._kept) > self._keep:
+                remove_weights(self.get_trial_dir(heapq.heappop(self._kept)[-1]))
+
+    def load_model(self, trial: Any) -> keras.Model:
+        """Return a trial's model with the weights of its best epoch."""
+        fresh_session()
+        model = build_model(self, trial.hyperparameters)
+        load_checkpoint(model, self.get_trial_dir(trial.trial_id))
+        return model
+
+
+def _make_oracle(
+    name: str, objective: Any, seed: int | None, max_trials: int, kwargs: dict[str, Any]
+) -> keras_tuner.Oracle:
+    oracle_class = ORACLE_CLASSES[check_choice("oracle", name, ORACLE_CLASSES)]
+    known = inspect.signature(oracle_class).parameters
+    check_names("PopulationTuner", kwargs, [*known, *_TUNER_ARGUMENTS])
+    arguments = {"objective": objective, "seed": seed, "max_trials": max_trials, **kwargs}
+    return oracle_class(**{k: v for k, v in arguments.items() if k in known})
+
+
+@contextlib.contextmanager
+def _no_retracing_warning() -> Iterator[None]:
+    """Drop TensorFlow's advice not to trace so often: every trial is another model."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = tf.get_logger()
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
