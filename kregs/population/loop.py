@@ -81,7 +81,7 @@ class Training:
             while queue:
                 started: list[Job] = []
                 try:
-                    yield from self._run(queue, started, threads)
+                    self._run(queue, started, threads)
                 except tf.errors.ResourceExhaustedError:
                     if self.slots == 1:
                         raise
@@ -112,7 +112,7 @@ class Training:
             for lane, found in zip(lanes, list(over(Lane.epoch, lanes)), strict=True):
                 self._end_epochs(lane, found)
             for lane in lanes:
-                yield from self._leave(lane, started)
+                self._leave(lane, started)
 
     def _share_out(self, queue: collections.deque[Job], started: list[Job]) -> None:
         """Give free slots to waiting jobs, the most to the lane with the most of them."""
@@ -178,4 +178,4 @@ class Training:
                 kept = "kept" if slot.model.restored else None
             lane.leave(position, job, kept, state=self.keep_state)
             started.remove(job)
-            yield job
+            self.on_done(job)

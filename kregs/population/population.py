@@ -176,8 +176,8 @@ class Population:
             devices=check_devices(devices),
         )
         done: dict[int, Job] = {}
-        for job in training.run(collections.deque(jobs)):
-            done[job.name] = job
+        training.on_done = lambda job: done.update({job.name: job})
+        training.run(collections.deque(jobs))
         finished = [done[k] for k in range(len(self))]
         self._weights = [job.best_weights for job in finished]  # type: ignore[misc]
         self.history = [job.history for job in finished]
