@@ -21,14 +21,13 @@ import tensorflow as tf
 from keras_tuner.errors import FailedTrialError
 
 from kregs.files import write_json
-from kregs.population.jobs import Job
-from kregs.population.lane import Feed
+from kregs.population.capacity import members_at_once
+from kregs.population.jobs import Job, check_callbacks
 from kregs.population.layout import Layout
-from kregs.population.loop import Training
-from kregs.population.population import check_callbacks, check_devices, members_at_once
 from kregs.population.registry import NotStackable
-from kregs.population.rows import Rows, Stream, as_rows, as_source, as_validation, is_dataset
-from kregs.population.structure import Member, read_member
+from kregs.population.rows import Feed, Rows, Stream, as_rows, as_source, as_validation, is_dataset
+from kregs.population.signature import Member, read_member
+from kregs.population.training import Training, check_devices
 from kregs.reporting.progress import SearchProgress
 from kregs.search.checkpoints import CheckpointWriter
 from kregs.search.engine import TrialRecord, load_checkpoint
@@ -462,17 +461,15 @@ class _Search:
         training = self._training(signature, jobs)
         queue = collections.deque(jobs)
 
-        def on_done(job: Job) -> None:
-            self._done(job)
-            self._ask()
-            for new in self.waiting.pop(signature, []):
-                if training.layout.fits(new.member):
-                    queue.append(new)
-                else:
-                    self.waiting[signature].append(new)
-
-        training.on_done = on_done
-        training.run(queue)
+        with contextlib.closing(training.run(queue)) as finished:
+            for job in finished:
+                self._done(job)
+                self._ask()
+                for new in self.waiting.pop(signature, []):
+                    if training.layout.fits(new.member):
+                        queue.append(new)
+                    else:
+                        self.waiting[signature].append(new)
 
     def _training(self, signature: tuple, jobs: list[Job]) -> Training:
         """Return a training that the jobs fit, compiled already if one of this structure was."""
@@ -511,9 +508,9 @@ class _Search:
             ) from None
         return -value if objective.direction == "max" else value
 
-    def _on_epoch(self, job: Job, epoch: int, logs: dict[str, float]) -> None:
+    def _on_epoch(self, job: Job) -> None:
         self.tuner._check_time()
-        self.tuner._progress.epoch_ended(job.name[0], epoch + 1, job.epochs)
+        self.tuner._progress.epoch_ended(job.name[0], job.epoch, job.epochs)
 
     # ---- reporting -------------------------------------------------------------------------
 
