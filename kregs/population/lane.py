@@ -1,10 +1,9 @@
-"""`Lane`: the members that train on one device, and the rows that they train on there."""
+"""`Lane`: the slots of one device, in which members train and are validated epoch by epoch."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Sequence
@@ -15,75 +14,24 @@ import tensorflow as tf
 
 from kregs.population.jobs import Job, Slot
 from kregs.population.layout import Layout
+from kregs.population.optimizers import OptimizerState
 from kregs.population.program import Program, Sums
-from kregs.population.rows import GATHER_BYTES, Rows, Stream, in_steps
+from kregs.population.rows import GATHER_BYTES, Feed, Rows, Stream, in_steps
+from kregs.population.signature import Member
 
 _VALIDATION_BATCH = 256
 
 
-@functools.lru_cache(maxsize=4096)
-def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of rows of one epoch; members with one seed share it."""
-    order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
-    order.flags.writeable = False
-    return order
-
-
-@dataclasses.dataclass(frozen=True)
-class Feed:
-    """What members train and are validated on, and how it is cut into steps.
-
-    Args:
-        data, validation: rows on the device, or streams; `validation` may be `None`.
-        batch_size, validation_batch_size: rows a step; streams have their own.
-        validation_parts: rows of `validation`, by number, that make it up: a job whose validation
-            rows are all of them gets a history on each part, too.
-        shuffle: draw a new order each epoch from (seed, epoch); not of streams.
-    """
-
-    data: Rows | Stream
-    validation: Rows | Stream | None
-    batch_size: int
-    validation_batch_size: int | None = None
-    validation_parts: Sequence[np.ndarray] = ()
-    shuffle: bool = True
-
-    def __post_init__(self) -> None:
-        if isinstance(self.data, Stream):
-            object.__setattr__(self, "batch_size", self.data.batch_size)
-        if not isinstance(self.validation, Rows):
-            object.__setattr__(self, "validation_parts", ())
-
-    def on(self, device: str) -> Feed:
-        """Return the same with its rows on another device."""
-        with tf.device(device):
-            own = {
-                name: rows.copy()
-                for name in ("data", "validation")
-                if isinstance(rows := getattr(self, name), Rows)
-            }
-        return dataclasses.replace(self, **own)  # type: ignore[arg-type]
-
-    def steps(self, job: Job) -> int:
-        """Return how many steps an epoch of a job has."""
-        if isinstance(self.data, Stream):
-            return self.data.steps
-        rows = len(self.data) if job.train_rows is None else len(job.train_rows)
-        return math.ceil(rows / self.batch_size)
-
-    def order(self, slot: Slot) -> np.ndarray:
-        """Return the rows of a job's present epoch, in order."""
-        rows = slot.job.train_rows
-        count = len(self.data) if rows is None else len(rows)  # type: ignore[arg-type]
-        if not self.shuffle:
-            return np.arange(count, dtype=np.int32) if rows is None else rows
-        order = _shuffled(slot.job.seed, slot.epoch, count)
-        return order if rows is None else rows[order]
-
-
 @dataclasses.dataclass
 class EpochLogs:
-    """What one epoch of one slot logged: over all validation rows, and on each part of them."""
+    """What one epoch of one slot logged.
+
+    Args:
+        position: of the slot.
+        slot: whose job trained.
+        logs: metric name to number, over all validation rows.
+        by_part: the same on each part of them.
+    """
 
     position: int
     slot: Slot
@@ -99,6 +47,10 @@ class Lane:
         feed: the rows.
         device: where, such as `"GPU:1"`; `None`: wherever TensorFlow likes.
         accelerate: see `Program`.
+
+    Attributes:
+        slots: what trains at each position, `None` where it is free.
+        seconds: the last epoch's.
     """
 
     def __init__(
@@ -113,7 +65,7 @@ class Lane:
         self.feed = feed if device is None else feed.on(device)
         self.device = device
         self.slots: list[Slot | None] = []
-        self.seconds = 0.0  # of the last epoch
+        self.seconds = 0.0
         self._accelerate = accelerate
         self._programs: dict[int, Program] = {}
         self._program: Any = None  # the one of these that the slots are in
@@ -137,7 +89,7 @@ class Lane:
         return self._programs[slots]
 
     def forget(self) -> None:
-        """Give back the memory of all programs."""
+        """Give back the memory of all programs; nothing trains then."""
         self._programs.clear()
         self._program = None
         self.slots = []
@@ -159,20 +111,58 @@ class Lane:
 
     def take(self, jobs: Sequence[Job]) -> None:
         """Put jobs into free slots."""
-        free = [i for i, slot in enumerate(self.slots) if slot is None][: len(jobs)]
-        if not free:
+        positions = [i for i, slot in enumerate(self.slots) if slot is None][: len(jobs)]
+        if not positions:
             return
         with self._here():
             self._program.fill(
-                free,
+                positions,
                 [job.weights or [v.value.numpy() for v in job.member.weights] for job in jobs],
                 [self.layout.settings_of(job.member) for job in jobs],
                 [job.seed for job in jobs],
                 [job.state for job in jobs],
             )
-        for position, job in zip(free, jobs, strict=True):
+        for position, job in zip(positions, jobs, strict=True):
             template = self.layout.template.model
-            self.slots[position] = Slot.begin(job, template, self.feed.steps(job))
+            self.slots[position] = Slot.begin(job, template, self.feed.steps(job.train_rows))
+
+    def release(self) -> None:
+        """Free all slots, whatever trains there."""
+        self.slots = [None] * len(self.slots)
+
+    def weights_at(self, position: int, kept: str | None = None) -> list[np.ndarray]:
+        """Return a member's weights: the present ones, or those kept under a name."""
+        with self._here():
+            (weights,) = self._program.weights_of([position], kept)
+        return weights
+
+    def state_at(self, position: int) -> OptimizerState:
+        """Return what a member's optimizer has gathered."""
+        with self._here():
+            return self._program.state_of(position)
+
+    def replace(
+        self,
+        position: int,
+        member: Member | None,
+        weights: list[np.ndarray] | None,
+        state: OptimizerState | None,
+    ) -> None:
+        """Let the job in a slot go on with another member's numbers, weights or optimizer state.
+
+        Args:
+            position: of the slot.
+            member, weights, state: `None` for the present ones.
+        """
+        slot: Any = self.slots[position]
+        weights = weights or self.weights_at(position)
+        state = state or self.state_at(position)
+        if member is not None:
+            slot.adopt(member)
+        settings = self.layout.settings_of(slot.member)
+        with self._here():
+            self._program.fill([position], [weights], [settings], [slot.job.seed], [state])
+        slot.tabulate(state.steps, self.feed.steps(slot.job.train_rows))
 
     def compact(self, waiting: int) -> None:
         """Move the remaining members to a smaller program where that saves time."""
@@ -181,7 +171,7 @@ class Lane:
         smaller = 2 ** math.ceil(math.log2(max(1, len(active))))
         if waiting or smaller > now // 2 or now not in self._setup_seconds:
             return
-        left = max(slot.job.epochs - slot.epoch for _, slot in self.active)
+        left = max(slot.job.epochs - slot.job.epoch for _, slot in self.active)
         setup = 0.0 if smaller in self._setup_seconds else self._setup_seconds[now]
         # early stopping may end them sooner: count on half of what is left
         if 0.5 * left * self._epoch_seconds * (1 - smaller / now) < setup:
@@ -200,12 +190,16 @@ class Lane:
             with self._here():
                 self._program.keep(name, which)
 
-    def leave(self, position: int, job: Job, kept: str | None, *, state: bool) -> None:
-        """Free a slot: its job gets the present weights, or those kept under a name."""
-        with self._here():
-            (job.best_weights,) = self._program.weights_of([position], kept)
-            if state:
-                job.end_state = self._program.state_of(position)
+    def leave(self, position: int, kept: str | None, *, state: bool) -> None:
+        """Free a slot: its job gets the present weights, or those kept under a name.
+
+        Args:
+            state: whether it gets the state of its optimizer, too.
+        """
+        slot: Any = self.slots[position]
+        slot.job.best_weights = self.weights_at(position, kept)
+        if state:
+            slot.job.end_state = self.state_at(position)
         self.slots[position] = None
 
     # ---- an epoch --------------------------------------------------------------------------
@@ -215,30 +209,27 @@ class Lane:
         began = time.perf_counter()
         first_call = self._program.slots not in self._setup_seconds
         with self._here():
-            found = self._epoch()
+            slot_logs = self._epoch()
         self.seconds = time.perf_counter() - began
         if first_call:
             self._setup_seconds[self._program.slots] = self.seconds
         else:
             self._epoch_seconds = self.seconds
-        return found
+        return slot_logs
 
     def _epoch(self) -> list[EpochLogs]:
         metrics, active = self._program.metrics, self.active
-        logs = self._train(active).means()
+        trained = self._train(active).means()
         predicted = self._predicted_metrics(active) if metrics.others else {}
         validated, by_part = self._validate()
-        found = []
+        slot_logs = []
         for i, slot in active:
-            own = {name: float(values[i]) for name, values in logs.items()}
-            own |= predicted.get(i, {})
-            own |= {name: float(values[i]) for name, values in validated.items()}
+            logs = _of_slot(trained, i) | predicted.get(i, {}) | _of_slot(validated, i)
             if not metrics.has_data_loss:
-                own.pop("data_loss")
-                own.pop("val_data_loss", None)
-            parts = [{name: float(values[i]) for name, values in p.items()} for p in by_part]
-            found.append(EpochLogs(i, slot, own, parts))
-        return found
+                logs.pop("data_loss")
+                logs.pop("val_data_loss", None)
+            slot_logs.append(EpochLogs(i, slot, logs, [_of_slot(part, i) for part in by_part]))
+        return slot_logs
 
     def _train(self, active: list[tuple[int, Slot]]) -> Sums:
         program = self._program
@@ -246,22 +237,20 @@ class Lane:
             index = self._train_index(active)
             rates = self._rates(active, 0, index.shape[1])
             return program.train(self.feed.data, index, rates, GATHER_BYTES)
-        sums, first = None, 0
+        chunk_sums, first = [], 0
         for rows, index in self.feed.data.chunks(padded=program.accelerated):
             shared = np.broadcast_to(index, [program.slots, *index.shape])
             rates = self._rates(active, first, len(index))
-            part = program.train(rows, shared, rates, GATHER_BYTES, shared=True)
-            sums = part if sums is None else sums + part
+            chunk_sums.append(program.train(rows, shared, rates, GATHER_BYTES, shared=True))
             first += len(index)
-        if sums is None:
-            raise ValueError("the dataset was empty in a later epoch: it cannot be read twice")
-        return sums
+        return _total(chunk_sums)
 
     def _train_index(self, active: list[tuple[int, Slot]]) -> np.ndarray:
-        steps = max(self.feed.steps(slot.job) for _, slot in active)
+        steps = max(self.feed.steps(slot.job.train_rows) for _, slot in active)
         index = np.full([self._program.slots, steps, self.feed.batch_size], -1, np.int32)
         for i, slot in active:
-            index[i] = in_steps(self.feed.order(slot), steps, self.feed.batch_size)
+            order = self.feed.order(slot.job.train_rows, slot.job.seed, slot.job.epoch)
+            index[i] = in_steps(order, steps, self.feed.batch_size)
         for i in set(range(self._program.slots)) - {i for i, _ in active}:
             index[i] = index[active[0][0]]  # a free slot idles along; its rate is 0
         return index
@@ -270,33 +259,39 @@ class Lane:
         """The learning rates `(K, steps)` from step `first` of the epoch on; free slots have 0."""
         rates = np.zeros([self._program.slots, steps])
         for i, slot in active:
-            if slot.table is None:
+            if slot.rates is None:
                 rates[i] = slot.model.optimizer.constant
                 continue
-            a_epoch = self.feed.steps(slot.job)
-            begin = (slot.epoch - slot.job.first_epoch) * a_epoch
-            own = slot.table[begin + first : begin + min(first + steps, a_epoch)]
-            rates[i, : len(own)] = own
+            epoch_steps = self.feed.steps(slot.job.train_rows)
+            begin = (slot.job.epoch - slot.rates_from) * epoch_steps
+            scheduled = slot.rates[begin + first : begin + min(first + steps, epoch_steps)]
+            rates[i, : len(scheduled)] = scheduled
         return rates
+
+    # ---- validation and metrics ------------------------------------------------------------
 
     def _validate(self) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
         """Return the logs on all validation rows, and on each part of them."""
         rows, feed = self.feed.validation, self.feed
         if rows is None:
             return {}, []
-        parts: list[tuple[Sums, list]] = []
+        part_passes: list[_Pass] = []
         if isinstance(rows, Stream):  # which has an index of its own
-            whole = [self._pass(rows, None, True)]
+            passes = [self._pass(rows, None, shared=True)]
         elif any(slot.job.validation_rows is not None for _, slot in self.active):
-            whole = [self._pass(rows, self._own_rows(), False)]
+            passes = [self._pass(rows, self._slot_rows(), shared=False)]
         else:
-            index = [self._common_rows(part) for part in feed.validation_parts]
-            parts = whole = [self._pass(rows, own, True) for own in index]
-            if not parts or not self._program.loss.is_mean:  # else their sums are those over all
-                whole = [self._pass(rows, self._common_rows(np.arange(len(rows))), True)]
-        logs = [self._logs(passes) for passes in (whole, *([part] for part in parts))]
-        all_rows, *by_part = [{f"val_{name}": v for name, v in own.items()} for own in logs]
-        return all_rows, by_part
+            part_indices = [self._common_rows(part) for part in feed.validation_parts]
+            part_passes = [self._pass(rows, index, shared=True) for index in part_indices]
+            passes = part_passes
+            if not part_passes or not self._program.loss.is_mean:  # else their sums are all rows'
+                all_rows = self._common_rows(np.arange(len(rows)))
+                passes = [self._pass(rows, all_rows, shared=True)]
+        logs = self._validation_logs(passes)
+        return logs, [self._validation_logs([part]) for part in part_passes]
+
+    def _validation_logs(self, passes: list[_Pass]) -> dict[str, np.ndarray]:
+        return {f"val_{name}": values for name, values in self._logs(passes).items()}
 
     def _validation_batch(self) -> int:
         """How many validation rows to take at once."""
@@ -311,63 +306,96 @@ class Lane:
         batch = self._validation_batch()
         return in_steps(rows.astype(np.int32), math.ceil(len(rows) / batch), batch)
 
-    def _own_rows(self) -> np.ndarray:
-        """The index of each slot's own rows, `(K, steps, batch)`."""
+    def _slot_rows(self) -> np.ndarray:
+        """The index of the validation rows of each slot's job, `(K, steps, batch)`."""
         batch = self._validation_batch()
-        rows = [None if slot is None else slot.job.validation_rows for slot in self.slots]
-        present = [own for own in rows if own is not None]
+        job_rows = [None if slot is None else slot.job.validation_rows for slot in self.slots]
+        present = [rows for rows in job_rows if rows is not None]
         steps = math.ceil(max(map(len, present)) / batch)
-        return np.stack([in_steps(present[0] if r is None else r, steps, batch) for r in rows])
+        return np.stack(
+            [in_steps(present[0] if rows is None else rows, steps, batch) for rows in job_rows]
+        )
 
     def _predicted_metrics(self, active: list[tuple[int, Slot]]) -> dict[int, dict[str, float]]:
         """Metrics that need all predictions, on the training rows after the epoch."""
-        stream = isinstance(self.feed.data, Stream)
-        index = None if stream else self._train_index(active)
-        logs = self._logs([self._pass(self.feed.data, index, stream)])
+        streamed = isinstance(self.feed.data, Stream)
+        index = None if streamed else self._train_index(active)
+        logs = self._logs([self._pass(self.feed.data, index, shared=streamed)])
         others = [name for name in logs if name not in self._program.sum_names]
         return {i: {name: float(logs[name][i]) for name in others} for i, _ in active}
 
-    def _pass(self, source: Rows | Stream, index: Any, shared: bool) -> tuple[Sums, list]:
-        """Go over rows once: return the sums, and each slot's predictions by chunk if needed."""
-        others = bool(self._program.metrics.others)
-        sums, kept = None, []
-        chunks = source.chunks() if isinstance(source, Stream) else [(source, index)]
-        for rows, own in chunks:
-            whole = np.broadcast_to(own, [self._program.slots, *own.shape[-2:]])
-            part, predictions = self._program.test(
-                rows, whole, shared, GATHER_BYTES, collect=others
-            )
-            sums = part if sums is None else sums + part
-            if predictions is not None:
-                kept.append(
-                    [_taken(rows, whole[i], predictions[i]) for i in range(self._program.slots)]
-                )
-        return sums, kept  # type: ignore[return-value]
+    def _pass(self, source: Rows | Stream, index: np.ndarray | None, *, shared: bool) -> _Pass:
+        """Go over rows once: add up sums, and gather each slot's predictions if needed.
 
-    def _logs(self, passes: Sequence[tuple[Sums, list]]) -> dict[str, np.ndarray]:
+        Args:
+            index: which rows each slot takes, `(K, steps, batch)` or, if `shared`, `(steps,
+                batch)`; not of a stream.
+        """
+        collect = bool(self._program.metrics.others)
+        chunk_sums, chunk_predictions = [], []
+        chunks: Any = source.chunks() if isinstance(source, Stream) else [(source, index)]
+        for rows, chunk_index in chunks:
+            slot_index = np.broadcast_to(
+                chunk_index, [self._program.slots, *chunk_index.shape[-2:]]
+            )
+            sums, predictions = self._program.test(
+                rows, slot_index, shared, GATHER_BYTES, collect=collect
+            )
+            chunk_sums.append(sums)
+            if predictions is not None:
+                pairs = zip(slot_index, predictions, strict=True)
+                chunk_predictions.append([_predicted_rows(rows, *pair) for pair in pairs])
+        return _Pass(_total(chunk_sums), chunk_predictions)
+
+    def _logs(self, passes: Sequence[_Pass]) -> dict[str, np.ndarray]:
         """Return all metrics of all slots over the rows of some passes, `(K,)` each."""
-        first, *further = [sums for sums, _ in passes]
-        logs = sum(further, first).means()
+        logs = _total([each.sums for each in passes]).means()
         if self._program.metrics.others:
-            chunks = [chunk for _, kept in passes for chunk in kept]
-            values = [
-                self._program.metrics.compute_others(*_together(own))
-                for own in zip(*chunks, strict=True)
+            chunks = [chunk for each in passes for chunk in each.predictions]
+            slot_values = [
+                self._program.metrics.compute_others(*_concatenated(slot_chunks))
+                for slot_chunks in zip(*chunks, strict=True)
             ]
-            logs |= {name: np.array([own[name] for own in values]) for name in values[0]}
+            logs |= {
+                name: np.array([values[name] for values in slot_values]) for name in slot_values[0]
+            }
         return logs
 
 
-def _taken(rows: Rows, index: np.ndarray, predictions: np.ndarray) -> tuple:
+@dataclasses.dataclass
+class _Pass:
+    """What going over rows once gave.
+
+    Args:
+        sums: of losses and mean metrics.
+        predictions: by chunk and slot, (targets, predictions, weights); empty if not needed.
+    """
+
+    sums: Sums
+    predictions: list[list[tuple]]
+
+
+def _of_slot(values: dict[str, np.ndarray], position: int) -> dict[str, float]:
+    return {name: float(vector[position]) for name, vector in values.items()}
+
+
+def _total(sums: Sequence[Sums]) -> Sums:
+    if not sums:
+        raise ValueError("the dataset was empty in a later epoch: it cannot be read twice")
+    return sum(sums[1:], sums[0])
+
+
+def _predicted_rows(rows: Rows, index: np.ndarray, predictions: np.ndarray) -> tuple:
     """The targets, predictions and weights of the rows that an index of steps really holds."""
-    flat = index.reshape(-1)
-    real = flat >= 0
-    own = flat[real]
-    guesses = predictions.reshape(-1, *predictions.shape[2:])[real]
-    return rows.y.numpy()[own], guesses, None if rows.weight is None else rows.weight.numpy()[own]
+    numbers = index.reshape(-1)
+    real = numbers >= 0
+    numbers = numbers[real]
+    predictions = predictions.reshape(-1, *predictions.shape[2:])[real]
+    weights = None if rows.weight is None else rows.weight.numpy()[numbers]
+    return rows.y.numpy()[numbers], predictions, weights
 
 
-def _together(parts: tuple) -> list:
-    """Concatenate what several chunks gave, `None` where there are no weights."""
-    columns = zip(*parts, strict=True)
-    return [None if own[0] is None else np.concatenate(own) for own in columns]
+def _concatenated(chunks: tuple) -> list:
+    """Join what several chunks gave, `None` where there are no weights."""
+    columns = zip(*chunks, strict=True)
+    return [None if column[0] is None else np.concatenate(column) for column in columns]

@@ -1,23 +1,24 @@
-"""`Layout`: where everything of a member goes in the stacked model."""
+"""`Layout`: the common structure of members, with a place for every number in which they differ."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from keras import constraints, regularizers
 
-from kregs.population.objective import take_smoothing
-from kregs.population.optimizers import optimizer_form
+from kregs.population.keras_internals import decays_weight
+from kregs.population.objective import label_smoothing_of
+from kregs.population.optimizers import CLIPS, optimizer_form
 from kregs.population.registry import NotStackable, StackedLayer, form_of
-from kregs.population.structure import (
-    Member,
-    chain_key,
-    check_same_structure,
-    constraint_of,
-    merge_chains,
-    penalty_coefficients,
-)
+from kregs.population.signature import Member, check_same_structure, optional_kind
+
+# the numbers of every layer's activity penalty, beside those that its form names
+ACTIVITY_NUMBERS = ("activity_l1", "activity_l2")
+
+NumberKey = tuple  # (..., name): of which layer or place, and which number
 
 
 @dataclasses.dataclass
@@ -31,27 +32,57 @@ class Place:
 
 @dataclasses.dataclass
 class Settings:
-    """One member's numbers, in the order of the layout."""
+    """One member's numbers, in the order of the layout.
 
-    layers: dict[tuple, float]
-    penalties: np.ndarray  # (weights, 2): l1, l2
-    max_norms: np.ndarray  # (weights,)
+    Args:
+        layers: numbers of layers (rates, slopes, activity coefficients) by key.
+        penalties: l1 and l2 of each weight, `(weights, 2)`.
+        max_norms: of each weight, infinite where there is none, `(weights,)`.
+        optimizer: hyperparameters and clipping bounds by name.
+        decays: weight decay of each weight, `(weights,)`.
+        smoothing: label smoothing of the loss.
+    """
+
+    layers: dict[NumberKey, float]
+    penalties: np.ndarray
+    max_norms: np.ndarray
     optimizer: dict[str, float]
-    decays: np.ndarray  # (weights,)
+    decays: np.ndarray
     smoothing: float
+
+    @property
+    def penalized_activities(self) -> set[NumberKey]:
+        """The keys of the activity coefficients that are not 0."""
+        return {k for k, value in self.layers.items() if k[-1] in ACTIVITY_NUMBERS and value != 0}
+
+    @property
+    def clips(self) -> set[str]:
+        """The ways to clip gradients that have a bound."""
+        return {name for name in CLIPS if np.isfinite(self.optimizer[name])}
 
 
 class Layout:
     """The common structure of members, with a place for every number in which they may differ.
 
     Args:
-        members: read models; later ones may join with `settings_of` if they fit.
+        members: read models; later ones may join if they fit (`fits`).
 
     Attributes:
         template: the member whose graph and layer objects stand for all.
+        optimizer_form: the stacked form of the members' optimizers.
         places: per edge of the graph, the optional layers on it.
         groups: per edge, which evaluation of its chain it reads; edges that read the same optional
             layers read the same numbers.
+        weights: the template's variables, in the order in which all members' weights are listed.
+        trainable: per weight, whether it is trained.
+        constraints: per weight, the kind and axes of its constraint, or `None`.
+        settings: the numbers of each of `members`.
+        penalized, decayed: which l1 and l2 `(weights, 2)`, and which decays `(weights,)`, any has.
+        active_numbers: keys of activity coefficients that any has.
+        clips: the way to clip gradients that any uses: one of `CLIPS`, or none.
+
+    Raises:
+        NotStackable: the members differ in more than numbers; the message says in what.
     """
 
     def __init__(self, members: list[Member]) -> None:
@@ -60,143 +91,204 @@ class Layout:
         check_same_structure(members)
         self.template = members[0]
         self.optimizer_form = optimizer_form(self.template.model.optimizer)
-        self.places: list[list[Place]] = []
-        for positions in merge_chains(members):
-            examples = [next(la for la in layers if la is not None) for layers in positions]
-            self.places.append([Place(chain_key(e), e, form_of(e)) for e in examples])
-        self.groups = self._group_edges(members)
+        self.places = [
+            [Place(optional_kind(layer), layer, form_of(layer)) for layer in examples]
+            for examples in _optional_layers(members)
+        ]
+        self.groups = _group_edges(members)
         self.weights = self.template.weights
         trainable = {id(v) for layer in self.template.layers for v in layer.trainable_weights}
         self.trainable = [id(variable) in trainable for variable in self.weights]
         self.constraints = [self._constraint(members, i) for i in range(len(self.weights))]
-        all_settings = [self.settings_of(member) for member in members]
-        self.settings = all_settings
-        self.penalized = np.any([s.penalties != 0 for s in all_settings], axis=0)
-        self.active_numbers = {
-            key
-            for settings in all_settings
-            for key, value in settings.layers.items()
-            if key[-1].startswith("activity_") and value != 0
-        }
-        self.clips = tuple(
-            name
-            for name in ("clipnorm", "global_clipnorm", "clipvalue")
-            if any(np.isfinite(s.optimizer[name]) for s in all_settings)
-        )
+        self.settings = [self.settings_of(member) for member in members]
+        self.penalized = np.any([s.penalties != 0 for s in self.settings], axis=0)
+        self.active_numbers = set().union(*(s.penalized_activities for s in self.settings))
+        clips = set().union(*(s.clips for s in self.settings))
+        self.clips = tuple(name for name in CLIPS if name in clips)
         if len(self.clips) > 1:
             raise NotStackable(f"the optimizers clip in different ways: {', '.join(self.clips)}")
-        self.decayed = np.any([s.decays != 0 for s in all_settings], axis=0)
-
-    def _group_edges(self, members: list[Member]) -> list[int]:
-        signatures: dict[tuple, int] = {}
-        groups: list[int] = []
-        owner: dict[int, int] = {}
-        per_member = [list(member.graph.edges()) for member in members]
-        for edge, first in enumerate(per_member[0]):
-            chains = tuple(tuple(id(la) for la in edges[edge].chain) for edges in per_member)
-            if not any(chains):
-                signature: tuple = (first.source, "plain")
-            else:
-                signature = (first.source, chains)
-            group = signatures.setdefault(signature, edge)
-            groups.append(group)
-            for chain in chains:
-                for layer_id in chain:
-                    if owner.setdefault(layer_id, group) != group:
-                        raise NotStackable(
-                            "a noise layer's output is read both directly and through another "
-                            "noise layer"
-                        )
-        return groups
+        self.decayed = np.any([s.decays != 0 for s in self.settings], axis=0)
 
     def _constraint(self, members: list[Member], index: int) -> tuple[str, tuple[int, ...]] | None:
-        found = {
+        """The kind and axes of one weight's constraint, which some members may lack."""
+        kinds_and_axes = {
             constraint_of(member.weights[index].constraint, member.weights[index].path)[:2]
             for member in members
         }
-        kinds = {(kind, axes) for kind, axes in found if kind is not None}
-        if len(kinds) > 1 or (kinds and len(found) > 1 and next(iter(kinds))[0] != "max_norm"):
+        constrained = {(kind, axes) for kind, axes in kinds_and_axes if kind is not None}
+        if len(constrained) > 1 or (
+            constrained and len(kinds_and_axes) > 1 and next(iter(constrained))[0] != "max_norm"
+        ):
             raise NotStackable(
                 f"weight {self.template.weights[index].path!r} has different constraints: "
-                f"{sorted(map(str, found))}"
+                f"{sorted(map(str, kinds_and_axes))}"
             )
-        return next(iter(kinds)) if kinds else None
+        return next(iter(constrained)) if constrained else None
 
     def fits(self, member: Member) -> bool:
-        """Whether a member has nothing that this layout has no place for."""
+        """Return whether a member has nothing that this layout has no place for."""
         try:
             settings = self.settings_of(member)
         except NotStackable:
             return False
-        active = {
-            key for key, v in settings.layers.items() if key[-1].startswith("activity_") and v != 0
-        }
         return bool(
             not np.any((settings.penalties != 0) & ~self.penalized)
             and not np.any((settings.decays != 0) & ~self.decayed)
-            and active <= self.active_numbers
-            and all(
-                name in self.clips
-                for name in ("clipnorm", "global_clipnorm", "clipvalue")
-                if np.isfinite(settings.optimizer[name])
-            )
+            and settings.penalized_activities <= self.active_numbers
+            and settings.clips <= set(self.clips)
         )
 
     def settings_of(self, member: Member) -> Settings:
-        """Read all numbers of a member, or raise `NotStackable` if it does not fit."""
+        """Return all numbers of a member.
+
+        Raises:
+            NotStackable: the member has another structure.
+        """
         check_same_structure([self.template, member])
-        layers: dict[tuple, float] = {}
+        layers: dict[NumberKey, float] = {}
         for position, layer in enumerate(member.layers):
-            _read_numbers(layer, form_of(layer), ("layer", position), layers)
-        for edge, (places, own) in enumerate(zip(self.places, member.graph.edges(), strict=True)):
-            self._read_chain(edge, places, list(own.chain), layers)
+            layers |= _numbers_of(layer, form_of(layer), ("layer", position))
+        for number, (places, edge) in enumerate(
+            zip(self.places, member.graph.edges(), strict=True)
+        ):
+            layers |= _numbers_of_chain(list(edge.chain), places, number)
         penalties, max_norms, decays = [], [], []
         optimizer = member.model.optimizer
         decay = float(np.float32(optimizer.weight_decay or 0.0))  # as Keras casts it
-        for index, (variable, trainable) in enumerate(
-            zip(member.weights, self.trainable, strict=True)
+        for variable, trainable, expected in zip(
+            member.weights, self.trainable, self.constraints, strict=True
         ):
             where = f"weight {variable.path!r}"
             penalties.append(penalty_coefficients(variable.regularizer, where))
             kind, axes, maximum = constraint_of(variable.constraint, where)
-            expected = self.constraints[index]
             if kind is not None and (kind, axes) != expected:
                 raise NotStackable(f"{where} has the constraint {kind} on axes {axes}")
             max_norms.append(maximum)
-            used = trainable and decay and optimizer._use_weight_decay(variable)
-            decays.append(decay if used else 0.0)
+            decayed = trainable and decay and decays_weight(optimizer, variable)
+            decays.append(decay if decayed else 0.0)
         return Settings(
             layers,
             np.array(penalties).reshape(-1, 2),
             np.array(max_norms),
             self.optimizer_form.read(optimizer),
             np.array(decays),
-            take_smoothing(member),
+            label_smoothing_of(member.model),
         )
 
-    def _read_chain(
-        self, edge: int, places: list[Place], chain: list[Any], layers: dict[tuple, float]
-    ) -> None:
-        for position, place in enumerate(places):
-            key = ("optional", edge, position)
-            if chain and chain_key(chain[0]) == place.kind:
-                _read_numbers(chain.pop(0), place.form, key, layers)
-            else:
-                layers |= {
-                    (*key, name): place.form.absent.get(name, 0.0) for name in place.form.numbers
-                }
-                layers |= {(*key, name): 0.0 for name in ("activity_l1", "activity_l2")}
-        if chain:
-            raise NotStackable(
-                f"layer {chain[0].name!r} has no place among the other members' layers"
-            )
+
+# ---- optional layers -----------------------------------------------------------------------
 
 
-def _read_numbers(
-    layer: Any, form: type[StackedLayer], key: tuple, into: dict[tuple, float]
-) -> None:
-    for name in form.numbers:
-        into[(*key, name)] = float(getattr(layer, name))
-    l1, l2 = penalty_coefficients(layer.activity_regularizer, f"layer {layer.name!r} (activity)")
-    into[(*key, "activity_l1")] = l1
-    into[(*key, "activity_l2")] = l2
+def _optional_layers(members: list[Member]) -> Iterator[list[Any]]:
+    """Align the optional layers of all members: yield for each edge one layer of each place."""
+    per_member = [list(member.graph.edges()) for member in members]
+    for edge in range(len(per_member[0])):
+        order: list[tuple] = []
+        examples: dict[tuple, Any] = {}
+        for edges in per_member:
+            kinds = [optional_kind(layer) for layer in edges[edge].chain]
+            order = _shortest_common_supersequence(order, kinds)
+            for kind, layer in zip(kinds, edges[edge].chain, strict=True):
+                examples.setdefault(kind, layer)
+        yield [examples[kind] for kind in order]
+
+
+def _shortest_common_supersequence(a: list, b: list) -> list:
+    if not a or not b:
+        return a or b
+    if a[0] == b[0]:
+        return [a[0], *_shortest_common_supersequence(a[1:], b[1:])]
+    left = [a[0], *_shortest_common_supersequence(a[1:], b)]
+    right = [b[0], *_shortest_common_supersequence(a, b[1:])]
+    return min(left, right, key=len)
+
+
+def _group_edges(members: list[Member]) -> list[int]:
+    """Return per edge the first edge that reads the same source through the same layers."""
+    first_edges: dict[tuple, int] = {}
+    groups: list[int] = []
+    group_of_layer: dict[int, int] = {}
+    per_member = [list(member.graph.edges()) for member in members]
+    for edge, template_edge in enumerate(per_member[0]):
+        chains = tuple(tuple(id(layer) for layer in edges[edge].chain) for edges in per_member)
+        group = first_edges.setdefault((template_edge.source, chains), edge)
+        groups.append(group)
+        for chain in chains:
+            for layer_id in chain:
+                if group_of_layer.setdefault(layer_id, group) != group:
+                    raise NotStackable(
+                        "a noise layer's output is read both directly and through another "
+                        "noise layer"
+                    )
+    return groups
+
+
+# ---- numbers -------------------------------------------------------------------------------
+
+
+def _numbers_of(layer: Any, form: type[StackedLayer], key: tuple) -> dict[NumberKey, float]:
+    numbers = {(*key, name): float(getattr(layer, name)) for name in form.numbers}
+    coefficients = penalty_coefficients(
+        layer.activity_regularizer, f"layer {layer.name!r} (activity)"
+    )
+    activity = zip(ACTIVITY_NUMBERS, coefficients, strict=True)
+    return numbers | {(*key, name): value for name, value in activity}
+
+
+def _numbers_of_chain(
+    chain: list[Any], places: Iterable[Place], edge: int
+) -> dict[NumberKey, float]:
+    """The numbers of one edge's optional layers; a layer that is missing has those of none."""
+    numbers: dict[NumberKey, float] = {}
+    for position, place in enumerate(places):
+        key = ("optional", edge, position)
+        if chain and optional_kind(chain[0]) == place.kind:
+            numbers |= _numbers_of(chain.pop(0), place.form, key)
+        else:
+            numbers |= {
+                (*key, name): place.form.absent.get(name, 0.0) for name in place.form.numbers
+            }
+            numbers |= {(*key, name): 0.0 for name in ACTIVITY_NUMBERS}
+    if chain:
+        raise NotStackable(f"layer {chain[0].name!r} has no place among the other members' layers")
+    return numbers
+
+
+def penalty_coefficients(regularizer: Any, where: str) -> tuple[float, float]:
+    """Return (l1, l2) of a Keras regularizer; `None` is (0, 0).
+
+    Raises:
+        NotStackable: it is of another kind; the message says `where`.
+    """
+    if regularizer is None:
+        return 0.0, 0.0
+    if type(regularizer) in (regularizers.L1, regularizers.L2, regularizers.L1L2):
+        # Keras casts a coefficient through float32, whatever the weights are
+        l1, l2 = (float(np.float32(getattr(regularizer, name, 0.0))) for name in ("l1", "l2"))
+        return l1, l2
+    raise NotStackable(
+        f"{where} has the regularizer {type(regularizer).__name__}, not L1, L2 or L1L2"
+    )
+
+
+def constraint_of(constraint: Any, where: str) -> tuple[str | None, tuple[int, ...], float]:
+    """Return (kind, axes, maximum) of a Keras constraint; without one (None, (), infinity).
+
+    Raises:
+        NotStackable: it is of another kind; the message says `where`.
+    """
+    if constraint is None:
+        return None, (), np.inf
+    if type(constraint) is constraints.MaxNorm:
+        return "max_norm", _axes(constraint), float(constraint.max_value)
+    if type(constraint) is constraints.NonNeg:
+        return "non_negative", (), np.inf
+    if type(constraint) is constraints.UnitNorm:
+        return "unit_norm", _axes(constraint), np.inf
+    raise NotStackable(
+        f"{where} has the constraint {type(constraint).__name__}, not MaxNorm, NonNeg or UnitNorm"
+    )
+
+
+def _axes(constraint: Any) -> tuple[int, ...]:
+    return tuple(np.atleast_1d(constraint.axis).tolist())

@@ -1,4 +1,4 @@
-"""Loss and metrics of K members: Keras's own functions, summed member by member."""
+"""Stacked loss and metrics: Keras's own functions on K members, summed member by member."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import numpy as np
 import tensorflow as tf
 from keras import losses
 
+from kregs.population.keras_internals import (
+    resolved_loss,
+    resolved_metrics,
+    row_function,
+    row_values,
+)
 from kregs.population.registry import NotStackable
-from kregs.population.structure import Member
 
-# these look at the last axis alone, so that a leading member axis does not matter to them
-_ROW_LOSSES = (
-    losses.MeanSquaredError, losses.MeanAbsoluteError, losses.MeanAbsolutePercentageError,
-    losses.MeanSquaredLogarithmicError, losses.LogCosh, losses.Huber, losses.BinaryCrossentropy,
-    losses.BinaryFocalCrossentropy, losses.CategoricalCrossentropy,
-    losses.CategoricalFocalCrossentropy, losses.SparseCategoricalCrossentropy,
-    losses.KLDivergence, losses.Poisson, losses.Hinge, losses.SquaredHinge,
-    losses.CategoricalHinge, losses.CosineSimilarity,
-)  # fmt: skip
+# these look at the last axis alone, so that a leading member axis does not matter to them; Keras's
+# loss classes and names all stand for one of them
 _ROW_FUNCTIONS = frozenset(
     {
         losses.mean_squared_error, losses.mean_absolute_error,
@@ -46,24 +44,28 @@ class StackedLoss:
     """The loss of every member, without penalties.
 
     Args:
-        member: the template, whose loss object is used.
-        smoothing: label smoothing of each member, `(K,)`.
-        y, prediction: a few rows, for Keras to resolve the loss's name.
+        model: the template's, whose loss all members have but for label smoothing.
+        y, prediction: a few rows of each, for Keras to resolve the loss's name.
+
+    Attributes:
+        loss: the resolved Keras loss.
+        weight: its `loss_weights`.
+        by_row: whether it looks at rows one by one, so that all members are one call.
+        is_mean: whether it is the mean over rows, however they are cut into batches.
+        sparse: whether targets are class numbers.
+
+    Raises:
+        NotStackable: the model has no loss, or one with an unknown reduction.
     """
 
-    def __init__(self, member: Member, y: tf.Tensor, prediction: tf.Tensor) -> None:
-        compiled = member.model._compile_loss
-        if compiled is None:
+    def __init__(self, model: keras.Model, y: tf.Tensor, prediction: tf.Tensor) -> None:
+        if model.loss is None:
             raise NotStackable("the model is compiled without a loss")
-        compiled = type(compiled)(compiled._user_loss, compiled._user_loss_weights)
-        compiled.build(y, prediction)
-        (resolved,) = compiled._flat_losses
-        self.loss = resolved.loss
-        self.weight = 1.0 if resolved.loss_weights is None else float(resolved.loss_weights)
+        self.loss, self.weight = resolved_loss(model, y, prediction)
         if self.loss.reduction not in _REDUCTIONS:
             raise NotStackable(f"the loss has reduction={self.loss.reduction!r}")
         function = getattr(self.loss, "fn", None)
-        self.by_row = type(self.loss) in _ROW_LOSSES or function in _ROW_FUNCTIONS
+        self.by_row = function in _ROW_FUNCTIONS
         self.is_mean = self.by_row and self.loss.reduction in ("sum_over_batch_size", "mean")
         self.sparse = function is losses.sparse_categorical_crossentropy
         self._smoothing_kind = _smoothing_kind(function)
@@ -94,7 +96,7 @@ class StackedLoss:
             values = self.loss.call(y, prediction)
         else:
             pairs = zip(tf.unstack(y), tf.unstack(prediction), strict=True)
-            values = tf.stack([self.loss.call(own, guess) for own, guess in pairs])
+            values = tf.stack([self.loss.call(targets, guesses) for targets, guesses in pairs])
         return self.weight * self._reduce(values, weight, rows)
 
     def align(self, y: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
@@ -156,11 +158,10 @@ def _smoothing_kind(function: Any) -> str | None:
     return "binary" if "binary" in function.__name__ else "categorical"
 
 
-def take_smoothing(member: Member) -> float:
-    """Return the label smoothing of a member's loss."""
-    loss = member.model._compile_loss._user_loss if member.model._compile_loss else None
-    if isinstance(loss, losses.Loss):
-        return float(loss.get_config().get("label_smoothing", 0.0) or 0.0)
+def label_smoothing_of(model: keras.Model) -> float:
+    """Return the label smoothing of a model's loss, 0 if it has none."""
+    if isinstance(model.loss, losses.Loss):
+        return float(model.loss.get_config().get("label_smoothing", 0.0) or 0.0)
     return 0.0
 
 
@@ -169,33 +170,27 @@ class StackedMetrics:
 
     Metrics that are means of one number a row are summed inside the compiled step. All others
     (AUC, F1, ...) are given each member's predictions after the epoch, and compute themselves.
+
+    Args:
+        model: the template's, whose metrics all members have.
+        loss: its stacked loss, which knows the shape of targets.
+        y, prediction: a few rows of each, for Keras to resolve names.
+
+    Attributes:
+        means, others: (name, metric, whether it is weighted) of both kinds.
+        has_data_loss: whether `data_loss` is among the compiled metrics, and so in the logs.
     """
 
-    def __init__(self, member: Member, loss: StackedLoss, y: tf.Tensor, prediction: tf.Tensor):
+    def __init__(
+        self, model: keras.Model, loss: StackedLoss, y: tf.Tensor, prediction: tf.Tensor
+    ) -> None:
         self._loss = loss
-        compiled = member.model._compile_metrics
-        found: list[tuple[str, Any, bool]] = []
-        if compiled is not None:
-            fresh = type(compiled)(
-                compiled._user_metrics,
-                compiled._user_weighted_metrics,
-                output_names=getattr(compiled, "output_names", None),
-            )
-            fresh.build(y, prediction)
-            fresh.update_state(y, prediction)  # some make their variables only now
-            names = iter(fresh.result())  # Keras's own naming of metrics of one name
-            for group, weighted in (
-                (fresh._flat_metrics, False),
-                (fresh._flat_weighted_metrics, True),
-            ):
-                for container in group or []:
-                    if container is not None:
-                        found += [(next(names), metric, weighted) for metric in container.metrics]
-        self.has_data_loss = any(name == DATA_LOSS for name, *_ in found)
-        found = [entry for entry in found if entry[0] != DATA_LOSS]
-        self.means = [entry for entry in found if _is_row_mean(entry[1])]
-        self.others = [entry for entry in found if not _is_row_mean(entry[1])]
-        for _, metric, _ in found:
+        entries = resolved_metrics(model, y, prediction)
+        self.has_data_loss = any(name == DATA_LOSS for name, *_ in entries)
+        entries = [entry for entry in entries if entry[0] != DATA_LOSS]
+        self.means = [entry for entry in entries if _is_row_mean(entry[1])]
+        self.others = [entry for entry in entries if not _is_row_mean(entry[1])]
+        for _, metric, _ in entries:
             metric.reset_state()
 
     def sums(
@@ -205,34 +200,40 @@ class StackedMetrics:
         weight: tf.Tensor | None,
         rows: tf.Tensor | None,
     ) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """Return, per mean metric, (sum of values, sum of weights) of each member."""
+        """Return, per mean metric, (sum of values, sum of weights) of each member, `(K,)` each.
+
+        Args:
+            y, prediction, weight, rows: see `StackedLoss`.
+        """
         y = self._loss.align(y, prediction)
-        result = []
+        sums = []
         for _, metric, weighted in self.means:
-            values = metric._fn(y, prediction, **metric._fn_kwargs)
-            members = prediction.shape[0]
-            values = tf.cast(values, metric.dtype)
-            batch = tf.shape(prediction)[1]
+            members, batch = prediction.shape[0], tf.shape(prediction)[1]
+            values = tf.cast(row_values(metric, y, prediction), metric.dtype)
             values = tf.reshape(values, [members, batch, -1])
-            own = tf.ones(tf.stack([members, batch]), values.dtype)
+            row_weights = tf.ones(tf.stack([members, batch]), values.dtype)
             if rows is not None:
-                own = own * tf.cast(rows, own.dtype)
+                row_weights = row_weights * tf.cast(rows, row_weights.dtype)
             if weighted and weight is not None:
-                own = own * tf.cast(weight, own.dtype)
-            values = tf.where(own[..., None] != 0, values, tf.zeros([], values.dtype))
+                row_weights = row_weights * tf.cast(weight, row_weights.dtype)
+            counted = row_weights[..., None]
+            values = tf.where(counted != 0, values, tf.zeros([], values.dtype))
             inner = tf.cast(tf.shape(values)[2], values.dtype)
-            result.append(
-                (
-                    tf.reduce_sum(values * own[..., None], [1, 2]),
-                    tf.reduce_sum(own, 1) * inner,
-                )
-            )
-        return result
+            total = tf.reduce_sum(values * counted, [1, 2])
+            sums.append((total, tf.reduce_sum(row_weights, 1) * inner))
+        return sums
 
     def compute_others(
         self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None
     ) -> dict[str, float]:
-        """Let the metrics that are no means compute themselves on one member's predictions."""
+        """Let the metrics that are no means compute themselves on one member's predictions.
+
+        Args:
+            y, prediction, weight: of all rows, `(rows, ...)`; `weight` may be `None`.
+
+        Returns:
+            Their values by name.
+        """
         if len(y.shape) == len(prediction.shape) - 1 and not self._loss.sparse:
             y = y[..., None]
         values: dict[str, float] = {}
@@ -253,5 +254,5 @@ def _is_row_mean(metric: Any) -> bool:
         return False
     # a subclass with its own update may do more than take the mean
     plain = type(metric).update_state is keras.metrics.MeanMetricWrapper.update_state
-    module = getattr(metric._fn, "__module__", "")
+    module = getattr(row_function(metric), "__module__", "")
     return plain and module.startswith("keras.")

@@ -6,6 +6,7 @@ their numbers as Python floats and clip a stacked variable as one.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,23 +14,44 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kregs.population.keras_internals import learning_rate_of
 from kregs.population.registry import NotStackable
 from kregs.population.stacked import per_member
 
-_CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
+# the three ways to clip gradients; at most one is used
+CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
+
+
+@dataclasses.dataclass
+class OptimizerState:
+    """What one member's optimizer has gathered.
+
+    Args:
+        slots: moments and the like, one array a slot and trainable weight, slot by slot.
+        steps: how many steps it has taken.
+    """
+
+    slots: list[np.ndarray]
+    steps: int
 
 
 class StackedOptimizer:
-    """One optimizer for K members.
+    """One optimizer for K members, the base of all forms.
+
+    Its hyperparameters begin as 0: `Program.fill` writes each member's own, read by `read`.
 
     Args:
-        optimizers: the Keras optimizer of every member, of one class.
+        template: the Keras optimizer of one member, which has the settings that all share.
         variables: the stacked trainable variables, `(K, *shape)`.
-        decays: per variable, the weight decay of every member, `(K,)` each.
+        members: K.
 
     Attributes:
-        numbers: the hyperparameters that may differ.
+        numbers: names of the hyperparameters that may differ beside learning rate and decay.
         slots: names of what is kept per weight.
+        vectors: the hyperparameters and clipping bounds by name, variables `(K,)`.
+        decays: per variable, the weight decay of every member, variables `(K,)`.
+        state: per slot, one variable `(K, *shape)` a weight.
+        clips: which of `CLIPS` any member uses; set by the program.
     """
 
     numbers: ClassVar[tuple[str, ...]] = ()
@@ -40,7 +62,7 @@ class StackedOptimizer:
         self.variables = list(variables)
         self.vectors = {
             name: tf.Variable(np.zeros(members), dtype=keras.config.floatx(), trainable=False)
-            for name in (*self.numbers, *_CLIPS)
+            for name in (*self.numbers, *CLIPS)
         }
         self.decays = [
             tf.Variable(np.zeros(members), dtype=variable.dtype, trainable=False)
@@ -61,7 +83,7 @@ class StackedOptimizer:
     def read(cls, optimizer: Any) -> dict[str, float]:
         """Return one member's numbers; a clip that is not set is infinite."""
         numbers = {name: float(getattr(optimizer, name)) for name in cls.numbers}
-        for name in _CLIPS:
+        for name in CLIPS:
             value = getattr(optimizer, name)
             numbers[name] = float(value) if value and value > 0 else np.inf
         return numbers
@@ -86,8 +108,8 @@ class StackedOptimizer:
         """Take one step.
 
         Args:
-            gradients: of each variable.
-            learning_rate: `(K,)`.
+            gradients: of each variable, `(K, *shape)`.
+            learning_rate: of each member, `(K,)`.
             step: how many steps each member has taken before, `(K,)`.
             active: which members take the step, bool `(K,)`; `None` for all.
         """
@@ -96,12 +118,12 @@ class StackedOptimizer:
             rank = len(variable.shape)
             rate = per_member(tf.cast(learning_rate, variable.dtype), rank)
             value = variable - variable * per_member(self.decays[index], rank) * rate
-            own = {slot: self.state[slot][index] for slot in self.state}
-            value, state = self.update(value, gradient, rate, step, own, variable)
+            state = {slot: variables[index] for slot, variables in self.state.items()}
+            value, new_state = self.update(value, gradient, rate, step, state, variable)
             alive = None if active is None else per_member(active, rank)
             self._assign(variable, value, alive)
-            for slot, new in state.items():
-                self._assign(own[slot], new, alive)
+            for slot, new in new_state.items():
+                self._assign(state[slot], new, alive)
 
     @staticmethod
     def _assign(variable: tf.Variable, value: tf.Tensor, alive: tf.Tensor | None) -> None:
@@ -116,7 +138,16 @@ class StackedOptimizer:
         state: dict[str, tf.Variable],
         variable: tf.Variable,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Return the new value and the new state of one variable."""
+        """Return the new value and the new state of one variable.
+
+        Args:
+            value: the variable after weight decay, `(K, *shape)`.
+            gradient: clipped, `(K, *shape)`.
+            rate: learning rates that broadcast along.
+            step: how many steps each member has taken before, `(K,)`.
+            state: its slots by name, `(K, *shape)` each.
+            variable: the variable itself, for its type and rank.
+        """
         raise NotImplementedError
 
     def _clip(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -235,8 +266,23 @@ _FORMS: dict[type, type[StackedOptimizer]] = {
 }
 
 
+# what may differ between the optimizers of stacked models
+OPTIMIZER_NUMBERS = frozenset(
+    {
+        "learning_rate",
+        "weight_decay",
+        *CLIPS,
+        *(n for form in _FORMS.values() for n in form.numbers),
+    }
+)
+
+
 def optimizer_form(optimizer: Any) -> type[StackedOptimizer]:
-    """Return the stacked form of a Keras optimizer, or raise `NotStackable`."""
+    """Return the stacked form of a Keras optimizer.
+
+    Raises:
+        NotStackable: its class has none, or it uses an option that has none.
+    """
     form = _FORMS.get(type(optimizer))
     name = type(optimizer).__name__
     if form is None:
@@ -248,15 +294,18 @@ def optimizer_form(optimizer: Any) -> type[StackedOptimizer]:
     return form
 
 
-def learning_rate_table(optimizer: Any, first: int, count: int) -> np.ndarray:
-    """Return the learning rates of `count` steps, from step `first` on."""
-    rate = optimizer._learning_rate
-    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        return _schedule_table(rate, first, count)
-    return np.full(count, float(keras.ops.convert_to_numpy(rate)))
+def schedule_table(optimizer: Any, first: int, count: int) -> np.ndarray:
+    """Return the learning rates that an optimizer's schedule gives to steps.
 
+    Args:
+        optimizer: a Keras optimizer with a schedule.
+        first: the first step's number, from 0.
+        count: how many steps.
 
-def _schedule_table(schedule: Any, first: int, count: int) -> np.ndarray:
+    Returns:
+        One rate a step, `(count,)`.
+    """
+    schedule = learning_rate_of(optimizer)
     steps = np.arange(first, first + count)
     try:
         # most schedules are arithmetic, which takes all steps at once

@@ -5,40 +5,27 @@ from __future__ import annotations
 import collections
 import copy
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from kregs.population.jobs import Job
-from kregs.population.lane import Feed
+from kregs.population.capacity import members_at_once
+from kregs.population.jobs import Job, check_callbacks
 from kregs.population.layout import Layout
-from kregs.population.loop import Training
-from kregs.population.registry import NotStackable, form_of
 from kregs.population.rows import (
     GATHER_BYTES,
+    Feed,
     Rows,
     as_rows,
     as_source,
     as_validation,
     in_steps,
 )
-from kregs.population.structure import read_member
+from kregs.population.signature import read_member
+from kregs.population.training import Training, check_devices
 from kregs.validation import check_integer
-
-# these look at one member's logs, weights and learning rate, which a member has
-STACKED_CALLBACKS = (
-    keras.callbacks.EarlyStopping,
-    keras.callbacks.ReduceLROnPlateau,
-    keras.callbacks.LearningRateScheduler,
-    keras.callbacks.TerminateOnNaN,
-)
-# members that fit the cache together; more only wait for memory
-_CPU_MEMBERS = 32
-_GPU_MEMBERS = 512
 
 
 class Population:
@@ -72,7 +59,8 @@ class Population:
         self.seeds = list(seeds)
         self.history: list[dict[str, list[float]]] = [{} for _ in self.models]
         self.failures: list[str | None] = [None] * len(self.models)
-        self._weights: list[list[np.ndarray]] | None = None
+        self._weights: list[list[np.ndarray]] | None = None  # that they ended with
+        self._training: Training | None = None  # the last one, whose programs are compiled
 
     @classmethod
     def from_models(
@@ -175,39 +163,48 @@ class Population:
             accelerate=accelerate,
             devices=check_devices(devices),
         )
-        done: dict[int, Job] = {}
-        training.on_done = lambda job: done.update({job.name: job})
-        training.run(collections.deque(jobs))
-        finished = [done[k] for k in range(len(self))]
-        self._weights = [job.best_weights for job in finished]  # type: ignore[misc]
-        self.history = [job.history for job in finished]
-        self.failures = [job.failure for job in finished]
+        for _ in training.run(collections.deque(jobs)):
+            pass
+        self._weights = [job.best_weights for job in jobs]  # type: ignore[misc]
+        self.history = [job.history for job in jobs]
+        self.failures = [job.failure for job in jobs]
         self._training = training
         return self.history
 
     def evaluate(
         self, x: Any, y: Any, *, batch_size: int = 32, sample_weight: Any = None
     ) -> dict[str, np.ndarray]:
-        """Return each metric of each member on arrays, an array of shape `(members,)` a name."""
+        """Return the loss and each metric of each member on arrays.
+
+        Args:
+            x, y: inputs and targets, `(rows, ...)`.
+            batch_size: rows at a time.
+            sample_weight: `(rows,)`.
+
+        Returns:
+            Metric name to an array of shape `(members,)`.
+        """
         data = as_rows(x, y, sample_weight)
-        parts = [sums for sums, _ in self._test(data, batch_size, collect=False)]
-        names = parts[0].keys()
-        values = {name: np.concatenate([part[name] for part in parts]) for name in names}
-        return {name: own[: len(self)] for name, own in values.items()}
+        groups = [means for means, _ in self._test(data, batch_size, collect=False)]
+        return {name: np.concatenate([means[name] for means in groups]) for name in groups[0]}
 
     def predict(self, x: Any, *, batch_size: int = 32) -> np.ndarray:
-        """Return the predictions of all members, shape `(members, rows, ...)`."""
+        """Return the predictions of all members, shape `(members, rows, ...)`.
+
+        Args:
+            x: inputs, `(rows, ...)`.
+            batch_size: rows at a time.
+        """
         x = np.asarray(x)
         shape = self.layout.template.model.output_shape[1:]
         y = np.zeros((len(x), *shape), keras.config.floatx())
         if self._sparse():
             y = np.zeros(len(x), "int32")
-        data = as_rows(x, y)
-        parts = [
+        groups = [
             predictions.reshape(len(predictions), -1, *predictions.shape[3:])[:, : len(x)]
-            for _, predictions in self._test(data, batch_size, collect=True)
+            for _, predictions in self._test(as_rows(x, y), batch_size, collect=True)
         ]
-        return np.concatenate(parts)[: len(self)]
+        return np.concatenate(groups)
 
     def unstack(self) -> list[keras.Model]:
         """Return the members as plain Keras models, with the weights that they ended with."""
@@ -222,11 +219,12 @@ class Population:
         name = loss if isinstance(loss, str) else getattr(loss, "name", "")
         return "sparse" in name.lower()
 
-    def _test(self, data: Rows, batch_size: int, *, collect: bool):
+    def _test(
+        self, data: Rows, batch_size: int, *, collect: bool
+    ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+        """Yield the means and, if asked for, the predictions of one group of members at a time."""
         slots = min(len(self), members_at_once(self.layout, batch_size, None))
-        training = getattr(self, "_training", None) or Training(
-            self.layout, slots, Feed(data, None, batch_size)
-        )
+        training = self._training or Training(self.layout, slots, Feed(data, None, batch_size))
         program = training.program(slots)
         steps = math.ceil(len(data) / batch_size)
         index = in_steps(np.arange(len(data), dtype=np.int32), steps, batch_size)
@@ -241,59 +239,5 @@ class Population:
                 [self.seeds[k] for k in chosen],
             )
             sums, predictions = program.test(data, index, True, GATHER_BYTES, collect=collect)
-            own = {name: values[: len(chosen)] for name, values in sums.means().items()}
-            yield own, None if predictions is None else predictions[: len(chosen)]
-
-
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Raise `NotStackable` naming the first callback that cannot serve one member."""
-    for callback in callbacks:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise TypeError(f"`callbacks` must hold keras callbacks. Received: {callback!r}")
-        if not isinstance(callback, STACKED_CALLBACKS):
-            known = ", ".join(c.__name__ for c in STACKED_CALLBACKS)
-            raise NotStackable(
-                f"the callback {type(callback).__name__} wants one model (populations run {known})"
-            )
-
-
-def check_devices(devices: Sequence[str] | None) -> list[str] | None:
-    """Return names of devices that TensorFlow has."""
-    if devices is None:
-        return None
-    if isinstance(devices, str) or not devices:
-        raise TypeError(f"`devices` must be a list of names of devices. Received: {devices!r}")
-    known = {device.name for device in tf.config.list_logical_devices()}
-    short = {name.removeprefix("/device:") for name in known}
-    for device in devices:
-        if device not in known | short:
-            raise ValueError(
-                f"`devices` must be among {', '.join(sorted(short))}. Received: {device!r}"
-            )
-    return list(devices)
-
-
-def members_at_once(layout: Layout, batch_size: int, max_members: int | None) -> int:
-    """How many members should train together: what fits the cache and a quarter of memory."""
-    if max_members is not None:
-        return check_integer("max_members", max_members, minimum=1)
-    gpu = bool(tf.config.list_physical_devices("GPU"))
-    # weights, gradients, best weights, optimizer state; activations once forward, twice backward
-    weights = 5 * sum(int(np.prod(v.shape)) for v in layout.weights)
-    nodes = layout.template.graph.nodes
-
-    def shape(source: int) -> tuple[int | None, ...]:
-        output = layout.template.model.inputs[0] if source < 0 else nodes[source].layer.output
-        return tuple(output.shape[1:])
-
-    outputs = sum(form_of(n.layer).held(n.layer, shape(n.inputs[0].source)) for n in nodes)
-    bytes_each = 4 * (weights + 3 * outputs * batch_size)
-    budget = 0.25 * _memory_bytes(gpu)
-    most = _GPU_MEMBERS if gpu else _CPU_MEMBERS
-    return max(1, min(most, int(budget / max(1, bytes_each))))
-
-
-def _memory_bytes(gpu: bool) -> float:
-    if gpu:
-        return 8 * 2**30
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            means = {name: values[: len(chosen)] for name, values in sums.means().items()}
+            yield means, None if predictions is None else predictions[: len(chosen)]

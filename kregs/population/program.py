@@ -1,7 +1,9 @@
-"""`Program`: the stacked model, compiled once, with a slot for each of K members.
+"""`Program`: the stacked model and its optimizer, compiled once, with a slot for each member.
 
 A slot is filled with a member's weights and numbers, trained epoch by epoch, and can be given to
 another member when it is free. Nothing is traced again for that: all that differs is a variable.
+The file holds one idea: the passes over data (steps, the compiled loop, how steps are cut into
+calls) and the slots that they run for. The model itself is `StackedModel`.
 """
 
 from __future__ import annotations
@@ -11,39 +13,37 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from kregs.population.layout import Layout, Settings
 from kregs.population.objective import DATA_LOSS, StackedLoss, StackedMetrics
-from kregs.population.random import Noise
-from kregs.population.registry import Context, StackedLayer, form_of
-from kregs.population.stacked import Stacked, per_member
-from kregs.population.structure import MODEL_INPUT
-
-
-@dataclasses.dataclass
-class OptimizerState:
-    """What one member's optimizer has gathered: its slots, and how many steps it has taken."""
-
-    slots: list[np.ndarray]
-    steps: int
+from kregs.population.optimizers import OptimizerState
+from kregs.population.registry import Context
+from kregs.population.stacked import per_member
+from kregs.population.stacked_model import StackedModel
+from kregs.population.threefry import Noise
 
 
 @dataclasses.dataclass
 class Sums:
-    """What a pass over data adds up for each slot: `(K,)` each."""
+    """What a pass over data adds up for each slot.
+
+    Args:
+        names: of what is added up.
+        totals: weighted sums of values, `(names, K)`.
+        counts: sums of weights, `(names, K)`.
+    """
 
     names: list[str]
-    totals: np.ndarray  # (names, K)
-    counts: np.ndarray  # (names, K)
+    totals: np.ndarray
+    counts: np.ndarray
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(self.names, self.totals + other.totals, self.counts + other.counts)
 
     def means(self) -> dict[str, np.ndarray]:
-        """Return the mean of each name for each slot."""
+        """Return the mean of each name for each slot, `(K,)` each."""
         with np.errstate(invalid="ignore", divide="ignore"):
             values = self.totals / self.counts
         return dict(zip(self.names, values, strict=True))
@@ -57,7 +57,14 @@ class Program:
         slots: K.
         y: a few targets, for Keras to resolve losses and metrics by name; shape `(rows, ...)`.
         batch_size: rows of a full training step.
-        accelerate: compile with XLA; `None` chooses: on a CPU where every layer runs well under it.
+        accelerate: compile training steps with XLA. `None`: if the loss looks at rows one by one
+            and every layer's form runs well under XLA on a CPU (`StackedLayer.accelerated`).
+
+    Attributes:
+        model, loss, metrics, optimizer: the stacked forms.
+        accelerated: whether training steps are compiled with XLA.
+        steps: how many steps the member in each slot has taken, `(K,)`.
+        seeds: of the noise of each slot, `(K,)`.
     """
 
     def __init__(
@@ -72,161 +79,29 @@ class Program:
         self.layout = layout
         self.slots = slots
         self._batch_size = batch_size
-        model = layout.template.model
-        self._input_dtype = keras.backend.standardize_dtype(model.inputs[0].dtype)
-        prediction = tf.zeros([len(y), *model.output_shape[1:]], model.outputs[0].dtype)
-        self.loss = StackedLoss(layout.template, tf.convert_to_tensor(y), prediction)
-        self.metrics = StackedMetrics(
-            layout.template, self.loss, tf.convert_to_tensor(y), prediction
-        )
-        self._build_variables()
-        self._build_layers()
+        template = layout.template.model
+        targets = tf.convert_to_tensor(y)
+        prediction = tf.zeros([len(y), *template.output_shape[1:]], template.outputs[0].dtype)
+        self.loss = StackedLoss(template, targets, prediction)
+        self.metrics = StackedMetrics(template, self.loss, targets, prediction)
+        self.model = StackedModel(layout, slots)
         self.optimizer = layout.optimizer_form(
-            model.optimizer, [self.weights[i] for i in self._trainable], slots
+            template.optimizer, [self.weights[i] for i in self.model.trainable], slots
         )
         self.optimizer.clips = layout.clips
         self.steps = tf.Variable(tf.zeros([slots], tf.int32), trainable=False)
         self.seeds = tf.Variable(tf.zeros([slots], tf.int32), trainable=False)
         if accelerate is None:
             # XLA wants one shape, so it masks the rows that the last batch lacks
-            accelerate = self.loss.by_row and all(form.accelerated for form in self._forms)
+            accelerate = self.loss.by_row and all(form.accelerated for form in self.model.forms)
         self.accelerated = accelerate
         self._functions: dict[tuple, Callable] = {}
-        self._kept: dict[str, list[tf.Variable]] = {}
+        self.kept_weights: dict[str, list[tf.Variable]] = {}
 
-    def _build_variables(self) -> None:
-        layout = self.layout
-        self.weights = [
-            tf.Variable(tf.zeros([self.slots, *variable.shape], variable.dtype), trainable=False)
-            for variable in layout.weights
-        ]
-        self._trainable = [i for i, trainable in enumerate(layout.trainable) if trainable]
-        dtype = keras.backend.floatx()
-        wide = [w.dtype for w in self.weights if w.dtype == tf.float64]
-        self._dtype = wide[0] if wide else tf.as_dtype(dtype)
-
-        def vector() -> tf.Variable:
-            return tf.Variable(np.zeros(self.slots), dtype=self._dtype, trainable=False)
-
-        self._numbers = {key: vector() for key in layout.settings[0].layers}
-        self._penalties = {
-            (int(i), int(j)): vector()
-            for i, j in np.argwhere(layout.penalized)
-            if layout.trainable[i]
-        }
-        self._max_norms = {
-            i: vector()
-            for i, constraint in enumerate(layout.constraints)
-            if constraint is not None and layout.trainable[i]
-        }
-        self._smoothing = vector()
-
-    def _build_layers(self) -> None:
-        layout = self.layout
-        by_variable = {id(v): w for v, w in zip(layout.weights, self.weights, strict=True)}
-        self._forms: list[type[StackedLayer]] = []
-        stream = 0
-
-        def make(layer: Any, key: tuple) -> Any:
-            nonlocal stream
-            form = form_of(layer)
-            self._forms.append(form)
-            stream += 1
-            numbers = {name: self._numbers[(*key, name)] for name in form.numbers}
-            return form(layer, self.slots, by_variable, numbers, stream)
-
-        self._layers = {
-            id(layer): (make(layer, ("layer", position)), ("layer", position))
-            for position, layer in enumerate(layout.template.layers)
-        }
-        self._chains = [
-            [
-                (make(place.example, ("optional", edge, i)), ("optional", edge, i))
-                for i, place in enumerate(places)
-            ]
-            if layout.groups[edge] == edge
-            else []
-            for edge, places in enumerate(layout.places)
-        ]
-
-    # ---- the model -------------------------------------------------------------------------
-
-    def _forward(self, x: tf.Tensor, context: Context) -> tf.Tensor:
-        """Return the predictions `(K, batch, ...)`; penalties of activities go to the context."""
-        graph = self.layout.template.graph
-        first = Stacked(tf.cast(x, self._input_dtype), self.slots)
-        values: dict[int, Stacked] = {MODEL_INPUT: first}
-        chained: dict[int, Stacked] = {}
-        edges = iter(enumerate(graph.edges()))
-
-        def read() -> Stacked:
-            index, edge = next(edges)
-            group = self.layout.groups[index]
-            if group not in chained:
-                value = values[edge.source]
-                for layer, key in self._chains[group]:
-                    value = self._call(layer, key, (value,), context)
-                chained[group] = value
-            return chained[group]
-
-        for position, node in enumerate(graph.nodes):
-            inputs = tuple(read() for _ in node.inputs)
-            layer, key = self._layers[id(node.layer)]
-            values[position] = self._call(layer, key, inputs, context)
-        return read().member_first()
-
-    def _call(self, layer: Any, key: tuple, inputs: tuple, context: Context) -> Stacked:
-        output = layer.call(*inputs, context=context)
-        for name, power in (("activity_l1", tf.abs), ("activity_l2", tf.square)):
-            if (*key, name) not in self.layout.active_numbers:
-                continue
-            value = output.member_first()
-            value = tf.cast(value, self._dtype)  # half precision overflows a sum
-            rank = len(value.shape)
-            amount = power(value)
-            if context.rows is None:
-                count = tf.cast(tf.shape(value)[1], self._dtype)
-            else:
-                rows = tf.cast(context.rows, self._dtype)
-                view = tf.reshape(rows, tf.concat([tf.shape(rows), [1] * (rank - 2)], 0))
-                amount = tf.where(view > 0, amount, tf.zeros([], self._dtype))
-                count = tf.maximum(tf.reduce_sum(rows, 1), 1.0)
-            total = tf.reduce_sum(amount, list(range(1, rank)))
-            context.penalties.append(self._numbers[(*key, name)] * total / count)
-        return output
-
-    def _weight_penalties(self) -> list[tf.Tensor]:
-        terms = []
-        for (index, power), coefficient in self._penalties.items():
-            weight = self.weights[index]
-            amount = tf.square(weight) if power == 1 else tf.abs(weight)
-            total = tf.reduce_sum(amount, list(range(1, len(weight.shape))))
-            terms.append(tf.cast(coefficient, total.dtype) * total)
-        return terms
-
-    def _constrain(self, alive: tf.Tensor | None) -> None:
-        for index in self._max_norms:
-            weight = self.weights[index]
-            kind, axes = self.layout.constraints[index]  # type: ignore[misc]
-            rank = len(weight.shape)
-            value = tf.convert_to_tensor(weight)
-            epsilon = keras.config.epsilon()
-            if kind == "non_negative":
-                value = tf.where(value >= 0, value, tf.zeros_like(value))
-            else:
-                own = [axis % (rank - 1) + 1 for axis in axes]
-                norms = tf.sqrt(tf.reduce_sum(tf.square(value), own, keepdims=True))
-                desired = tf.ones_like(norms)
-                if kind == "max_norm":
-                    bound = per_member(tf.cast(self._max_norms[index], value.dtype), rank)
-                    desired = tf.minimum(norms, bound)
-                scaled = value * (desired / (epsilon + norms))
-                if kind == "max_norm":
-                    scaled = tf.where(tf.math.is_inf(bound), value, scaled)
-                value = scaled
-            if alive is not None:
-                value = tf.where(per_member(alive, rank), value, weight)
-            weight.assign(value)
+    @property
+    def weights(self) -> list[tf.Variable]:
+        """The stacked weights, `(K, *shape)`, in the layout's order."""
+        return self.model.weights
 
     # ---- steps -----------------------------------------------------------------------------
 
@@ -235,16 +110,16 @@ class Program:
     ) -> list[tuple[tf.Tensor, tf.Tensor]]:
         noise = Noise(self.seeds, self.steps, batch=self._batch_size, compiled=self.accelerated)
         context = Context(True, noise, rows)
-        variables = [self.weights[i] for i in self._trainable]
+        variables = [self.weights[i] for i in self.model.trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            prediction = self._forward(x, context)
+            prediction = self.model.forward(x, context)
             data_loss, loss = self._losses(y, prediction, weight, rows, context)
             total = tf.reduce_sum(loss)
         gradients = tape.gradient(total, variables, unconnected_gradients="zero")
         alive = tf.reduce_any(rows > 0, axis=1) if idle else None
         self.optimizer.apply(gradients, rate, self.steps, alive)
-        self._constrain(alive)
+        self.model.constrain(alive)
         for variable, value in context.updates:
             if alive is not None:
                 value = tf.where(per_member(alive, len(variable.shape)), value, variable)
@@ -255,14 +130,14 @@ class Program:
 
     def _test_step(self, x, y, weight, rows) -> tuple[list, tf.Tensor]:
         context = Context(False, None, rows)
-        prediction = self._forward(x, context)
+        prediction = self.model.forward(x, context)
         data_loss, loss = self._losses(y, prediction, weight, rows, context)
         return self._amounts(y, prediction, weight, rows, data_loss, loss), prediction
 
     def _losses(self, y, prediction, weight, rows, context) -> tuple[tf.Tensor, tf.Tensor]:
-        data_loss = self.loss(y, prediction, weight, rows, self._smoothing)
+        data_loss = self.loss(y, prediction, weight, rows, self.model.smoothing)
         loss = data_loss
-        for term in (*self._weight_penalties(), *context.penalties):
+        for term in (*self.model.weight_penalties(), *context.penalties):
             loss = loss + tf.cast(term, loss.dtype)
         return data_loss, loss
 
@@ -338,12 +213,12 @@ class Program:
                 return tf.repeat(batch, self.slots, axis=0)
 
             def fetch(step):
-                own = index[:, step]
-                rows = for_all(tf.cast(own >= 0, tf.float32)) if masked else None
+                batch_index = index[:, step]
+                rows = for_all(tf.cast(batch_index >= 0, tf.float32)) if masked else None
 
                 def take(array):
                     # before XLA the batches are gathered already, steps first
-                    picked = array[step] if jit else tf.gather(array, tf.maximum(own, 0))
+                    picked = array[step] if jit else tf.gather(array, tf.maximum(batch_index, 0))
                     return for_all(picked)
 
                 return take(x), take(y), take(weight) if weighted else None, rows
@@ -418,19 +293,19 @@ class Program:
         jit = self.accelerated and rates is not None
         most = self._steps_a_call(data, index[:1] if shared else index, budget)
         most = most if jit else index.shape[1]
-        for first, last, width, masked in self._parts(index, most, jit):
-            piece = index[:, first:last, :width]
-            own_rates = np.zeros([1, 1]) if rates is None else rates[:, first:last]
+        for first, last, width, masked in self._calls(index, most, jit):
+            call_index = index[:, first:last, :width]
+            call_rates = np.zeros([1, 1]) if rates is None else rates[:, first:last]
             weighted = data[2] is not None
             # a member with fewer rows sits out its last steps
-            idle = masked and not (piece >= 0).any(2).all()
+            idle = masked and not (call_index >= 0).any(2).all()
             function = self._function(rates is not None, masked, idle, weighted, collect, shared)
             total, count, predictions = function(
                 data[0],
                 data[1],
                 data[2] if weighted else tf.zeros([1]),
-                tf.constant(piece[:1] if shared else piece),
-                tf.constant(own_rates, self._dtype),
+                tf.constant(call_index[:1] if shared else call_index),
+                tf.constant(call_rates, self.model.dtype),
             )
             totals, counts = totals + total.numpy(), counts + count.numpy()
             if collect:
@@ -443,7 +318,7 @@ class Program:
         return max(1, budget // max(1, row * index.shape[0] * index.shape[2]))
 
     @staticmethod
-    def _parts(index: np.ndarray, most: int, jit: bool) -> list[tuple[int, int, int, bool]]:
+    def _calls(index: np.ndarray, most: int, jit: bool) -> list[tuple[int, int, int, bool]]:
         """Cut steps into calls of few shapes: (first step, last, rows a step, whether masked)."""
         steps, batch = index.shape[1], index.shape[2]
         real = (index >= 0).sum(2)
@@ -469,88 +344,97 @@ class Program:
         seeds: Sequence[int],
         states: Sequence[OptimizerState | None] | None = None,
     ) -> None:
-        """Put members into slots: their weights, numbers, seeds and optimizer states.
+        """Put members into slots.
 
-        Without a state a member's optimizer is fresh.
+        Args:
+            slots: positions, one a member.
+            weights: of each member, in the layout's order, `(*shape)` each.
+            settings: numbers of each member.
+            seeds: of each member's noise.
+            states: of each member's optimizer; without one it is fresh.
         """
         where = tf.constant(np.asarray(slots)[:, None])
 
-        def write(variable: tf.Variable, rows: Any) -> None:
-            rows = tf.cast(tf.convert_to_tensor(np.asarray(rows)), variable.dtype)
-            variable.scatter_nd_update(where, rows)
+        def write(variable: tf.Variable, values: Any) -> None:
+            values = tf.cast(tf.convert_to_tensor(np.asarray(values)), variable.dtype)
+            variable.scatter_nd_update(where, values)
 
         for index, variable in enumerate(self.weights):
-            write(variable, np.stack([own[index] for own in weights]))
-        for key, variable in self._numbers.items():
-            write(variable, [s.layers[key] for s in settings])
-        for (index, power), variable in self._penalties.items():
-            write(variable, [s.penalties[index, power] for s in settings])
-        for index, variable in self._max_norms.items():
-            write(variable, [s.max_norms[index] for s in settings])
-        write(self._smoothing, [s.smoothing for s in settings])
-        for name, variable in self.optimizer.vectors.items():
-            write(variable, [s.optimizer[name] for s in settings])
-        for index, variable in zip(self._trainable, self.optimizer.decays, strict=True):
-            write(variable, [s.decays[index] for s in settings])
-        given = list(states or [None] * len(slots))
+            write(variable, np.stack([member_weights[index] for member_weights in weights]))
+        self._write_settings(write, settings)
+        states = list(states or [None] * len(slots))
         for index, variable in enumerate(self._optimizer_slots()):
             zeros = np.zeros(variable.shape[1:])
-            write(variable, np.stack([zeros if s is None else s.slots[index] for s in given]))
-        write(self.steps, [0 if s is None else s.steps for s in given])
+            write(variable, np.stack([zeros if s is None else s.slots[index] for s in states]))
+        write(self.steps, [0 if s is None else s.steps for s in states])
         write(self.seeds, np.asarray(seeds) % (2**31))
+
+    def _write_settings(self, write: Callable, settings: Sequence[Settings]) -> None:
+        for variable, values in zip(
+            self.model.settings_variables(), self.model.settings_values(settings), strict=True
+        ):
+            write(variable, values)
+        for name, variable in self.optimizer.vectors.items():
+            write(variable, [s.optimizer[name] for s in settings])
+        for index, variable in zip(self.model.trainable, self.optimizer.decays, strict=True):
+            write(variable, [s.decays[index] for s in settings])
 
     def _optimizer_slots(self) -> list[tf.Variable]:
         return [variable for slot in self.optimizer.state.values() for variable in slot]
 
     def state_of(self, slot: int) -> OptimizerState:
         """Return what a member's optimizer has gathered."""
-        own = [tf.gather(variable, slot).numpy() for variable in self._optimizer_slots()]
-        return OptimizerState(own, int(self.steps[slot]))
+        arrays = [tf.gather(variable, slot).numpy() for variable in self._optimizer_slots()]
+        return OptimizerState(arrays, int(self.steps[slot]))
 
     def weights_of(self, slots: Sequence[int], kept: str | None = None) -> list[list[np.ndarray]]:
         """Return the weights of members: the present ones, or those kept under a name."""
-        variables = self.weights if kept is None else self._kept[kept]
+        variables = self.weights if kept is None else self.kept_weights[kept]
         arrays = [tf.gather(variable, list(slots)).numpy() for variable in variables]
         return [[array[i] for array in arrays] for i in range(len(slots))]
 
     def keep(self, name: str, which: np.ndarray) -> None:
-        """Remember the present weights of the slots where `which` is true, under a name."""
-        if name not in self._kept:
-            self._kept[name] = [tf.Variable(w, trainable=False) for w in self.weights]
+        """Remember the present weights of the slots where `which` is true, under a name.
+
+        Args:
+            which: bool `(K,)`.
+        """
         slots = np.flatnonzero(which)
+        pairs = list(zip(self._kept(name), self.weights, strict=True))
         if len(slots) == self.slots:
-            for variable, weight in zip(self._kept[name], self.weights, strict=True):
+            for variable, weight in pairs:
                 variable.assign(weight)
         elif len(slots):
             where = tf.constant(slots[:, None])
-            for variable, weight in zip(self._kept[name], self.weights, strict=True):
+            for variable, weight in pairs:
                 variable.scatter_nd_update(where, tf.gather(weight, slots))
 
     def move(self, slots: Sequence[int], target: Program) -> None:
         """Copy the members in `slots`, as they are, to the first slots of another program."""
-        for ours, theirs in zip(self._variables(target), target._variables(self), strict=True):
-            own = tf.gather(ours, list(slots))
-            theirs.scatter_nd_update(tf.range(len(slots))[:, None], own)
+        names = sorted({*self.kept_weights, *target.kept_weights})
+        pairs = zip(self.slot_variables(names), target.slot_variables(names), strict=True)
+        for source_variable, target_variable in pairs:
+            values = tf.gather(source_variable, list(slots))
+            target_variable.scatter_nd_update(tf.range(len(slots))[:, None], values)
 
-    def _variables(self, other: Program) -> list[tf.Variable]:
-        """Everything that a slot holds, in a fixed order, as far as both programs keep it."""
-        for name in {*self._kept, *other._kept}:
-            for program in (self, other):
-                if name not in program._kept:
-                    program._kept[name] = [tf.Variable(w, trainable=False) for w in program.weights]
+    def slot_variables(self, kept: Sequence[str] = ()) -> list[tf.Variable]:
+        """Return everything that a slot holds, in a fixed order, with weights kept by name."""
         return [
             *self.weights,
-            *self._numbers.values(),
-            *self._penalties.values(),
-            *self._max_norms.values(),
-            self._smoothing,
+            *self.model.settings_variables(),
             *self.optimizer.vectors.values(),
             *self.optimizer.decays,
             *self._optimizer_slots(),
             self.steps,
             self.seeds,
-            *(variable for name in sorted(self._kept) for variable in self._kept[name]),
+            *(variable for name in kept for variable in self._kept(name)),
         ]
+
+    def _kept(self, name: str) -> list[tf.Variable]:
+        """The variables for weights kept under a name, made when they are first needed."""
+        if name not in self.kept_weights:
+            self.kept_weights[name] = [tf.Variable(w, trainable=False) for w in self.weights]
+        return self.kept_weights[name]
 
 
 def _pad_rows(predictions: np.ndarray, batch: int) -> np.ndarray:

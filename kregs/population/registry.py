@@ -1,4 +1,4 @@
-"""Stacked forms of layers: what a layer does for K members at once, and who knows it."""
+"""`StackedLayer`, what a layer does for K members at once, and the registry of these forms."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from kregs.population.random import Noise
 from kregs.population.stacked import Stacked
+from kregs.population.threefry import Noise
 
 
 class NotStackable(ValueError):
@@ -27,13 +27,15 @@ class Context:
         training: whether noise is drawn and batch statistics are used.
         noise: the step's random numbers; `None` outside of training.
         rows: which rows of the batch are real, float tensor of shape `(K, batch)`; `None` if all.
+        penalties: what layers add to the loss, `(K,)` each.
+        updates: (variable, new value) of moving statistics, assigned after the step.
     """
 
     training: bool
     noise: Noise | None = None
     rows: tf.Tensor | None = None
-    penalties: list = dataclasses.field(default_factory=list)
-    updates: list = dataclasses.field(default_factory=list)
+    penalties: list[tf.Tensor] = dataclasses.field(default_factory=list)
+    updates: list[tuple[tf.Variable, tf.Tensor]] = dataclasses.field(default_factory=list)
 
 
 class Call:
@@ -60,12 +62,19 @@ class Call:
 
 
 def class_of(layer: Any) -> Any:
-    """The class of a layer, or of the layer that is called."""
+    """Return the class of a layer, or of the layer that is called."""
     return type(layer.operation if isinstance(layer, Call) else layer)
 
 
 class StackedLayer:
     """The stacked form of one Keras layer. Subclass it and decorate with `register`.
+
+    Args:
+        layer: a member's layer, whose config all members share.
+        members: K.
+        weights: the stacked variables by the `id` of the layer's own.
+        numbers: vectors of K by attribute name.
+        stream: tells the layer's random numbers from other layers'.
 
     Attributes:
         numbers: names of the layer's attributes that may differ between members; each becomes a
@@ -188,7 +197,11 @@ def register(*layer_classes: type) -> Callable[[type[StackedLayer]], type[Stacke
 
 
 def form_of(layer: Any) -> type[StackedLayer]:
-    """Return the stacked form of a layer, or raise `NotStackable`."""
+    """Return the stacked form of a layer.
+
+    Raises:
+        NotStackable: none is registered for its class, or not for its configuration.
+    """
     form = _FORMS.get(class_of(layer))
     if form is None:
         raise NotStackable(
@@ -200,5 +213,5 @@ def form_of(layer: Any) -> type[StackedLayer]:
 
 
 def has_form(layer: Any) -> bool:
-    """Whether a stacked form is registered for this layer's class."""
+    """Return whether a stacked form is registered for this layer's class."""
     return type(layer) in _FORMS

@@ -1,9 +1,11 @@
-"""Where rows come from: arrays that lie on the device whole, or a dataset that is streamed."""
+"""The data that members train on: arrays that lie on the device whole, or a streamed dataset."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,7 +21,13 @@ GATHER_BYTES = 128 * 2**20
 
 @dataclasses.dataclass
 class Rows:
-    """Arrays on the device: inputs, targets, sample weights; all rows, first axis first."""
+    """Arrays on the device.
+
+    Args:
+        x: inputs, `(rows, ...)`.
+        y: targets, `(rows, ...)`.
+        weight: sample weights, `(rows,)`; `None`: all are 1.
+    """
 
     x: tf.Tensor
     y: tf.Tensor
@@ -34,7 +42,8 @@ class Rows:
         return Rows(tf.identity(self.x), tf.identity(self.y), weight)
 
     @property
-    def tensors(self) -> tuple:
+    def tensors(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """Inputs, targets, weights."""
         return self.x, self.y, self.weight
 
     @property
@@ -49,7 +58,7 @@ class Rows:
 
 
 def in_steps(order: np.ndarray, steps: int, batch: int) -> np.ndarray:
-    """Cut an order of rows into steps, -1 where there is no row."""
+    """Cut an order of rows into steps, -1 where there is no row: int32 `(steps, batch)`."""
     index = np.full(steps * batch, -1, np.int32)
     index[: len(order)] = order
     return index.reshape(steps, batch)
@@ -60,7 +69,13 @@ def as_rows(
 ) -> Rows:
     """Put arrays on the device, with the types that Keras gives them.
 
+    Args:
+        x, y: inputs and targets, `(rows, ...)`.
+        sample_weight: `(rows,)`.
+        class_weight: weight of each class number, instead of `sample_weight`.
+
     Raises:
+        TypeError: an array does not hold numbers.
         ValueError: the lengths differ, or both kinds of weights are given.
     """
     x, y = _as_array("x", x), _as_array("y", y)
@@ -162,12 +177,12 @@ class Stream:
         for batch in self._batches():
             waiting.append(batch)
             if len(waiting) == self._chunk_steps:
-                yield self._together(waiting, self._chunk_steps)
+                yield self._concatenated(waiting, self._chunk_steps)
                 waiting = []
         if waiting:
-            yield self._together(waiting, self._chunk_steps if padded else len(waiting))
+            yield self._concatenated(waiting, self._chunk_steps if padded else len(waiting))
 
-    def _together(self, batches: list[Rows], steps: int) -> tuple[Rows, np.ndarray]:
+    def _concatenated(self, batches: list[Rows], steps: int) -> tuple[Rows, np.ndarray]:
         width = max(self.batch_size, *map(len, batches))
         index = np.full([steps, width], -1, np.int32)
         first = 0
@@ -216,6 +231,78 @@ def check_no_targets(y: Any, sample_weight: Any) -> None:
 def as_validation(data: Any) -> Rows | Stream:
     """Return validation data, `(x, y)`, `(x, y, weight)` or a dataset, as rows."""
     return Stream(data) if is_dataset(data) else as_rows(*data)
+
+
+@functools.lru_cache(maxsize=4096)
+def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of rows of one epoch; members with one seed share it."""
+    order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
+    order.flags.writeable = False
+    return order
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """What members train and are validated on, and how it is cut into steps.
+
+    Args:
+        data, validation: rows on the device, or streams; `validation` may be `None`.
+        batch_size, validation_batch_size: rows a step; streams have their own.
+        validation_parts: rows of `validation`, by number, that make it up: a job whose validation
+            rows are all of them gets a history on each part, too.
+        shuffle: draw a new order each epoch from (seed, epoch); not of streams.
+
+    Example:
+
+    >>> import numpy as np
+    >>> feed = Feed(as_rows(np.ones((70, 3)), np.ones(70)), None, batch_size=16)
+    >>> feed.steps(), feed.steps(train_rows=np.arange(20))
+    (5, 2)
+    """
+
+    data: Rows | Stream
+    validation: Rows | Stream | None
+    batch_size: int
+    validation_batch_size: int | None = None
+    validation_parts: Sequence[np.ndarray] = ()
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, Stream):
+            object.__setattr__(self, "batch_size", self.data.batch_size)
+        if not isinstance(self.validation, Rows):
+            object.__setattr__(self, "validation_parts", ())
+
+    def on(self, device: str) -> Feed:
+        """Return the same with its rows on another device."""
+        with tf.device(device):
+            copies = {
+                name: rows.copy()
+                for name in ("data", "validation")
+                if isinstance(rows := getattr(self, name), Rows)
+            }
+        return dataclasses.replace(self, **copies)  # type: ignore[arg-type]
+
+    def steps(self, train_rows: np.ndarray | None = None) -> int:
+        """Return how many steps an epoch has on these row numbers; `None`: on all rows."""
+        if isinstance(self.data, Stream):
+            return self.data.steps
+        count = len(self.data) if train_rows is None else len(train_rows)
+        return math.ceil(count / self.batch_size)
+
+    def order(self, train_rows: np.ndarray | None, seed: int, epoch: int) -> np.ndarray:
+        """Return the row numbers of an epoch in order; not of a stream.
+
+        Args:
+            train_rows: the numbers to put in order; `None`: of all rows.
+            seed: members with one seed share the order.
+            epoch: counted from 0.
+        """
+        count = len(self.data) if train_rows is None else len(train_rows)  # type: ignore[arg-type]
+        if not self.shuffle:
+            return np.arange(count, dtype=np.int32) if train_rows is None else train_rows
+        order = _shuffled(seed, epoch, count)
+        return order if train_rows is None else train_rows[order]
 
 
 def _length(dataset: Any) -> int:

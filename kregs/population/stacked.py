@@ -55,3 +55,28 @@ def per_member(vector: tf.Tensor, rank: int) -> tf.Tensor:
 def per_channel(vector: tf.Tensor, channels: int, rank: int) -> tf.Tensor:
     """Repeat a vector of K so that it broadcasts over channel-packed tensors of this rank."""
     return tf.reshape(tf.repeat(vector, channels), [1] * (rank - 1) + [-1])
+
+
+def batched_product(
+    value: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Multiply each member's rows with its kernel.
+
+    Args:
+        value: `(K, batch, ..., size)`.
+        kernel: `(K, size, units)`.
+        bias: `(K, units)`, added to the product.
+
+    Returns:
+        `(K, batch, ..., units)`.
+    """
+    flat = len(value.shape) == 3
+    rows = value if flat else tf.reshape(value, [kernel.shape[0], -1, kernel.shape[1]])
+    y = tf.matmul(rows, kernel)
+    if bias is not None:
+        y = y + tf.cast(bias, y.dtype)[:, None, :]
+    if flat:
+        return y
+    y = tf.reshape(y, tf.concat([tf.shape(value)[:-1], [kernel.shape[2]]], axis=0))
+    y.set_shape([*value.shape[:-1], kernel.shape[2]])
+    return y

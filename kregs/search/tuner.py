@@ -18,8 +18,8 @@ import keras
 import keras_tuner
 import tensorflow as tf
 
-from kregs.population.population import check_devices
 from kregs.population.registry import NotStackable
+from kregs.population.training import check_devices
 from kregs.search.build import make_hypermodel
 from kregs.search.checkpoints import Checkpoints, load_checkpoint
 from kregs.search.keras_tuner_internals import (

@@ -3,7 +3,8 @@
     python tests/benchmarks/convolutions.py [--members 32] [--repeats 5]
 
 Milliseconds of a convolution and its gradients on a batch of 32, the fastest of some repeats; the
-last column is separate / grouped. `kregs.population.convolution` has its rule for CPUs from this.
+last column is separate / grouped. The rule for CPUs in
+`kregs.population.layers.grouped_convolution` is from this.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def main():
 
     import tensorflow as tf
 
-    from kregs.population.convolution import measure
+    from kregs.population.layers.grouped_convolution import measure
 
     plain = (("dilations", (1, 1)), ("padding", "SAME"), ("strides", (1, 1, 1, 1)))
     print("| size | in | out | grouped ms | separate ms | separate / grouped |")

@@ -28,9 +28,8 @@ def run(members, repeats):
 
     import kregs
     from kregs.population import Population
-    from kregs.population.lane import Feed
-    from kregs.population.loop import Training
-    from kregs.population.rows import as_rows
+    from kregs.population.rows import Feed, as_rows
+    from kregs.population.training import Training
 
     generator = np.random.default_rng(0)
     x = generator.normal(size=(ROWS, UNITS[0])).astype("float32")

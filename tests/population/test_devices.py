@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kregs.population.population import check_devices
+from kregs.population.training import check_devices
 
 PROGRAM = """
 import collections

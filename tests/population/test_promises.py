@@ -14,12 +14,11 @@ from scipy.stats import kstest
 from kregs.layers import DropBlock2D
 from kregs.population import NotStackable, Population, StackedLayer, register
 from kregs.population.jobs import Job
-from kregs.population.lane import Feed
 from kregs.population.layout import Layout
-from kregs.population.loop import Training
-from kregs.population.random import Noise, threefry
-from kregs.population.rows import as_rows, as_validation
-from kregs.population.structure import read_member
+from kregs.population.rows import Feed, as_rows, as_validation
+from kregs.population.signature import read_member
+from kregs.population.threefry import Noise, threefry
+from kregs.population.training import Training
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 6)).astype("float32")
@@ -99,7 +98,8 @@ def run(training, models, *, epochs=3, callbacks=()):
         )
         for model in models
     ]
-    training.run(collections.deque(jobs))
+    for _ in training.run(collections.deque(jobs)):
+        pass
     return jobs
 
 

@@ -15,14 +15,13 @@ import numpy as np
 import tensorflow as tf
 from keras_tuner.errors import FatalError
 
-from kregs.population.jobs import Job
-from kregs.population.lane import Feed
+from kregs.population.capacity import members_at_once
+from kregs.population.jobs import Job, check_callbacks
 from kregs.population.layout import Layout
-from kregs.population.loop import Training
-from kregs.population.population import check_callbacks, members_at_once
 from kregs.population.registry import NotStackable
-from kregs.population.rows import Rows, Stream, as_rows, as_source, as_validation, is_dataset
-from kregs.population.structure import read_member
+from kregs.population.rows import Feed, Rows, Stream, as_rows, as_source, as_validation, is_dataset
+from kregs.population.signature import read_member
+from kregs.population.training import Training
 from kregs.search.failures import reason_of
 from kregs.search.keras_tuner_internals import tensorboard_folder
 from kregs.search.runs import Halves, RunJob, RunOutcome, RunState
@@ -192,8 +191,11 @@ class StackedTrainer:
         self._trainings.setdefault(signature, []).append(training)
         return training
 
-    def _on_epoch(self, member_job: Job, epoch: int, logs: dict[str, float]) -> None:
-        self._settings.on_epoch(member_job.name, epoch + 1, logs, lambda: None)
+    def _on_epoch(self, member_job: Job) -> None:
+        def stop() -> None:
+            member_job.stop_training = True
+
+        self._settings.on_epoch(member_job.name, member_job.epoch, member_job.logs, stop)
 
     def _outcome(self, member_job: Job) -> RunOutcome:
         job: RunJob = member_job.name

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kregs.population.registry import Context, NotStackable, StackedLayer, class_of, register
+from kregs.population.layers.checks import check_channels_last
+from kregs.population.registry import Context, StackedLayer, class_of, register
 from kregs.population.stacked import Stacked
 
 
@@ -40,13 +41,12 @@ class StackedAugmentation(StackedLayer):
     def __init__(self, layer: Any, *args: Any) -> None:
         super().__init__(layer, *args)
         # a layer of its own, for its backend is replaced
-        self._own = class_of(layer).from_config(layer.get_config())
-        self._keras = self._own.backend
+        self._copy = class_of(layer).from_config(layer.get_config())
+        self._keras_backend = self._copy.backend
 
     @classmethod
     def check(cls, layer) -> None:
-        if layer.data_format != "channels_last":
-            raise NotStackable(f"layer {layer.name!r} has data_format={layer.data_format!r}")
+        check_channels_last(layer)
 
     def call(self, x: Stacked, *, context: Context) -> Stacked:
         value = tf.cast(x.member_first(), self.layer.compute_dtype)
@@ -68,11 +68,11 @@ class StackedAugmentation(StackedLayer):
             drawn = tf.reshape(drawn, [-1, *shape[1:]])
             return minval + drawn * (maxval - minval)
 
-        self._own.backend = _Backend(self._keras, uniform)
+        self._copy.backend = _Backend(self._keras_backend, uniform)
         images = tf.reshape(value, tf.concat([[-1], shape[2:]], axis=0))
         images.set_shape([None, *value.shape[2:]])
-        transformation = self._own.get_random_transformation(images, training=True, seed=0)
-        y = self._own.transform_images(images, transformation, training=True)
+        transformation = self._copy.get_random_transformation(images, training=True, seed=0)
+        y = self._copy.transform_images(images, transformation, training=True)
         y = tf.reshape(y, shape)
         y.set_shape(value.shape)
         return self.output(y)

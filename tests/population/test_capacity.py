@@ -7,9 +7,9 @@ import pytest
 from keras import layers
 
 from kregs.population import NotStackable, Population
+from kregs.population.capacity import members_at_once
 from kregs.population.layout import Layout
-from kregs.population.population import members_at_once
-from kregs.population.structure import read_member
+from kregs.population.signature import read_member
 
 
 def member(body, shape=(6,)):
@@ -38,8 +38,8 @@ def bytes_of_activations(monkeypatch, body, shape, batch):
     """How many bytes a member is taken to need beyond its weights."""
     own = read_member(member(body, shape))
     weights = 5 * 4 * sum(variable.value.numpy().size for variable in own.weights)
-    monkeypatch.setattr("kregs.population.population._CPU_MEMBERS", 10**9)
-    monkeypatch.setattr("kregs.population.population._memory_bytes", lambda _: 4 * 1e12)
+    monkeypatch.setattr("kregs.population.capacity._CPU_MEMBERS", 10**9)
+    monkeypatch.setattr("kregs.population.capacity._memory_bytes", lambda _: 4 * 1e12)
     return 1e12 / members_at_once(Layout([own]), batch, None) - weights
 
 

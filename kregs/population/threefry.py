@@ -1,4 +1,4 @@
-"""Random numbers that belong to a member: a function of its seed, the layer and the step alone.
+"""Random numbers of members, by the generator Threefry: a function of seed, layer and step alone.
 
 So a member's noise does not depend on who else is in the population or where it stands, and members
 with one seed get the same noise at the same step (common random numbers).

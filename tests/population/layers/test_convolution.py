@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kregs.population import convolution
-from kregs.population.convolution import convolve, grouped_is_faster, measure
+from kregs.population.layers import grouped_convolution
+from kregs.population.layers.grouped_convolution import convolve, grouped_is_faster, measure
 
 PLAIN = {"strides": (1, 1, 1, 1), "padding": "SAME", "dilations": (1, 1)}
 RNG = np.random.default_rng(0)
@@ -45,14 +45,16 @@ def test_on_a_cpu_large_convolutions_are_convolved_apart():
 
 def test_on_a_gpu_each_geometry_is_measured_once(monkeypatch):
     real, measured = measure, []
-    monkeypatch.setattr(convolution.tf.config, "list_logical_devices", lambda kind=None: ["GPU"])
+    monkeypatch.setattr(
+        grouped_convolution.tf.config, "list_logical_devices", lambda kind=None: ["GPU"]
+    )
 
     def fake(*arguments):
         times = real(*arguments, repeats=1)
         measured.append(times)
         return measured[-1][::-1] if len(measured) == 2 else measured[-1]
 
-    monkeypatch.setattr(convolution, "measure", fake)
+    monkeypatch.setattr(grouped_convolution, "measure", fake)
     images, kernel = images_and_kernel(2)
     chosen = []
 

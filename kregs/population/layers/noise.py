@@ -1,4 +1,4 @@
-"""Stacked noise: every rate and deviation is a vector, every member draws with its own seed.
+"""Stacked dropout and Gaussian noise: rates are vectors, every member draws with its own seed.
 
 These layers do nothing at rate 0, so they may stand in some members only.
 """
@@ -12,12 +12,21 @@ import tensorflow as tf
 
 from kregs.population.registry import Context, StackedLayer, register
 from kregs.population.stacked import Stacked, per_channel, per_member
+from kregs.population.threefry import Noise
 
 
 class NoiseLayer(StackedLayer):
-    """Draws in the layout of its input and broadcasts its number along."""
+    """The identity but in training; draws in the layout of its input. Implement `add_noise`."""
 
     ignored = ("seed",)
+
+    def call(self, x: Stacked, *, context: Context) -> Stacked:
+        noise = context.noise if context.training else None
+        return x if noise is None else self.add_noise(x, noise, context)
+
+    def add_noise(self, x: Stacked, noise: Noise, context: Context) -> Stacked:
+        """Return the input with this step's noise."""
+        raise NotImplementedError
 
     def _shape(self, x: Stacked, noise_shape: list | None = None) -> list:
         """The shape of one member's noise, batch first."""
@@ -29,19 +38,21 @@ class NoiseLayer(StackedLayer):
             shape[-1] //= self.members
         if noise_shape is None:
             return shape
-        return [full if own is None else own for own, full in zip(noise_shape, shape, strict=True)]
+        return [
+            full if size is None else size for size, full in zip(noise_shape, shape, strict=True)
+        ]
 
-    def _like(self, x: Stacked, noise: tf.Tensor) -> tf.Tensor:
-        """Member-first noise in the layout of `x`."""
+    def _like(self, x: Stacked, draws: tf.Tensor) -> tf.Tensor:
+        """Member-first draws in the layout of `x`."""
         if not x.packed:
-            return noise
-        if noise.shape[-1] == 1:  # one draw for all channels: packed, it would be one a member
-            noise = tf.repeat(noise, x.value.shape[-1] // self.members, axis=-1)
-        return Stacked(noise, self.members).channels_packed()
+            return draws
+        if draws.shape[-1] == 1:  # one draw for all channels: packed, it would be one a member
+            draws = tf.repeat(draws, x.value.shape[-1] // self.members, axis=-1)
+        return Stacked(draws, self.members).channels_packed()
 
-    def _normal(self, x: Stacked, context: Context) -> tf.Tensor:
-        noise = context.noise.normal(self._shape(x), self.stream)  # type: ignore[union-attr]
-        return self._like(x, tf.cast(noise, x.value.dtype))
+    def _normal(self, x: Stacked, noise: Noise) -> tf.Tensor:
+        normal = noise.normal(self._shape(x), self.stream)
+        return self._like(x, tf.cast(normal, x.value.dtype))
 
     def _along(self, x: Stacked, vector: tf.Tensor) -> tf.Tensor:
         """A vector of K, broadcast along `x.value`."""
@@ -63,12 +74,10 @@ class StackedDropout(NoiseLayer):
         noise_shape = self.layer.noise_shape
         return None if noise_shape is None else list(noise_shape)
 
-    def call(self, x: Stacked, *, context: Context) -> Stacked:
-        if not context.training or context.noise is None:
-            return x
+    def add_noise(self, x: Stacked, noise: Noise, context: Context) -> Stacked:
         shape = self._shape(x, self._noise_shape(x))
         rate = self.number("rate")
-        kept = self._like(x, context.noise.kept(shape, self.stream, rate))
+        kept = self._like(x, noise.kept(shape, self.stream, rate))
         scaled = x.value / (1 - self._along(x, rate))
         return x.like(tf.where(kept, scaled, tf.zeros([], scaled.dtype)))
 
@@ -91,12 +100,10 @@ class StackedGaussianDropout(NoiseLayer):
     numbers = ("rate",)
     absent: ClassVar[dict[str, float]] = {"rate": 0.0}
 
-    def call(self, x: Stacked, *, context: Context) -> Stacked:
-        if not context.training or context.noise is None:
-            return x
+    def add_noise(self, x: Stacked, noise: Noise, context: Context) -> Stacked:
         rate = self.number("rate")
         deviation = self._along(x, tf.sqrt(rate / (1 - rate)))
-        return x.like(x.value * (1 + deviation * self._normal(x, context)))
+        return x.like(x.value * (1 + deviation * self._normal(x, noise)))
 
 
 @register(keras.layers.GaussianNoise)
@@ -106,11 +113,9 @@ class StackedGaussianNoise(NoiseLayer):
     numbers = ("stddev",)
     absent: ClassVar[dict[str, float]] = {"stddev": 0.0}
 
-    def call(self, x: Stacked, *, context: Context) -> Stacked:
-        if not context.training or context.noise is None:
-            return x
+    def add_noise(self, x: Stacked, noise: Noise, context: Context) -> Stacked:
         deviation = self._along(x, self.number("stddev"))
-        return x.like(x.value + deviation * self._normal(x, context))
+        return x.like(x.value + deviation * self._normal(x, noise))
 
 
 @register(keras.layers.ActivityRegularization)

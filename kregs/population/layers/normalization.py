@@ -1,12 +1,21 @@
-"""Stacked normalization: batch norm over K times the channels is K batch norms, exactly."""
+"""Stacked batch, layer and group normalization, and fixed statistics of the data.
+
+Batch norm over K times the channels is K batch norms, exactly.
+"""
 
 from __future__ import annotations
 
 import keras
 import tensorflow as tf
 
+from kregs.population.keras_internals import broadcast_shape
 from kregs.population.registry import Context, NotStackable, StackedLayer, register
 from kregs.population.stacked import Stacked
+
+
+def _at_least_single(value: tf.Tensor) -> tf.Tensor:
+    """As Keras: half precision overflows the variance."""
+    return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
 
 
 @register(keras.layers.BatchNormalization)
@@ -26,10 +35,8 @@ class StackedBatchNormalization(StackedLayer):
 
     def call(self, x: Stacked, *, context: Context) -> Stacked:
         layer = self.layer
-        value = x.value
-        dtype = value.dtype
-        if dtype in (tf.float16, tf.bfloat16):
-            value = tf.cast(value, tf.float32)  # as Keras: half precision overflows the variance
+        dtype = x.value.dtype
+        value = _at_least_single(x.value)
         rank = len(value.shape)
         # a (K, 1, ..., channels) or (1, ..., K * channels) view of a (K, channels) statistic
         view = (
@@ -128,10 +135,8 @@ class StackedLayerNormalization(_RowNormalization):
             raise NotStackable(f"layer {layer.name!r} uses rms_scaling")
 
     def call(self, x: Stacked, *, context: Context) -> Stacked:
-        value = x.member_first()
-        dtype = value.dtype
-        if dtype in (tf.float16, tf.bfloat16):
-            value = tf.cast(value, tf.float32)
+        dtype = x.value.dtype
+        value = _at_least_single(x.member_first())
         mean, variance = tf.nn.moments(value, [-1], keepdims=True)
         value = (value - mean) * tf.math.rsqrt(variance + self.layer.epsilon)
         return self.output(tf.cast(self._affine(value), dtype))
@@ -147,10 +152,8 @@ class StackedGroupNormalization(_RowNormalization):
             raise NotStackable(f"layer {layer.name!r} normalizes axis {layer.axis}, not the last")
 
     def call(self, x: Stacked, *, context: Context) -> Stacked:
-        value = x.member_first()
-        dtype = value.dtype
-        if dtype in (tf.float16, tf.bfloat16):
-            value = tf.cast(value, tf.float32)
+        dtype = x.value.dtype
+        value = _at_least_single(x.member_first())
         rank = len(value.shape)
         channels = value.shape[-1]
         groups = channels if self.layer.groups == -1 else self.layer.groups
@@ -174,7 +177,7 @@ class StackedNormalization(StackedLayer):
         layer = self.layer
         value = tf.cast(x.member_first(), layer.compute_dtype)
         if layer.input_mean is None:
-            view = [self.members, *layer._broadcast_shape]
+            view = [self.members, *broadcast_shape(layer)]
             mean, variance = (
                 tf.reshape(self.weight(name), view) for name in ("adapt_mean", "adapt_variance")
             )

@@ -8,8 +8,8 @@ from keras import layers
 from scipy.stats import ks_2samp
 
 from kregs.population import Context, NotStackable, Population, Stacked
-from kregs.population.random import Noise
 from kregs.population.registry import form_of
+from kregs.population.threefry import Noise
 
 ROWS = 1500
 PIXELS = [(0, 0, 0), (4, 2, 1), (2, 5, 2)]

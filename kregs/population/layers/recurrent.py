@@ -1,58 +1,32 @@
-"""Stacked recurrent layers and the masks that they read: one loop over time for all members.
-
-A mask is a value of the graph like any other: Keras computes it by operations of its own.
-"""
+"""Stacked recurrent layers: LSTM, GRU, SimpleRNN and Bidirectional, one loop over time for all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
-from keras.src.ops.numpy import Any as AnyOperation
-from keras.src.ops.numpy import NotEqual
 
-from kregs.population.dense import apply_activation
+from kregs.population.layers.activations import apply_activation
 from kregs.population.registry import Context, NotStackable, StackedLayer, register
-from kregs.population.stacked import Stacked, per_member
+from kregs.population.stacked import Stacked, batched_product, per_member
 
 Project = Callable[..., tf.Tensor]
 
 
-@register(NotEqual)
-class StackedNotEqual(StackedLayer):
-    """The mask of an Embedding: where the token is not 0."""
+@dataclasses.dataclass
+class _Drop:
+    """How dropout scales a value before it meets the kernels.
 
-    arguments = ("x2",)
+    Args:
+        apart: whether any member's gates drop apart, a bool tensor.
+        scales: of each gate, `(K, batch, size)`.
+    """
 
-    def call(self, x: Stacked, *, context: Context) -> Stacked:
-        value = x.member_first()
-        return self.output(value != tf.cast(self.set_arguments["x2"], value.dtype))
-
-
-@register(AnyOperation)
-class StackedAny(StackedLayer):
-    """The mask of a Masking layer: where any channel is not the mask's value."""
-
-    @classmethod
-    def check(cls, layer) -> None:
-        if layer.axis not in (-1, [-1], (-1,)) or layer.keepdims:
-            raise NotStackable(f"operation {layer.name!r} works along axis {layer.axis}")
-
-    def call(self, x: Stacked, *, context: Context) -> Stacked:
-        return self.output(tf.reduce_any(x.member_first(), -1))
-
-
-@register(keras.layers.Masking)
-class StackedMasking(StackedLayer):
-    """Zeros in place of the steps that are masked."""
-
-    def call(self, x: Stacked, *, context: Context) -> Stacked:
-        value = x.member_first()
-        kept = value != tf.cast(self.layer.mask_value, value.dtype)
-        kept = tf.reduce_any(kept, -1, keepdims=True)
-        return self.output(tf.where(kept, value, tf.zeros([], value.dtype)))
+    apart: tf.Tensor
+    scales: Sequence[tf.Tensor]
 
 
 class _Gates:
@@ -61,23 +35,24 @@ class _Gates:
     Args:
         kernels: one a gate, `(K, size, units)`.
         groups: how many gates each product makes.
-        drop: whether any member's gates drop apart, and how dropout scales the value for each gate,
-            `(K, batch, size)`; or `None`.
+        drop: dropout of the value; `None`: none.
     """
 
-    def __init__(self, kernels: list[tf.Tensor], groups: tuple[int, ...], drop: Any) -> None:
+    def __init__(
+        self, kernels: list[tf.Tensor], groups: tuple[int, ...], drop: _Drop | None
+    ) -> None:
         ends = [sum(groups[: i + 1]) for i in range(len(groups))]
         slices = [slice(end - n, end) for n, end in zip(groups, ends, strict=True)]
-        self._apart: tf.Tensor | None = None if drop is None else drop[0]
-        self._kernels = [kernels[own] for own in slices]
-        self._joined = [tf.concat(own, -1) for own in self._kernels]
-        self._scales = [] if drop is None else [drop[1][own] for own in slices]
+        self._apart: tf.Tensor | None = None if drop is None else drop.apart
+        self._kernels = [kernels[group] for group in slices]
+        self._joined = [tf.concat(group_kernels, -1) for group_kernels in self._kernels]
+        self._scales = [] if drop is None else [drop.scales[group] for group in slices]
 
     def product(self, value: tf.Tensor, group: int = 0) -> tf.Tensor:
         """Return `(K, batch, ..., gates * units)` of one group for `(K, batch, ..., size)`."""
         joined = self._joined[group]
         if self._apart is None:
-            return _product(value, joined)
+            return batched_product(value, joined)
 
         def scaled(scale: tf.Tensor) -> tf.Tensor:
             return value * (scale if len(value.shape) == 3 else scale[:, :, None])
@@ -86,21 +61,12 @@ class _Gates:
 
         def each() -> tf.Tensor:
             pairs = zip(scales, self._kernels[group], strict=True)
-            return tf.concat([_product(scaled(scale), kernel) for scale, kernel in pairs], -1)
+            return tf.concat(
+                [batched_product(scaled(scale), kernel) for scale, kernel in pairs], -1
+            )
 
         # one product is faster than several; a gate's share of it is the same
-        return tf.cond(self._apart, each, lambda: _product(scaled(scales[0]), joined))
-
-
-def _product(value: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Multiply `(K, batch, ..., size)` with `(K, size, units)`."""
-    if len(value.shape) == 3:
-        return tf.matmul(value, kernel)
-    shape = tf.shape(value)
-    y = tf.matmul(tf.reshape(value, [kernel.shape[0], -1, kernel.shape[1]]), kernel)
-    y = tf.reshape(y, tf.concat([shape[:-1], [kernel.shape[2]]], axis=0))
-    y.set_shape([*value.shape[:-1], kernel.shape[2]])
-    return y
+        return tf.cond(self._apart, each, lambda: batched_product(scaled(scales[0]), joined))
 
 
 class _Recurrent(StackedLayer):
@@ -174,8 +140,10 @@ class _Recurrent(StackedLayer):
         kernel = tf.cast(self.weight(name), self.layer.compute_dtype)
         return tf.split(kernel, self._gates, -1)
 
-    def _draw(self, context: Context, shape: list, dtype: tf.DType) -> tuple:
-        """Return how dropout scales the input and the state, `_Drop` or `None` each."""
+    def _draw(
+        self, context: Context, shape: list, dtype: tf.DType
+    ) -> tuple[_Drop | None, _Drop | None]:
+        """Return how dropout scales the input and the state."""
         noise = context.noise if context.training else None
         if noise is None:
             return None, None
@@ -188,13 +156,16 @@ class _Recurrent(StackedLayer):
                 kept, tf.cast(per_member(1 / (1 - rate), 4), dtype), tf.zeros([], dtype)
             )
 
-        own_input = scales("dropout", channels, self.stream)
-        own_state = scales("recurrent_dropout", self.layer.cell.units, self.further_stream(1))
+        of_input = scales("dropout", channels, self.stream)
+        of_state = scales("recurrent_dropout", self.layer.cell.units, self.further_stream(1))
         # as Keras: the gates share a draw where the state is not dropped
         apart = self.number("recurrent_dropout") > 0
-        own_input = tf.where(per_member(apart, 4), own_input, own_input[:, :, :1])
+        of_input = tf.where(per_member(apart, 4), of_input, of_input[:, :, :1])
         any_apart = tf.reduce_any(apart)
-        return tuple((any_apart, tf.unstack(own, axis=2)) for own in (own_input, own_state))
+        return (
+            _Drop(any_apart, tf.unstack(of_input, axis=2)),
+            _Drop(any_apart, tf.unstack(of_state, axis=2)),
+        )
 
     def _loop(
         self, inputs: tf.Tensor, masks: tf.Tensor | None, zero: tf.Tensor, project: Project
@@ -205,18 +176,18 @@ class _Recurrent(StackedLayer):
         def array(value: tf.Tensor) -> tf.TensorArray:
             return tf.TensorArray(value.dtype, steps, element_shape=value.shape[1:]).unstack(value)
 
-        own_inputs = array(inputs)
-        own_masks = None if masks is None else array(masks)
+        step_inputs = array(inputs)
+        step_masks = None if masks is None else array(masks)
         sequence = layer.return_sequences
         # XLA takes no array that is never written
         outputs = (tf.TensorArray(zero.dtype, steps, element_shape=zero.shape),) * sequence
 
         def body(step: tf.Tensor, states: tuple, outputs: tuple) -> tuple:
             now = steps - 1 - step if layer.go_backwards else step
-            new = self._step(own_inputs.read(now), states, project)
+            new = self._step(step_inputs.read(now), states, project)
             output = new[0]
-            if own_masks is not None:
-                kept = own_masks.read(now)[:, :, None]
+            if step_masks is not None:
+                kept = step_masks.read(now)[:, :, None]
                 new = tuple(tf.where(kept, a, b) for a, b in zip(new, states, strict=True))
                 output = tf.where(kept, output, tf.zeros([], output.dtype))
                 output = output if layer.zero_output_for_mask else new[0]

@@ -1,4 +1,4 @@
-"""Stacked forms of kregs's own layers."""
+"""Stacked forms of kregs's own layers, DropBlock2D and TiedDense."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import keras
 import tensorflow as tf
 
 from kregs.layers import DropBlock2D, TiedDense
-from kregs.population.noise import NoiseLayer
+from kregs.population.layers.noise import NoiseLayer
 from kregs.population.registry import Context, StackedLayer, register
 from kregs.population.stacked import Stacked
+from kregs.population.threefry import Noise
 
 
 @register(DropBlock2D)
@@ -21,23 +22,21 @@ class StackedDropBlock2D(NoiseLayer):
     absent: ClassVar[dict[str, float]] = {"rate": 0.0}
     accelerated = False
 
-    def call(self, x: Stacked, *, context: Context) -> Stacked:
-        if not context.training or context.noise is None:
-            return x
+    def add_noise(self, x: Stacked, noise: Noise, context: Context) -> Stacked:
         batch, height, width, channels = self._shape(x)
         side = min(self.layer.block_size, height, width)
         corners = [batch, height - side + 1, width - side + 1, channels]
         rate = tf.cast(self.number("rate"), tf.float32)
         probability = rate * height * width / (side**2 * corners[1] * corners[2])
-        kept = context.noise.kept(corners, self.stream, probability)
+        kept = noise.kept(corners, self.stream, probability)
         corner = Stacked(1.0 - tf.cast(kept, tf.float32), self.members).channels_packed()
         border = [side - 1, side - 1]
         corner = tf.pad(corner, [[0, 0], border, border, [0, 0]])
         keep = 1.0 - tf.nn.max_pool2d(corner, side, 1, "VALID")
         scale = 1.0 / tf.maximum(self._means(keep, context.rows), keras.config.epsilon())
-        noise = Stacked(keep, self.members, packed=True)
-        value = noise.value if x.packed else noise.member_first()
-        return x.like(x.value * tf.cast(value, x.value.dtype) * self._along(x, scale))
+        packed = Stacked(keep, self.members, packed=True)
+        kept_blocks = packed.value if x.packed else packed.member_first()
+        return x.like(x.value * tf.cast(kept_blocks, x.value.dtype) * self._along(x, scale))
 
     def _means(self, packed: tf.Tensor, rows: tf.Tensor | None) -> tf.Tensor:
         """The mean of each member's real rows, `(K,)`."""

@@ -1,0 +1,207 @@
+"""Every private name of Keras that stacked training needs, each behind a function of its own.
+
+Keras shows no public way to the graph of a model, to what `compile` was given, or to how it names
+metrics. No other file of `kregs.population` touches a name of Keras that begins with an underscore
+or lies in `keras.src` (tests/population/test_sources.py), so that a new version of Keras is met
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+# operations that Keras puts into a graph to compute masks; it exports the functions only
+from keras.src.ops.numpy import Any as AnyOperation
+from keras.src.ops.numpy import NotEqual as NotEqualOperation
+
+__all__ = [
+    "AnyOperation",
+    "NotEqualOperation",
+    "broadcast_shape",
+    "calls_of",
+    "decays_weight",
+    "has_mask",
+    "inner_functional",
+    "learning_rate_of",
+    "loss_arguments",
+    "merge",
+    "resolved_loss",
+    "resolved_metrics",
+    "row_function",
+    "row_values",
+    "user_loss_weights",
+    "user_metrics",
+]
+
+
+# ---- the graph of a model ------------------------------------------------------------------
+
+
+def inner_functional(model: Any) -> Any:
+    """Return the Functional that a Sequential is built as, a Functional itself, or `None`.
+
+    Why: `Sequential.layers` hides which tensors its layers read, its Functional shows them.
+
+    Raises:
+        ValueError: a Sequential is not built, so it has none yet.
+    """
+    if isinstance(model, keras.Sequential):
+        if not model.built or model._functional is None:
+            raise ValueError(
+                f"model {model.name!r} is not built: its first layer does not say its input shape"
+            )
+        return model._functional
+    is_functional = hasattr(model, "_nodes_by_depth") and isinstance(model, keras.Model)
+    return model if is_functional and type(model).__name__ == "Functional" else None
+
+
+def calls_of(functional: Any) -> Iterator[Any]:
+    """Yield the calls of operations in a Functional, inputs left out, in an order that runs.
+
+    Why: only these nodes say which tensors each call reads and with which arguments.
+    """
+    for depth in sorted(functional._nodes_by_depth, reverse=True):
+        for node in functional._nodes_by_depth[depth]:
+            if not node.is_input:
+                yield node
+
+
+def has_mask(tensor: Any) -> bool:
+    """Return whether a symbolic tensor carries a mask.
+
+    Why: masks travel beside the graph, and one on a model's output reaches the loss.
+    """
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
+# ---- what a model is compiled with ---------------------------------------------------------
+
+
+def user_loss_weights(model: keras.Model) -> Any:
+    """Return `loss_weights` as `compile` was given them, or `None`.
+
+    Why: no public attribute holds them.
+    """
+    return model._compile_loss._user_loss_weights if model._compile_loss else None
+
+
+def user_metrics(model: keras.Model) -> dict[str, Any]:
+    """Return `metrics` and `weighted_metrics` as `compile` was given them, by these names.
+
+    Why: `model.metrics` mixes both and adds the loss tracker.
+    """
+    compiled = model._compile_metrics
+    return {
+        "metrics": compiled._user_metrics if compiled else None,
+        "weighted_metrics": compiled._user_weighted_metrics if compiled else None,
+    }
+
+
+def resolved_loss(model: keras.Model, y: tf.Tensor, prediction: tf.Tensor) -> tuple[Any, float]:
+    """Return the one loss object that `fit` would use on such targets, and its weight.
+
+    Why: Keras turns a name into a loss only when it builds its private container, which depends on
+    the targets' shape. A fresh one is built, so that the model's stays as it is.
+
+    Args:
+        y, prediction: a few rows of each.
+    """
+    compiled = model._compile_loss
+    fresh = type(compiled)(compiled._user_loss, compiled._user_loss_weights)
+    fresh.build(y, prediction)
+    (resolved,) = fresh._flat_losses
+    weight = 1.0 if resolved.loss_weights is None else float(resolved.loss_weights)
+    return resolved.loss, weight
+
+
+def resolved_metrics(
+    model: keras.Model, y: tf.Tensor, prediction: tf.Tensor
+) -> list[tuple[str, Any, bool]]:
+    """Return (name in the logs, metric, whether it is weighted) of the compiled metrics.
+
+    Why: Keras tells apart metrics of one name while it collects results, nowhere else.
+
+    Args:
+        y, prediction: a few rows of each.
+    """
+    compiled = model._compile_metrics
+    if compiled is None:
+        return []
+    fresh = type(compiled)(
+        compiled._user_metrics,
+        compiled._user_weighted_metrics,
+        output_names=getattr(compiled, "output_names", None),
+    )
+    fresh.build(y, prediction)
+    fresh.update_state(y, prediction)  # some make their variables only now
+    names = iter(fresh.result())
+    entries = []
+    groups = (fresh._flat_metrics, False), (fresh._flat_weighted_metrics, True)
+    for containers, weighted in groups:
+        for container in containers or []:
+            if container is not None:
+                entries += [(next(names), metric, weighted) for metric in container.metrics]
+    return entries
+
+
+def loss_arguments(loss: keras.losses.Loss) -> dict[str, Any]:
+    """Return the arguments that a loss hands to its function.
+
+    Why: not every loss's config has all that it was made with (Huber's `delta`).
+    """
+    return getattr(loss, "_fn_kwargs", {})
+
+
+def row_function(metric: keras.metrics.MeanMetricWrapper) -> Any:
+    """Return the function of a metric that is the mean of one number a row.
+
+    Why: the metric's config holds a serialized one at most.
+    """
+    return metric._fn
+
+
+def row_values(metric: keras.metrics.MeanMetricWrapper, y: Any, prediction: Any) -> Any:
+    """Return a metric's number for each row.
+
+    Why: publicly there is only `update_state`, which takes the mean over all members.
+    """
+    return metric._fn(y, prediction, **metric._fn_kwargs)
+
+
+# ---- optimizers and layers -----------------------------------------------------------------
+
+
+def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Return an optimizer's learning rate: a variable, or the schedule.
+
+    Why: the public `learning_rate` of a schedule is its present value.
+    """
+    return optimizer._learning_rate
+
+
+def decays_weight(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
+    """Return whether an optimizer applies its weight decay to a variable.
+
+    Why: `exclude_from_weight_decay` writes to private lists only.
+    """
+    return optimizer._use_weight_decay(variable)
+
+
+def merge(layer: keras.layers.Layer, values: list[tf.Tensor]) -> tf.Tensor:
+    """Merge tensors as Add, Multiply, ... do.
+
+    Why: their `call` reshapes inputs that it takes to be one member's.
+    """
+    return layer._merge_function(values)
+
+
+def broadcast_shape(layer: keras.layers.Normalization) -> list[int]:
+    """Return the shape in which a Normalization layer's statistics meet its input.
+
+    Why: the layer computes it in `build` and keeps it private.
+    """
+    return layer._broadcast_shape

@@ -1,0 +1,16 @@
+"""Stacked forms of layers, one kind a file; importing this package registers them."""
+
+from kregs.population.layers import (  # noqa: F401
+    activations,
+    augmentation,
+    convolution,
+    dense,
+    embedding,
+    masking,
+    merging,
+    noise,
+    normalization,
+    own_layers,
+    recurrent,
+    stateless,
+)

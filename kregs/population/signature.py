@@ -1,0 +1,193 @@
+"""What models must have in common to be stacked: their signature, and in what two of them differ.
+
+Layers, shapes, which layers share weights, loss, metrics and the kind of optimizer must be equal;
+numbers such as λ, rates and the learning rate are no part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from kregs.population.graph import Graph, read_graph
+from kregs.population.keras_internals import (
+    loss_arguments,
+    user_loss_weights,
+    user_metrics,
+)
+from kregs.population.optimizers import OPTIMIZER_NUMBERS
+from kregs.population.registry import Call, NotStackable, StackedLayer, class_of, form_of
+
+# what a layer was born with, or is told apart by, says nothing of what it computes
+_NOT_STRUCTURE = ("name", "seed", "batch_shape", "batch_input_shape", "lora_rank", "lora_alpha")
+_NOT_STRUCTURE_ENDS = ("_initializer", "_regularizer", "_constraint")
+
+
+@dataclasses.dataclass
+class Member:
+    """A model read for stacking: its graph, its layers, each once, and its signature."""
+
+    model: keras.Model
+    graph: Graph
+    layers: list[keras.layers.Layer]
+    signature: tuple
+
+    @property
+    def weights(self) -> list[Any]:
+        """The variables of all layers, in the order of the graph, each once."""
+        by_id = {id(variable): variable for layer in self.layers for variable in layer.weights}
+        return list(by_id.values())
+
+
+def read_member(model: keras.Model) -> Member:
+    """Read one compiled model; members with equal signatures can be stacked.
+
+    Raises:
+        TypeError: it is no keras model.
+        ValueError: it is not compiled.
+        NotStackable: it has a layer without a stacked form, or is of a kind that hides its layers.
+
+    Example:
+
+    >>> import keras
+    >>> def build(units):
+    ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(units)])
+    ...     model.compile("sgd", "mse")
+    ...     return read_member(model)
+    >>> build(3).signature == build(3).signature, build(3).signature == build(4).signature
+    (True, False)
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`models` must hold keras models. Received: {model!r} of type {type(model).__name__}"
+        )
+    if not model.compiled:
+        raise ValueError(f"`models` must be compiled. Received: model {model.name!r}, which is not")
+    graph = read_graph(model)
+    layers = list(dict.fromkeys(node.layer for node in graph.nodes))
+    positions = {id(layer): position for position, layer in enumerate(layers)}
+    weights: dict[int, int] = {}  # which are the same says which layers share them
+    parts = tuple(
+        (
+            class_of(node.layer).__name__,
+            positions[id(node.layer)],
+            _as_text(_layer_structure(node.layer, form_of(node.layer))),
+            tuple(
+                (tuple(variable.shape), weights.setdefault(id(variable), len(weights)))
+                for variable in node.layer.weights
+            ),
+            tuple(edge.source for edge in node.inputs),
+        )
+        for node in graph.nodes
+    )
+    shape = (tuple(model.input_shape[1:]), graph.output.source)
+    return Member(model, graph, layers, (parts, shape, _as_text(_compiled_structure(model))))
+
+
+def check_same_structure(members: Sequence[Member]) -> None:
+    """Raise `NotStackable` naming the first difference between any member and the first."""
+    for position, member in enumerate(members[1:], start=1):
+        if member.signature != members[0].signature:
+            raise NotStackable(
+                f"models 0 and {position} differ in structure: "
+                f"{explain_difference(members[0], member)}"
+            )
+
+
+def explain_difference(first: Member, other: Member) -> str:
+    """Say where two members' structures differ: the layer, the field, both values."""
+    first_nodes, other_nodes = first.graph.nodes, other.graph.nodes
+    parts = zip(first.signature[0], other.signature[0], strict=False)
+    for one, two, (part, other_part) in zip(first_nodes, other_nodes, parts, strict=False):
+        name = f"layer {one.layer.name!r}"
+        kind, other_kind = class_of(one.layer), class_of(two.layer)
+        if kind is not other_kind:
+            return f"{name} is a {kind.__name__} in one and a {other_kind.__name__} in the other"
+        form = form_of(one.layer)
+        a, b = _layer_structure(one.layer, form), _layer_structure(two.layer, form)
+        for field in sorted({*a, *b}):
+            if _as_text(a.get(field)) != _as_text(b.get(field)):
+                return f"{name}, field {field!r}: {a.get(field)!r} and {b.get(field)!r}"
+        shapes = [[tuple(v.shape) for v in node.layer.weights] for node in (one, two)]
+        if shapes[0] != shapes[1]:
+            return f"{name}, weight shapes: {shapes[0]} and {shapes[1]}"
+        if [e.source for e in one.inputs] != [e.source for e in two.inputs]:
+            return f"{name} reads other layers in the other"
+        if part != other_part:  # all that is left is which layers and weights are the same
+            return f"{name} shares its weights with another layer in one of them only"
+    if len(first_nodes) != len(other_nodes):
+        return f"one has {len(first_nodes)} layers with a structure, the other {len(other_nodes)}"
+    a, b = _compiled_structure(first.model), _compiled_structure(other.model)
+    for field in a:
+        if _as_text(a[field]) == _as_text(b[field]):
+            continue
+        if field == "optimizer":
+            for name in ("class", *sorted({*a[field], *b[field]})):
+                if a[field].get(name) != b[field].get(name):
+                    return (
+                        f"the optimizer, field {name!r}: {a[field].get(name)!r} and "
+                        f"{b[field].get(name)!r}"
+                    )
+        return f"what they are compiled with, field {field!r}: {a[field]!r} and {b[field]!r}"
+    return f"input shapes: {first.model.input_shape} and {other.model.input_shape}"
+
+
+def optional_kind(layer: keras.layers.Layer) -> tuple:
+    """Return what two optional layers must share to stand at the same place of a chain."""
+    return type(layer), _as_text(_layer_structure(layer, form_of(layer)))
+
+
+def _layer_structure(layer: keras.layers.Layer, form: type[StackedLayer]) -> dict[str, Any]:
+    """The part of a layer's config that members must share."""
+    leave_out = {*_NOT_STRUCTURE, *form.numbers, *form.ignored}
+    config = {
+        name: value
+        for name, value in layer.get_config().items()
+        if name not in leave_out and not name.endswith(_NOT_STRUCTURE_ENDS)
+    }
+    return {**config, "called with": layer.arguments} if isinstance(layer, Call) else config
+
+
+def _as_text(config: Any) -> str:
+    return json.dumps(config, sort_keys=True, default=str)
+
+
+def _compiled_structure(model: keras.Model) -> dict[str, Any]:
+    """The part of what `compile` was given that members must share."""
+    config = model.optimizer.get_config()
+    optimizer = {k: v for k, v in config.items() if k not in OPTIMIZER_NUMBERS and k != "name"}
+    optimizer["class"] = type(model.optimizer).__name__
+    metrics = {
+        name: keras.tree.map_structure(_metric_config, metric)
+        for name, metric in user_metrics(model).items()
+    }
+    return {
+        "optimizer": optimizer,
+        "loss": _loss_config(model.loss),
+        "loss_weights": user_loss_weights(model),
+        **metrics,
+    }
+
+
+def _loss_config(loss: Any) -> Any:
+    if isinstance(loss, keras.losses.Loss):
+        config = {**loss.get_config(), **loss_arguments(loss)}
+        config = {k: v for k, v in config.items() if k not in ("name", "label_smoothing")}
+        return [type(loss).__name__, config]
+    if loss is None or isinstance(loss, str):
+        return loss
+    if callable(loss):
+        return [getattr(loss, "__module__", ""), getattr(loss, "__qualname__", repr(loss))]
+    raise NotStackable("the model has several losses")
+
+
+def _metric_config(metric: Any) -> Any:
+    if isinstance(metric, keras.metrics.Metric):
+        config = metric.get_config()
+        config.pop("fn", None)
+        return [type(metric).__name__, _as_text(config)]
+    return metric if metric is None or isinstance(metric, str) else repr(metric)

@@ -1,0 +1,194 @@
+"""`StackedModel`: K models as one: variables, forward pass, penalties, constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kregs.population.graph import MODEL_INPUT
+from kregs.population.layout import ACTIVITY_NUMBERS, Layout, Settings
+from kregs.population.registry import Context, StackedLayer, form_of
+from kregs.population.stacked import Stacked, per_member
+
+
+class StackedModel:
+    """K models of one layout; every weight has a leading member axis, every number is a vector.
+
+    Args:
+        layout: the members' common structure.
+        members: K.
+
+    Attributes:
+        weights: variables `(K, *shape)`, in the layout's order.
+        trainable: which of them are trained, by position.
+        dtype: of numbers and penalties: float64 if any weight is.
+        smoothing: label smoothing of each member, `(K,)`.
+        forms: of all layers.
+    """
+
+    def __init__(self, layout: Layout, members: int) -> None:
+        self.layout = layout
+        self.members = members
+        model = layout.template.model
+        self._input_dtype = keras.backend.standardize_dtype(model.inputs[0].dtype)
+        self.weights = [
+            tf.Variable(tf.zeros([members, *variable.shape], variable.dtype), trainable=False)
+            for variable in layout.weights
+        ]
+        self.trainable = [i for i, trainable in enumerate(layout.trainable) if trainable]
+        has_float64 = any(weight.dtype == tf.float64 for weight in self.weights)
+        self.dtype = tf.float64 if has_float64 else tf.as_dtype(keras.config.floatx())
+
+        def vector() -> tf.Variable:
+            return tf.Variable(np.zeros(members), dtype=self.dtype, trainable=False)
+
+        self._numbers = {key: vector() for key in layout.settings[0].layers}
+        self._penalties = {
+            (int(i), int(power)): vector()
+            for i, power in np.argwhere(layout.penalized)
+            if layout.trainable[i]
+        }
+        self._max_norms = {
+            i: vector()
+            for i, constraint in enumerate(layout.constraints)
+            if constraint is not None and layout.trainable[i]
+        }
+        self.smoothing = vector()
+        self.forms: list[type[StackedLayer]] = []
+        self._build_layers()
+
+    def _build_layers(self) -> None:
+        layout = self.layout
+        by_variable = {id(v): w for v, w in zip(layout.weights, self.weights, strict=True)}
+
+        def keyed(layer: Any, key: tuple) -> tuple[StackedLayer, tuple]:
+            form = form_of(layer)
+            self.forms.append(form)
+            numbers = {name: self._numbers[(*key, name)] for name in form.numbers}
+            stream = len(self.forms)  # from 1
+            return form(layer, self.members, by_variable, numbers, stream), key
+
+        self._layers = {
+            id(layer): keyed(layer, ("layer", position))
+            for position, layer in enumerate(layout.template.layers)
+        }
+        self._chains = [
+            [keyed(place.example, ("optional", edge, i)) for i, place in enumerate(places)]
+            if layout.groups[edge] == edge
+            else []
+            for edge, places in enumerate(layout.places)
+        ]
+
+    def forward(self, x: tf.Tensor, context: Context) -> tf.Tensor:
+        """Return the predictions `(K, batch, ...)`; penalties of activities go to the context.
+
+        Args:
+            x: inputs, `(K, batch, ...)`.
+        """
+        graph = self.layout.template.graph
+        model_input = Stacked(tf.cast(x, self._input_dtype), self.members)
+        outputs: dict[int, Stacked] = {MODEL_INPUT: model_input}
+        after_chain: dict[int, Stacked] = {}
+        edges = iter(enumerate(graph.edges()))
+
+        def read() -> Stacked:
+            index, edge = next(edges)
+            group = self.layout.groups[index]
+            if group not in after_chain:
+                value = outputs[edge.source]
+                for layer, key in self._chains[group]:
+                    value = self._call(layer, key, (value,), context)
+                after_chain[group] = value
+            return after_chain[group]
+
+        for position, node in enumerate(graph.nodes):
+            inputs = tuple(read() for _ in node.inputs)
+            layer, key = self._layers[id(node.layer)]
+            outputs[position] = self._call(layer, key, inputs, context)
+        return read().member_first()
+
+    def _call(
+        self, layer: StackedLayer, key: tuple, inputs: tuple[Stacked, ...], context: Context
+    ) -> Stacked:
+        output = layer.call(*inputs, context=context)
+        for name, power in zip(ACTIVITY_NUMBERS, (tf.abs, tf.square), strict=True):
+            if (*key, name) in self.layout.active_numbers:
+                total, count = self._activity(power, output.member_first(), context.rows)
+                context.penalties.append(self._numbers[(*key, name)] * total / count)
+        return output
+
+    def _activity(
+        self, power: Any, value: tf.Tensor, rows: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The sum of each member's activities, `(K,)`, and over how many rows."""
+        value = tf.cast(value, self.dtype)  # half precision overflows a sum
+        rank = len(value.shape)
+        amount = power(value)
+        if rows is None:
+            count = tf.cast(tf.shape(value)[1], self.dtype)
+        else:
+            rows = tf.cast(rows, self.dtype)
+            real = tf.reshape(rows, tf.concat([tf.shape(rows), [1] * (rank - 2)], 0)) > 0
+            amount = tf.where(real, amount, tf.zeros([], self.dtype))
+            count = tf.maximum(tf.reduce_sum(rows, 1), 1.0)
+        return tf.reduce_sum(amount, list(range(1, rank))), count
+
+    def weight_penalties(self) -> list[tf.Tensor]:
+        """Return the l1 and l2 terms of all weights, `(K,)` each."""
+        terms = []
+        for (index, power), coefficient in self._penalties.items():
+            weight = self.weights[index]
+            amount = tf.square(weight) if power == 1 else tf.abs(weight)
+            total = tf.reduce_sum(amount, list(range(1, len(weight.shape))))
+            terms.append(tf.cast(coefficient, total.dtype) * total)
+        return terms
+
+    def constrain(self, alive: tf.Tensor | None) -> None:
+        """Project the constrained weights.
+
+        Args:
+            alive: of which members, bool `(K,)`; `None` for all.
+        """
+        for index in self._max_norms:
+            weight = self.weights[index]
+            rank = len(weight.shape)
+            value = self._projected(index)
+            if alive is not None:
+                value = tf.where(per_member(alive, rank), value, weight)
+            weight.assign(value)
+
+    def _projected(self, index: int) -> tf.Tensor:
+        kind, axes = self.layout.constraints[index]  # type: ignore[misc]
+        value = tf.convert_to_tensor(self.weights[index])
+        rank = len(value.shape)
+        if kind == "non_negative":
+            return tf.where(value >= 0, value, tf.zeros_like(value))
+        stacked_axes = [axis % (rank - 1) + 1 for axis in axes]
+        norms = tf.sqrt(tf.reduce_sum(tf.square(value), stacked_axes, keepdims=True))
+        if kind == "unit_norm":
+            return value * (tf.ones_like(norms) / (keras.config.epsilon() + norms))
+        bound = per_member(tf.cast(self._max_norms[index], value.dtype), rank)
+        scaled = value * (tf.minimum(norms, bound) / (keras.config.epsilon() + norms))
+        return tf.where(tf.math.is_inf(bound), value, scaled)
+
+    def settings_variables(self) -> list[tf.Variable]:
+        """Return the variables that hold members' numbers, `(K,)` each, in a fixed order."""
+        return [
+            *self._numbers.values(),
+            *self._penalties.values(),
+            *self._max_norms.values(),
+            self.smoothing,
+        ]
+
+    def settings_values(self, settings: Sequence[Settings]) -> list[list[float]]:
+        """Return what members' numbers are, in the order of `settings_variables`."""
+        return [
+            *([s.layers[key] for s in settings] for key in self._numbers),
+            *([s.penalties[key] for s in settings] for key in self._penalties),
+            *([s.max_norms[index] for s in settings] for index in self._max_norms),
+            [s.smoothing for s in settings],
+        ]

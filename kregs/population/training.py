@@ -1,0 +1,350 @@
+"""`Training`: the training loop. Jobs wait in a queue, take a slot, train epoch by epoch, leave.
+
+Every slot is at its own epoch, so a slot that early stopping frees is given to the next job at once
+and no arithmetic is spent on the departed. Several devices share the jobs out.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kregs.population.jobs import Job
+from kregs.population.lane import EpochLogs, Lane
+from kregs.population.layout import Layout
+from kregs.population.optimizers import OptimizerState
+from kregs.population.program import Program
+from kregs.population.registry import NotStackable
+from kregs.population.rows import Feed, Stream
+from kregs.population.signature import Member
+
+
+def check_devices(devices: Sequence[str] | None) -> list[str] | None:
+    """Return names of devices that TensorFlow has; `None` stays `None`.
+
+    Raises:
+        TypeError: it is no list of names.
+        ValueError: TensorFlow has no such device; the message names those that it has.
+    """
+    if devices is None:
+        return None
+    if isinstance(devices, str) or not devices:
+        raise TypeError(f"`devices` must be a list of names of devices. Received: {devices!r}")
+    known = {device.name for device in tf.config.list_logical_devices()}
+    short = {name.removeprefix("/device:") for name in known}
+    for device in devices:
+        if device not in known | short:
+            raise ValueError(
+                f"`devices` must be among {', '.join(sorted(short))}. Received: {device!r}"
+            )
+    return list(devices)
+
+
+class Training:
+    """Trains jobs of one structure together, over the slots of a program on each device.
+
+    `run` yields each job when it has ended. While it waits for the next one, and in `on_epoch`, a
+    driver may hand in further jobs, stop jobs (`job.stop_training = True`), read the weights and
+    the optimizer state of those that train, and let one go on as another member (`replace`).
+
+    Args:
+        layout: the jobs' common structure.
+        slots: how many members train at once on a device.
+        feed: the rows.
+        objective: maps an epoch's logs to a number, the lower the better; a job then ends with the
+            weights of its best epoch. `None`: it ends as `fit` does, with the last weights or those
+            that early stopping restores.
+        keep_state: a job ends with the state of its optimizer, for a job that goes on from it.
+        keep_last: a job with an `objective` ends with the weights of its last finite epoch.
+        on_epoch: called with every job that trains after each of its epochs, when all devices have
+            ended theirs; `job.epoch`, `job.history` and `job.logs` are up to date.
+        accelerate: see `Program`.
+        devices: names of the devices that share the members out. Default: all GPUs. A stream is
+            read for one device only.
+
+    Example:
+
+    >>> import collections, keras, numpy as np
+    >>> from kregs.population.jobs import Job
+    >>> from kregs.population.layout import Layout
+    >>> from kregs.population.rows import Feed, as_rows
+    >>> from kregs.population.signature import read_member
+    >>> def member(rate):
+    ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    ...     model.compile(keras.optimizers.SGD(rate), "mse")
+    ...     return read_member(model)
+    >>> members = [member(rate) for rate in (0.01, 0.1, 0.2)]
+    >>> feed = Feed(as_rows(np.ones((8, 2)), np.ones(8)), None, batch_size=4)
+    >>> training = Training(Layout(members), 2, feed)
+    >>> jobs = [Job(m, None, seed=0, callbacks=[], epochs=2, name=k) for k, m in enumerate(members)]
+    >>> [(job.name, len(job.history["loss"])) for job in training.run(collections.deque(jobs))]
+    [(0, 2), (1, 2), (2, 2)]
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        slots: int,
+        feed: Feed,
+        *,
+        objective: Callable[[dict[str, float]], float] | None = None,
+        keep_state: bool = False,
+        keep_last: bool = False,
+        on_epoch: Callable[[Job], None] | None = None,
+        accelerate: bool | None = None,
+        devices: Sequence[str] | None = None,
+    ) -> None:
+        self.layout = layout
+        self.slots = slots
+        self.objective = objective
+        self.keep_state = keep_state
+        self.keep_last = keep_last
+        self.on_epoch = on_epoch or (lambda job: None)
+        if devices is None:
+            devices = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
+        streamed = isinstance(feed.data, Stream) or isinstance(feed.validation, Stream)
+        lane_devices: Sequence[Any] = devices if len(devices) > 1 and not streamed else [None]
+        self._lanes = [
+            Lane(layout, feed, device=device, accelerate=accelerate) for device in lane_devices
+        ]
+        self._under_way: list[Job] = []  # in slots, or about to be
+        self._finished: collections.deque[Job] = collections.deque()  # and not yet yielded
+        self._runs = False
+
+    def program(self, slots: int) -> Program:
+        """Return the program with this many slots on the first device, made once."""
+        return self._lanes[0].program(slots)
+
+    def run(self, queue: collections.deque[Job]) -> Generator[Job, None, None]:
+        """Train all jobs in the queue, and those that are added to it meanwhile.
+
+        Where memory does not suffice, the jobs under way begin anew, half as many at once. A
+        consumer may stop early and close the iterator (`contextlib.closing`): the slots are freed,
+        jobs under way stand at the front of the queue again as they were before they began, and
+        jobs that have ended but were not yielded come first in the next `run`. An error ends the
+        iterator in the same way, after the jobs that had ended.
+
+        Args:
+            queue: waiting jobs; they are taken from its left.
+
+        Yields:
+            Each job when it has ended, with its results in it.
+
+        Raises:
+            RuntimeError: another `run` of this training is not at its end.
+            tensorflow.errors.ResourceExhaustedError: a single member does not fit the memory.
+        """
+        if self._runs:
+            raise RuntimeError("this training runs already: close that iterator first")
+        self._runs = True
+        try:
+            with ThreadPoolExecutor(len(self._lanes)) as threads:
+                while True:
+                    yield from self._yield_finished()
+                    if not queue:
+                        return
+                    try:
+                        yield from self._train(queue, threads)
+                    except tf.errors.ResourceExhaustedError:
+                        if self.slots == 1:
+                            raise
+                        # nothing is lost: what was under way begins anew
+                        self.slots = max(1, self.slots // 2)
+                        self._release(queue)
+                        for lane in self._lanes:
+                            lane.forget()
+        except Exception:
+            yield from self._yield_finished()
+            raise
+        finally:
+            self._release(queue)
+            self._runs = False
+
+    def _yield_finished(self) -> Generator[Job, None, None]:
+        while self._finished:
+            yield self._finished.popleft()
+
+    def _release(self, queue: collections.deque[Job]) -> None:
+        """Free all slots; jobs under way go back to the front of the queue."""
+        for lane in self._lanes:
+            lane.release()
+        for job in self._under_way:
+            job.reset()
+        queue.extendleft(reversed(self._under_way))
+        self._under_way = []
+
+    def _train(
+        self, queue: collections.deque[Job], threads: ThreadPoolExecutor
+    ) -> Generator[Job, None, None]:
+        share = min(self.slots, math.ceil(len(queue) / len(self._lanes)))
+        for lane in self._lanes:
+            lane.open(share)
+        while True:
+            self._share_out(queue)
+            lanes = [lane for lane in self._lanes if lane.active]
+            if not lanes:
+                return
+            for lane in lanes:
+                lane.compact(len(queue))
+                for _, slot in lane.active:
+                    for callback in slot.job.callbacks:
+                        callback.on_epoch_begin(slot.job.epoch)
+            for lane, slot_logs in zip(lanes, self._epoch(lanes, threads), strict=True):
+                self._record(lane, slot_logs)
+            try:
+                for lane in lanes:
+                    for _, slot in lane.active:
+                        self.on_epoch(slot.job)
+            finally:  # whatever a driver raises, what has ended is not lost
+                for lane in lanes:
+                    self._leave(lane)
+            yield from self._yield_finished()
+
+    def _share_out(self, queue: collections.deque[Job]) -> None:
+        """Give free slots to waiting jobs, the most to the lane with the most of them."""
+        free = {lane: lane.free for lane in self._lanes}
+        shares: dict[Lane, list[Job]] = {lane: [] for lane in self._lanes}
+        while queue and any(free.values()):
+            lane = max(free, key=free.__getitem__)
+            job = queue.popleft()
+            shares[lane].append(job)
+            self._under_way.append(job)  # before a lane may run out of memory
+            free[lane] -= 1
+        for lane, jobs in shares.items():
+            lane.take(jobs)
+
+    @staticmethod
+    def _epoch(lanes: Sequence[Lane], threads: ThreadPoolExecutor) -> list[list[EpochLogs]]:
+        """Train an epoch of all lanes: arithmetic alone is in threads, callbacks know none."""
+        if len(lanes) == 1:
+            return [lanes[0].epoch()]
+        futures = [threads.submit(lane.epoch) for lane in lanes]
+        wait(futures)  # where one fails, the others must not go on by themselves
+        return [future.result() for future in futures]
+
+    def _record(self, lane: Lane, slot_logs: list[EpochLogs]) -> None:
+        """Add an epoch to the jobs of a lane, and remember weights that are the best so far."""
+        keeps: dict[str, list[int]] = {"best": [], "kept": []}
+        for ended in slot_logs:
+            slot = ended.slot
+            slot.job.log(ended.logs, ended.by_part)
+            is_best = self._judge(slot.job, ended.logs)
+            for callback in slot.job.callbacks:
+                callback.on_epoch_end(slot.job.epoch, dict(ended.logs))
+            slot.job.epoch += 1
+            slot.job.seconds += lane.seconds / len(slot_logs)
+            if is_best:
+                keeps["best"].append(ended.position)
+            elif slot.model.keep_requested and self.objective is None:
+                keeps["kept"].append(ended.position)
+            slot.model.keep_requested = False
+        for name, positions in keeps.items():
+            lane.keep(name, positions)
+
+    def _judge(self, job: Job, logs: dict[str, float]) -> bool:
+        """Note a failure or a better objective; return whether these weights are to be kept."""
+        if not math.isfinite(logs["loss"]):
+            job.failure = f"the loss is {logs['loss']} after epoch {job.epoch + 1}"
+            return False
+        if self.objective is None:
+            return False
+        # lower is better here; the objective's direction is in the function
+        value = self.objective(logs)
+        if not math.isfinite(value) or not (self.keep_last or value < job.best_value):
+            return False
+        job.best_value, job.best_epoch = value, job.epoch
+        return True
+
+    def _leave(self, lane: Lane) -> None:
+        """Finish the jobs that have ended."""
+        for position, slot in lane.active:
+            if not slot.ended:
+                continue
+            job = slot.job
+            for callback in job.callbacks:
+                callback.on_train_end()
+            job.stopped_epoch = job.epoch - 1
+            if self.objective is not None:
+                kept = "best" if job.best_epoch >= 0 else None
+            else:
+                kept = "kept" if slot.model.restored else None
+            lane.leave(position, kept, state=self.keep_state)
+            self._under_way.remove(job)
+            self._finished.append(job)
+
+    # ---- what a driver may do with jobs that train -----------------------------------------
+
+    @property
+    def running(self) -> list[Job]:
+        """The jobs that train and have a further epoch before them."""
+        return [slot.job for lane in self._lanes for _, slot in lane.active if not slot.ended]
+
+    def weights_of(self, job: Job) -> list[np.ndarray]:
+        """Return the present weights of a job that trains, in the order of `job.member.weights`.
+
+        Raises:
+            ValueError: the job does not train at the moment.
+        """
+        lane, position = self._place_of(job)
+        return lane.weights_at(position)
+
+    def state_of(self, job: Job) -> OptimizerState:
+        """Return the present state of the optimizer of a job that trains.
+
+        Raises:
+            ValueError: the job does not train at the moment.
+        """
+        lane, position = self._place_of(job)
+        return lane.state_at(position)
+
+    def replace(
+        self,
+        job: Job,
+        *,
+        member: Member | None = None,
+        weights: list[np.ndarray] | None = None,
+        state: OptimizerState | None = None,
+    ) -> None:
+        """Let a job that trains go on as another member, as population-based training does.
+
+        Its seed, rows, callbacks, epochs and what came of it so far stay: `best_weights` may be of
+        an epoch before. Where memory runs out later, it begins anew as the member that it was
+        handed in with.
+
+        Args:
+            job: one of `running`.
+            member: whose numbers it goes on with (penalties, rates, learning rate or schedule).
+                Default: the present ones.
+            weights: `(*shape)` each, such as `weights_of` another job. Default: the present ones.
+            state: of the optimizer, such as `state_of` another job. Default: the present one.
+
+        Raises:
+            ValueError: the job does not train, or has no further epoch.
+            NotStackable: the member has something that the layout has no place for.
+
+        Example: in `on_epoch`, a job goes on from another one with a learning rate of its own.
+
+            training.replace(
+                worse, member=read_member(build(learning_rate=0.8 * rate)),
+                weights=training.weights_of(better), state=training.state_of(better),
+            )
+        """
+        lane, position = self._place_of(job)
+        if job not in self.running:
+            raise ValueError(f"`job` must have a further epoch. Received: job {job.name!r}")
+        if member is not None and not self.layout.fits(member):
+            raise NotStackable("`member` has something that the jobs' layout has no place for")
+        lane.replace(position, member, weights, state)
+
+    def _place_of(self, job: Job) -> tuple[Lane, int]:
+        for lane in self._lanes:
+            for position, slot in lane.active:
+                if slot.job is job:
+                    return lane, position
+        raise ValueError(f"`job` must train at the moment. Received: job {job.name!r}")
