@@ -19,8 +19,13 @@ class PublicNames(griffe.Extension):
         if homes is None:
             return
         for name, module in ast.literal_eval(str(homes.value)).items():
-            if name not in pkg.members:
-                pkg.set_member(name, griffe.Alias(name, f"{module}.{name}"))
+            if name in pkg.members:
+                continue
+            path = f"{module}.{name}"
+            # the function `linear` stands in a module of its name
+            if pkg.modules_collection[path].is_module:
+                path = f"{path}.{name}"
+            pkg.set_member(name, griffe.Alias(name, path))
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:

@@ -9,6 +9,7 @@ they run where KREGS_README_COMMANDS is set.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import re
@@ -187,6 +188,18 @@ def test_every_public_name_has_its_place_in_the_api_pages():
     ]
     modules = {"__version__", *kregs._SUBPACKAGES}
     assert sorted(listed) == sorted(set(kregs.__all__) - modules)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs the extra docs")
+def test_the_site_builds(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-P", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert 'id="kregs.mlp"' in (tmp_path / "api" / "builders.html").read_text(encoding="utf-8")
 
 
 def write_tables(folder: Path) -> None:
