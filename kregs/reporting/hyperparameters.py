@@ -18,6 +18,8 @@ def first_penalty(names: Sequence[str]) -> str | None:
 
     >>> first_penalty(["dropout", "conv_l2", "l1"]), first_penalty(["dropout"])
     ('conv_l2', None)
+    >>> first_penalty(["encoder/l1"])
+    'encoder/l1'
     """
     return _first(PENALTIES, names)
 
@@ -30,7 +32,12 @@ def first_rate(names: Sequence[str]) -> str | None:
 def _first(wanted: Sequence[str], names: Sequence[str]) -> str | None:
     """Return the first name that is a wanted one, or ends with it after a prefix."""
     return next(
-        (name for word in wanted for name in names if name == word or name.endswith(f"_{word}")),
+        (
+            name
+            for word in wanted
+            for name in names
+            if name == word or name.endswith((f"_{word}", f"/{word}"))
+        ),
         None,
     )
 

@@ -126,7 +126,10 @@ def _draw_axis(axes: Axes, height: int, name: str, marks: list[tuple[float, str]
     axes.plot([0, 1], [height, height], color="black", linewidth=0.9, zorder=2.5)
     for place, words in marks:
         axes.plot([place, place], [height, height + 0.06], color="black", linewidth=0.9)
-        axes.text(place, height + 0.1, words, ha="center", va="top", fontsize=8.5, **PAPER)
+        side = "center"
+        if len(words) > 8 and "$" not in words:  # it would stand out of the figure
+            side = {0.0: "left", 1.0: "right"}.get(place, side)
+        axes.text(place, height + 0.1, words, ha=side, va="top", fontsize=8.5, **PAPER)
     label = plain_text(name, 56)
     axes.text(0.0, height - 0.1, label, va="bottom", weight="bold", fontsize=9, **PAPER)
 

@@ -73,6 +73,8 @@ def format_axis(axes: Axes, axis: ParameterAxis, side: Literal["x", "y"]) -> Non
         _name_categories(axes, axis, across)
         return
     if not axis.logarithmic:
+        if (axis.positions % 1 == 0).any() and not (axis.positions % 1 > 0).any():
+            ticks.set_major_locator(MaxNLocator(integer=True))
         return
     (axes.set_xscale if across else axes.set_yscale)("log")
     zero = axis.zero

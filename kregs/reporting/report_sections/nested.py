@@ -33,5 +33,5 @@ def nested(facts: SearchFacts) -> NestedScores | None:
         objective=facts.objective,
         folds=len(frame),
         mean=format_value(float(np.mean(scores))),
-        deviation=format_value(float(np.std(scores, ddof=1))) if len(scores) > 1 else "",
+        deviation=f"{np.std(scores, ddof=1):.2g}" if len(scores) > 1 else "",
     )
