@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +19,7 @@ from kregs.reporting.tables import format_duration, format_value, format_values
 
 _LINES = 10  # printed in all, where nothing can be redrawn
 _LINES_EVERY = 5  # trials, where their number is not known
+_RUNNING_SHOWN = 3  # of perhaps thousands that are trained together
 
 
 class SearchProgress:
@@ -57,6 +60,8 @@ class SearchProgress:
         self._best = best
         # trial -> its hyperparameters, epochs trained, epochs in all
         self._running: dict[str, tuple[Mapping[str, Any], int, int | None]] = {}
+        # a thread of the live display reads what is running
+        self._lock = threading.Lock()
         self._started = time.monotonic()
         self._live: Live | None = None
 
@@ -70,23 +75,27 @@ class SearchProgress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._running.clear()
+        with self._lock:
+            self._running.clear()
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def trial_started(self, trial: str, values: Mapping[str, Any]) -> None:
         """Say that a trial begins, with its hyperparameters."""
-        self._running[trial] = (values, 0, None)
+        with self._lock:
+            self._running[trial] = (values, 0, None)
 
     def epoch_ended(self, trial: str, epoch: int, epochs: int | None) -> None:
         """Say that a running trial has been trained for `epoch` of `epochs` epochs."""
-        if trial in self._running:
-            self._running[trial] = (self._running[trial][0], epoch, epochs)
+        with self._lock:
+            if trial in self._running:
+                self._running[trial] = (self._running[trial][0], epoch, epochs)
 
     def trial_ended(self, trial: str, score: float | None, message: str | None = None) -> None:
         """Say that a trial ended: with a score, or failed for the reason in `message`."""
-        values = self._running.pop(trial, ({}, 0, None))[0]
+        with self._lock:
+            values = self._running.pop(trial, ({}, 0, None))[0]
         self._done += 1
         if score is None:
             self._failed += 1
@@ -139,13 +148,16 @@ class SearchProgress:
         bar = ProgressBar(total=self._total, completed=self._done, width=30)
         head.add_row(bar, f"{self._count()} trials", Text(self._times(), style="dim"))
         lines = [Text(self._best_words(), style="bold")]
-        for trial, (values, epoch, epochs) in list(self._running.items())[:3]:
+        with self._lock:
+            count = len(self._running)
+            shown = list(itertools.islice(self._running.items(), _RUNNING_SHOWN))
+        for trial, (values, epoch, epochs) in shown:
             of = f" of {epochs}" if epochs else ""
             lines.append(
                 Text(f"trial {trial}, epoch {epoch}{of}: {format_values(values)}", style="dim")
             )
-        if len(self._running) > 3:
-            lines.append(Text(f"and {len(self._running) - 3} more are running", style="dim"))
+        if count > len(shown):
+            lines.append(Text(f"and {count - len(shown)} more are running", style="dim"))
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
         return Group(head, *lines)
