@@ -5,8 +5,9 @@ Names are loaded on first use: progress and tables need neither matplotlib nor s
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kregs.lazy import lazy_names
 
 if TYPE_CHECKING:
     from kregs.reporting.figures import search_map
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
     from kregs.reporting.tables import format_duration, format_value, format_values, make_table
 
 _HOMES = {
-    "SearchProgress": "progress",
-    "format_duration": "tables",
-    "format_value": "tables",
-    "format_values": "tables",
-    "make_table": "tables",
-    "search_map": "figures",
-    "write_report": "report",
+    "SearchProgress": "kregs.reporting.progress",
+    "format_duration": "kregs.reporting.tables",
+    "format_value": "kregs.reporting.tables",
+    "format_values": "kregs.reporting.tables",
+    "make_table": "kregs.reporting.tables",
+    "search_map": "kregs.reporting.figures",
+    "write_report": "kregs.reporting.report",
 }
 
 __all__ = [
@@ -35,13 +36,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -5,8 +5,7 @@ Public names are loaded on first use: reading a result loads no TensorFlow.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from kregs.lazy import lazy_names
 
 _HOMES = {
     "PopulationTuner": "kregs.search.tuner",
@@ -24,13 +23,4 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

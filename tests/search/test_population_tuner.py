@@ -255,7 +255,9 @@ def test_what_cannot_be_stacked_is_trained_one_by_one_and_said(tmp_path, name):
     assert len(reasons) == 1
     assert message in reasons[0]
     assert len(completed(tuner)) == 2
-    strict = PopulationTuner(model, "val_loss", 2, engine="population", directory=tmp_path / "strict")
+    strict = PopulationTuner(
+        model, "val_loss", 2, engine="population", directory=tmp_path / "strict"
+    )
     with pytest.raises(NotStackable, match=message):
         strict.search(*TRAIN, validation_data=VALIDATION, verbose=0, **copy.copy(fit))
 
