@@ -126,7 +126,9 @@ def test_keras_tuner_only_in_search(trees):
     ("library", "places"),
     [
         ("keras_tuner.src", {"kregs.search.keras_tuner_internals"}),
-        ("keras.src", {
+        (
+            "keras.src",
+            {
                 "kregs.population.keras_internals",
                 "kregs.search.randomness",
                 "kregs.training.data_loss",

@@ -34,7 +34,7 @@ def ensemble_of(
             "after a search with `folds` and `preprocess` the trials' models take rows of "
             "different transformers, one a fold: they make no ensemble"
         )
-    models = _kept_models(result)
+    models = kept_models(result)
     if method != "greedy":
         if len(models) < k:
             raise ValueError(
@@ -48,7 +48,7 @@ def ensemble_of(
     return combine([models[i] for i in chosen], weights=counts[chosen].tolist())
 
 
-def _kept_models(result: SearchResult) -> list[keras.Model]:
+def kept_models(result: SearchResult) -> list[keras.Model]:
     """The models of all trials whose weights are on disk, best first."""
     if result.build is None:
         raise ValueError(

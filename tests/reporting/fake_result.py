@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from kregs.search.protocol import DataSummary, Protocol
 
 SAMPLINGS = {"use_l2": None, "l2": "log", "dropout": "linear", "norm": None, "depth": "linear"}

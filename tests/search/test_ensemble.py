@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import kregs
-from kregs.search.ensemble import combine, greedy_weights
+from kregs.search.ensemble import combine, greedy_weights, kept_models
 
 X, Y = load_digits(return_X_y=True)
 X = (X / 16).astype("float32")
@@ -35,7 +35,7 @@ def result(tmp_path_factory):
 
 
 def members(result):
-    return np.stack([m.predict(HELD[0], verbose=0) for m in _kept_models(result)])
+    return np.stack([m.predict(HELD[0], verbose=0) for m in kept_models(result)])
 
 
 def test_the_mean_and_the_vote(result):
@@ -82,9 +82,9 @@ def test_the_ensemble_is_compiled_and_the_members_stay_free(result):
     ensemble = result.ensemble(2)
     scores = ensemble.evaluate(*HELD, verbose=0, return_dict=True)
     assert scores["accuracy"] > 0.5
-    before = _kept_models(result)[0].get_weights()
+    before = kept_models(result)[0].get_weights()
     ensemble.fit(*HELD, verbose=0)
-    for one, other in zip(before, _kept_models(result)[0].get_weights(), strict=True):
+    for one, other in zip(before, kept_models(result)[0].get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

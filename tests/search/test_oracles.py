@@ -3,8 +3,8 @@ from __future__ import annotations
 import keras_tuner
 import pytest
 
-from kregs.search.objective import make_objective
 from kregs.search.keras_tuner_internals import write_whole_files
+from kregs.search.objective import make_objective
 from kregs.search.oracles import check_oracle, expected_trials, make_oracle
 from kregs.search.protocol import ORACLES
 

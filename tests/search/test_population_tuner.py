@@ -357,11 +357,11 @@ def test_checkpoints_filled_in_are_those_that_keras_writes(tmp_path):
     before = first.get_weights()
     own = [*second.weights, *second.optimizer.variables]
     writer.write(tmp_path / "a.weights.h5", second, own, [v.value.numpy() for v in own])
-    for ours, kept in zip(first.get_weights(), before, engine="population"):
+    for ours, kept in zip(first.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, kept)
     loaded = made(4)
     loaded.load_weights(tmp_path / "a.weights.h5")
-    for one, other in zip(loaded.get_weights(), second.get_weights(), engine="population"):
+    for one, other in zip(loaded.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert float(loaded.optimizer.learning_rate.numpy()) == pytest.approx(1e-3)
 
