@@ -73,44 +73,47 @@ def measure_gap(
     >>> measure_gap(history, "loss", None, objective="val_loss", direction="min")
     0.25
     """
-    judged = _judged_epochs(history, scores)
+    # arrays, not tables: a report measures hundreds of histories
+    keys = [name for name in RUN_COLUMNS if name in history]
+    runs, run_of_row = np.unique(
+        history[keys].to_numpy(float), axis=0, return_inverse=True, equal_nan=False
+    )
+    epochs = history["epoch"].to_numpy()
+    row_gaps = history[f"val_{loss}"].to_numpy(float) - history[loss].to_numpy(float)
+    values = history[objective].to_numpy(float) if objective in history else None
+    judged = _judged_epochs(scores, keys)
     gaps = []
-    for run in split_runs(history):
-        epoch = judged.get(_run_key(run))
-        at_epoch = np.flatnonzero(run["epoch"].to_numpy() == epoch) if epoch is not None else []
-        if len(at_epoch):
-            row = int(at_epoch[0])
-        elif last_epoch:
-            row = len(run) - 1
+    for number, run in enumerate(runs.tolist()):
+        rows = np.flatnonzero(run_of_row.ravel() == number)
+        scored = rows[epochs[rows] == judged.get(tuple(run), -1)]
+        if len(scored):
+            row = scored[0]
+        elif last_epoch or values is None:
+            row = rows[-1]
         else:
-            row = _best_row(run, objective, direction)
-        gaps.append(float(run[f"val_{loss}"].iloc[row]) - float(run[loss].iloc[row]))
+            row = rows[_best_place(values[rows], direction)]
+        gaps.append(row_gaps[row])
     return float(np.mean(gaps))
 
 
-def _run_key(run: pd.DataFrame) -> tuple[int, ...]:
-    return tuple(int(run[name].iloc[0]) for name in RUN_COLUMNS if name in run)
-
-
-def _judged_epochs(
-    history: pd.DataFrame, scores: pd.DataFrame | None
-) -> dict[tuple[int, ...], float]:
-    """Return the epoch that each run is scored at, by its fold and seed."""
+def _judged_epochs(scores: pd.DataFrame | None, keys: list[str]) -> dict[tuple[float, ...], float]:
+    """Return the epoch that each run is scored at, by its fold and seed as far as they tell."""
     if scores is None:
         return {}
-    known = scores[scores["epoch"].notna()]
-    keys = [name for name in RUN_COLUMNS if name in history]
-    if known[keys].isna().any(axis=None):
-        return {}
-    epochs = known["epoch"].to_numpy(float).tolist()
-    runs = known[keys].to_numpy(int).tolist() if keys else [[]] * len(known)
-    return {tuple(run): epoch for run, epoch in zip(runs, epochs, strict=True)}
+    epochs = scores["epoch"].to_numpy(float)
+    runs = scores[keys].to_numpy(float)
+    return {
+        tuple(run): epoch
+        for run, epoch in zip(runs.tolist(), epochs.tolist(), strict=True)
+        if epoch == epoch  # NaN: not known
+    }
 
 
-def _best_row(run: pd.DataFrame, objective: str, direction: str) -> int:
-    if objective in run:
-        values = run[objective].to_numpy(float)
-        if np.isfinite(values).any():
-            values = np.where(np.isfinite(values), values, np.nan)
-            return int(np.nanargmin(values) if direction == "min" else np.nanargmax(values))
-    return len(run) - 1
+def _best_place(values: np.ndarray, direction: str) -> int:
+    """Return the place of the best finite value; the last if there is none."""
+    finite = np.isfinite(values)
+    if not finite.any():
+        return len(values) - 1
+    if direction == "min":
+        return int(np.argmin(np.where(finite, values, np.inf)))
+    return int(np.argmax(np.where(finite, values, -np.inf)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from importlib.resources import files
 
 import pytest
 
@@ -39,3 +41,15 @@ def test_an_unknown_name_is_an_error():
     with pytest.raises(AttributeError, match="no attribute 'plots'"):
         _ = kregs.reporting.plots
     assert set(dir(kregs.reporting)) >= {"search_map", "write_report"}
+
+
+def test_templates_are_installed(repository):
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "templates/*" in project["tool"]["setuptools"]["package-data"]["*"]
+    assert any(line.startswith("jinja2") for line in project["project"]["dependencies"])
+    folder = files("kregs.reporting").joinpath("templates")
+    assert {path.name for path in folder.iterdir()} == {
+        "report.html.j2",
+        "report.css",
+        "report.js",
+    }

@@ -6,6 +6,7 @@ import ast
 import base64
 import dataclasses
 import hashlib
+import html
 import io
 import re
 
@@ -526,8 +527,6 @@ def test_a_path_that_cannot_be_written(tmp_path, quick, monkeypatch):
 
 def test_the_call_on_the_page_is_python(plain_page):
     pre = plain_page.source.split("<pre>")[1].split("</pre>")[0]
-    import html
-
     call = html.unescape(pre)
     assert call.strip() == PROTOCOL.call().strip()
     ast.parse(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -134,8 +135,8 @@ def _draw_axis(axes: Axes, height: int, name: str, marks: list[tuple[float, str]
     axes.text(0.0, height - 0.1, label, va="bottom", weight="bold", fontsize=9, **PAPER)
 
 
-def _add_lines(axes: Axes, places: np.ndarray, **style: object) -> None:
+def _add_lines(axes: Axes, places: np.ndarray, **style: Any) -> None:
     """Draw a line per row down the axes, all of them as one collection."""
     if places.size:
         heights = np.broadcast_to(np.arange(places.shape[1]), places.shape)
-        axes.add_collection(LineCollection(np.stack([places, heights], axis=-1), **style))
+        axes.add_collection(LineCollection(list(np.stack([places, heights], axis=-1)), **style))

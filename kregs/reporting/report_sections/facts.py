@@ -48,7 +48,7 @@ class SearchFacts:
         return self.result.protocol.direction
 
     @property
-    def goal(self) -> dict[str, str]:
+    def goal(self) -> dict[str, Any]:
         """Arguments that most figures take."""
         return {"objective": self.objective, "direction": self.direction}
 
