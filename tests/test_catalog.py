@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kregs import catalog
+from kregs.catalog.study_runs import _spread
 
 
 def test_entries_are_read_from_the_headers():
@@ -89,8 +90,8 @@ def test_reading_the_catalog_imports_no_tensorflow():
 
 def test_spread_is_the_mean_and_the_sample_standard_deviation():
     values = [{"accuracy": value} for value in (0.9, 0.92, 0.97)]
-    scores = catalog._spread(values)["accuracy"]
+    scores = _spread(values)["accuracy"]
     assert scores["mean"] == pytest.approx(np.mean([0.9, 0.92, 0.97]))
     assert scores["sd"] == pytest.approx(np.std([0.9, 0.92, 0.97], ddof=1))
     assert catalog.spread(scores) == "0.9300 ± 0.0361"
-    assert catalog.spread(catalog._spread(values[:1])["accuracy"]) == "0.9000"
+    assert catalog.spread(_spread(values[:1])["accuracy"]) == "0.9000"
