@@ -273,7 +273,15 @@ def test_interrupt_keeps_the_trials_and_says_how_to_go_on(tmp_path, capsys, star
     assert trials["status"].tolist() == ["completed"] * 40
 
 
-def test_an_interrupt_in_a_destructor_is_not_lost():
+@pytest.fixture
+def interruptible():
+    """Let this process obey SIGINT, also where it was started to ignore it."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+def test_an_interrupt_in_a_destructor_is_not_lost(interruptible):
     class Destroyed:
         def __del__(self):
             raise KeyboardInterrupt
