@@ -1,9 +1,14 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share. Keras is imported by those that need it, not here."""
 
 from __future__ import annotations
 
+import random
 import runpy
+import signal
+import subprocess
+import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,9 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def seeded(request) -> None:
     """Draw the same weights in every run: a failure that comes and goes cannot be mended."""
-    import keras
-
-    keras.utils.set_random_seed(zlib.crc32(request.node.nodeid.encode()))
+    seed = zlib.crc32(request.node.nodeid.encode())
+    random.seed(seed)  # a Keras that the test itself imports draws its seeds from here
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(seed)
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +57,25 @@ def keras_datasets(shared, tmp_path_factory, monkeypatch) -> None:
 
     scratch = tmp_path_factory.getbasetemp() / "keras_datasets"
     scratch.mkdir(exist_ok=True)
-    get_file = offline.offline_get_file(shared, scratch)
+    get_file = offline.offline_get_file(shared, scratch, reviews=4000)
     monkeypatch.setattr(fashion_mnist, "get_file", get_file)
     monkeypatch.setattr(imdb, "get_file", get_file)
+
+
+@pytest.fixture
+def start_interruptible() -> Callable[..., subprocess.Popen]:
+    """`subprocess.Popen` whose process obeys SIGINT, even where this one ignores it.
+
+    A process inherits the ignored signal (`nohup pytest &`, `trap '' INT`) and Python then installs
+    no handler of its own.
+    """
+
+    def start(command: list[str], **options) -> subprocess.Popen:
+        # a handler, unlike SIG_IGN, is reset to the default in the process that is started
+        inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(command, **options)
+        finally:
+            signal.signal(signal.SIGINT, inherited)
+
+    return start

@@ -24,33 +24,47 @@ def shared_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def write_imdb(shared: Path, target: Path) -> None:
-    """Write the reviews as Keras's `imdb.npz`: words numbered by how often they occur."""
+def write_imdb(shared: Path, target: Path, *, reviews: int | None = None) -> None:
+    """Write the reviews as Keras's `imdb.npz`: words numbered by how often they occur.
+
+    Args:
+        shared: the folder of the copies.
+        target: the file to be written.
+        reviews: how many of them, evenly spaced. Default: all.
+    """
     spec = importlib.util.spec_from_file_location("shared_load", shared / "data" / "load.py")
     loader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loader)
     rows = loader.imdb()
-    reviews = [re.findall(r"[a-z0-9']+", text.lower().replace("<br />", " ")) for *_, text in rows]
-    counts = collections.Counter(word for review in reviews for word in review)
+    if reviews is not None:
+        rows = rows[:: max(1, len(rows) // reviews)]
+    words = [re.findall(r"[a-z0-9']+", text.lower().replace("<br />", " ")) for *_, text in rows]
+    counts = collections.Counter(word for review in words for word in review)
     number = {word: i for i, (word, _) in enumerate(counts.most_common(), start=1)}
     arrays = {}
     for part in ("train", "test"):
         chosen = [i for i, row in enumerate(rows) if row[0] == part]
         sequences = np.empty(len(chosen), dtype=object)
-        sequences[:] = [[number[word] for word in reviews[i]] for i in chosen]
+        sequences[:] = [[number[word] for word in words[i]] for i in chosen]
         arrays[f"x_{part}"] = sequences
         arrays[f"y_{part}"] = np.array([rows[i][1] for i in chosen])
     np.savez_compressed(target, **arrays)
 
 
-def offline_get_file(shared: Path, scratch: Path):
-    """Return what replaces Keras's `get_file`: the path of a copy instead of a download."""
+def offline_get_file(shared: Path, scratch: Path, *, reviews: int | None = None):
+    """Return what replaces Keras's `get_file`: the path of a copy instead of a download.
+
+    Args:
+        shared: the folder of the copies.
+        scratch: a folder for the file that is made of the reviews.
+        reviews: how many reviews it holds. Default: all.
+    """
 
     def get_file(fname: str, *, cache_subdir: str = "datasets", **_: object) -> str:
         if fname == "imdb.npz":
             target = scratch / fname
             if not target.exists():
-                write_imdb(shared, target)
+                write_imdb(shared, target, reviews=reviews)
             return str(target)
         return str(shared / "keras_home" / cache_subdir / fname)
 

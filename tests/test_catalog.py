@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from kregs import catalog
+from kregs import Population, Regularization, catalog
+from kregs.catalog.study_runs import _spread, _train_and_score
+from kregs.population import NotStackable
 
 
 def test_entries_are_read_from_the_headers():
@@ -87,10 +90,65 @@ def test_reading_the_catalog_imports_no_tensorflow():
     assert (run.stdout, run.stderr) == ("set()\n", "")
 
 
+def train_both_ways(monkeypatch, recipe, **regularization):
+    """Return the test metrics of two models as a population, and one by one."""
+    train, test = recipe.load_data()
+    seeds = (0, 1)
+
+    def scores():
+        models = [
+            recipe.make_model(Regularization(**regularization), seed=seed, learning_rate=0.01)
+            for seed in seeds
+        ]
+        said = []
+        metrics = _train_and_score(
+            models, seeds, train, test, epochs=20, batch_size=64, log=said.append
+        )
+        model_loss = models[1].evaluate(*test, verbose=0, return_dict=True)["loss"]
+        assert model_loss == pytest.approx(metrics[1]["data_loss"], rel=1e-4)
+        return pd.DataFrame(metrics), said
+
+    together, said = scores()
+    assert said == []
+
+    def refuse(models, seeds):
+        raise NotStackable("the layer 'odd' has no stacked form")
+
+    monkeypatch.setattr(Population, "from_models", refuse)
+    one_by_one, said = scores()
+    assert said == ["One by one, since they cannot be stacked: the layer 'odd' has no stacked form"]
+    return together, one_by_one
+
+
+def test_models_of_several_seeds_score_as_if_trained_one_by_one(monkeypatch):
+    recipe = catalog.load("breast_cancer_mlp")
+    together, one_by_one = train_both_ways(monkeypatch, recipe, dropout=0.1)
+    assert list(together) == list(one_by_one) == ["accuracy", "data_loss"]
+    # a seed orders the batches differently in the two ways: the means agree, not the models
+    assert together["accuracy"].mean() == pytest.approx(one_by_one["accuracy"].mean(), abs=0.02)
+    assert together["data_loss"].mean() == pytest.approx(one_by_one["data_loss"].mean(), rel=0.3)
+
+
+def test_a_model_that_diverges_does_not_count_as_a_score():
+    recipe = catalog.load("breast_cancer_mlp")
+    (x, y), test = recipe.load_data()
+    models = [recipe.make_model(seed=seed) for seed in (4, 5)]
+    models[1].set_weights([np.full_like(weights, np.nan) for weights in models[1].get_weights()])
+    said = []
+    scores = _train_and_score(
+        models, (4, 5), (x, y), test, epochs=1, batch_size=64, log=said.append
+    )
+    assert len(said) == 1
+    assert "seed 5" in said[0]
+    assert np.isfinite(list(scores[0].values())).all()
+    assert np.isnan(list(scores[1].values())).all()
+    assert catalog.spread(_spread(scores)["accuracy"]) == "nan ± nan"
+
+
 def test_spread_is_the_mean_and_the_sample_standard_deviation():
     values = [{"accuracy": value} for value in (0.9, 0.92, 0.97)]
-    scores = catalog._spread(values)["accuracy"]
+    scores = _spread(values)["accuracy"]
     assert scores["mean"] == pytest.approx(np.mean([0.9, 0.92, 0.97]))
     assert scores["sd"] == pytest.approx(np.std([0.9, 0.92, 0.97], ddof=1))
     assert catalog.spread(scores) == "0.9300 ± 0.0361"
-    assert catalog.spread(catalog._spread(values[:1])["accuracy"]) == "0.9000"
+    assert catalog.spread(_spread(values[:1])["accuracy"]) == "0.9000"

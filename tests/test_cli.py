@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import json
+import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import webbrowser
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,10 +22,9 @@ import pandas as pd
 import pytest
 
 import kregs
-from kregs import catalog, cli
+from kregs import catalog
 from kregs.cli import main
-
-NAMES = [entry.name for entry in catalog.recipes()]
+from kregs.cli.terminal import interrupts_repeated
 
 
 def test_list_names_every_recipe(capsys, monkeypatch):
@@ -49,7 +54,17 @@ def test_version_and_help(capsys):
     assert capsys.readouterr().out == f"kregs {kregs.__version__}\n"
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    for word in ("list", "show", "run", "tune", "copy", "doctor"):
+    for word in (
+        "list",
+        "show",
+        "run",
+        "tune",
+        "tune table",
+        "predict",
+        "report",
+        "copy",
+        "doctor",
+    ):
         assert word in printed
 
 
@@ -72,6 +87,9 @@ def test_version_and_help(capsys):
         (["tune", "forkme", "--seeds", "0"], "seeds=0"),
         (["tune", "forkme", "--oracle", "baysian"], "Did you mean 'bayesian'?"),
         (["tune", "forkme", "--output", "/dev/null"], "/dev/null"),
+        (["report"], "RUN"),
+        (["report", "nowhere"], "nowhere"),
+        (["report", "."], "result.json"),
     ],
 )
 def test_bad_use_is_exit_2_and_one_line(argv, message, capsys, monkeypatch, tmp_path):
@@ -104,30 +122,38 @@ def test_run_prints_the_scores(capsys):
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory):
-    """What `kregs tune` printed, and its folder."""
+    """The folder of a finished `kregs tune`, and what it printed; do not write into it."""
     output = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-P", "-m", "kregs", "tune", "forkme", "--max-trials", "3"]
-    command += ["--epochs", "4", "--seeds", "2", "--output", str(output)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert run.returncode == 0, run.stderr
-    return run, output
+    argv = ["tune", "forkme", "--max-trials", "3", "--epochs", "4", "--seeds", "2"]
+    printed, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+        code = main([*argv, "--output", str(output)])
+    assert (code, errors.getvalue()) == (0, "")
+    return output / "forkme", printed.getvalue()
 
 
 def test_tune_prints_trials_scores_and_paths(tuned):
-    run, output = tuned
-    assert run.stderr == ""
-    flat = "".join(run.stdout.split())
-    for name in ("best.keras", "tuned.keras", "trials.csv", "result.json", "plot.png"):
-        assert str(output / "forkme" / name) in flat
-        assert (output / "forkme" / name).stat().st_size > 0
+    folder, printed = tuned
+    flat = "".join(printed.split())
+    for name in ("best.keras", "tuned.keras", "trials.csv", "result.json", "report.html"):
+        assert str(folder / name) in flat
+        assert (folder / name).stat().st_size > 0
     for word in ("tuned", "unregularized", "accuracy", "data loss", "dropout"):
-        assert word in run.stdout
+        assert word in printed
+
+
+def test_every_path_that_tune_prints_is_there(tuned):
+    folder, printed = tuned
+    paths = [path for path in printed.split() if path.startswith(str(folder))]
+    assert len(paths) == 7
+    for path in paths:
+        assert Path(path).stat().st_size > 0, path
 
 
 def test_tune_leaves_a_model_that_scores_what_the_record_says(tuned):
-    _, output = tuned
-    record = json.loads((output / "forkme" / "study.json").read_text())
-    model = keras.models.load_model(output / "forkme" / "tuned.keras")
+    folder, _ = tuned
+    record = json.loads((folder / "study.json").read_text())
+    model = keras.models.load_model(folder / "tuned.keras")
     _, (x, y) = catalog.load("forkme").load_data()
     probabilities = model.predict(x, verbose=0)
     test = record["test"]["tuned"]
@@ -136,41 +162,94 @@ def test_tune_leaves_a_model_that_scores_what_the_record_says(tuned):
     cross_entropy = -np.log(probabilities[np.arange(len(y)), y]).mean()
     assert cross_entropy == pytest.approx(test["data_loss"]["values"][0], rel=1e-4)
     assert len(test["accuracy"]["values"]) == 2
-    trials = pd.read_csv(output / "forkme" / "trials.csv")
+    trials = pd.read_csv(folder / "trials.csv")
     assert len(trials) == 3
     assert record["trials"] == {"completed": 3}
 
 
 def test_unregularized_differs_only_by_the_penalties(tuned):
-    _, output = tuned
-    record = json.loads((output / "forkme" / "study.json").read_text())
+    folder, _ = tuned
+    record = json.loads((folder / "study.json").read_text())
     assert record["test"]["unregularized"]["epochs"] == record["protocol"]["epochs"] == 4
     recipe = catalog.load("forkme")
-    found = kregs.Regularization.from_config(record["best_trial"]["regularization"])
+    regularization = kregs.Regularization.from_config(record["best_trial"]["regularization"])
     rate = record["best_trial"]["hyperparameters"]["learning_rate"]
-    model = recipe.make_model(found.without_penalties(), learning_rate=rate, seed=0)
+    model = recipe.make_model(regularization.without_penalties(), learning_rate=rate, seed=0)
     assert not model.losses
     assert not [layer for layer in model.layers if "dropout" in layer.name]
 
 
 def test_an_earlier_run_is_never_overwritten(tuned, capsys):
-    _, output = tuned
-    before = (output / "forkme" / "result.json").read_bytes()
-    assert main(["tune", "forkme", "--output", str(output)]) == 2
+    folder, _ = tuned
+    before = (folder / "result.json").read_bytes()
+    assert main(["tune", "forkme", "--output", str(folder.parent)]) == 2
     error = capsys.readouterr().err
-    assert f"kregs tune forkme --output {output} --resume" in error
-    assert (output / "forkme" / "result.json").read_bytes() == before
+    assert f"kregs tune forkme --output {folder.parent} --resume" in error
+    assert (folder / "result.json").read_bytes() == before
 
 
-def test_interrupt_keeps_the_trials_and_says_how_to_go_on(tmp_path, capsys):
+@pytest.fixture
+def copied_search(tuned, tmp_path):
+    """A copy of the finished search, to be written into."""
+    return Path(shutil.copytree(tuned[0], tmp_path / "search"))
+
+
+def test_report_is_written_again(copied_search, capsys):
+    page = copied_search / "report.html"
+    written_by_tune = page.read_text(encoding="utf-8")
+    page.unlink()
+    assert main(["report", str(copied_search)]) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    page_again = page.read_text(encoding="utf-8")
+    command = shlex.join(json.loads((copied_search / "study.json").read_text())["command"].split())
+    assert command in written_by_tune
+    assert command in page_again
+
+
+def test_report_of_a_search_that_still_runs(copied_search, capsys):
+    (copied_search / "study.json").unlink()
+    state = json.loads((copied_search / "trial_2" / "trial.json").read_text())
+    (copied_search / "trial_2" / "trial.json").write_text(
+        json.dumps(state | {"status": "RUNNING", "score": None})
+    )
+    assert main(["report", str(copied_search)]) == 0
+    assert "2 of 3" in repr(kregs.load_result(copied_search))
+    assert (copied_search / "report.html").stat().st_size > 0
+    capsys.readouterr()
+
+
+def test_report_opens_a_browser(copied_search, capsys, monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or True)
+    monkeypatch.chdir(copied_search.parent)
+    assert main(["report", "search", "--open"]) == 0
+    assert opened == [(copied_search / "report.html").as_uri()]
+    monkeypatch.setattr(webbrowser, "open", lambda address: False)
+    assert main(["report", "search", "--open"]) == 1
+    assert "browser" in capsys.readouterr().err
+
+
+def test_report_of_a_search_without_a_completed_trial(copied_search, capsys):
+    for state_file in copied_search.glob("trial_*/trial.json"):
+        state = json.loads(state_file.read_text())
+        state_file.write_text(json.dumps(state | {"status": "RUNNING", "score": None}))
+    assert main(["report", str(copied_search)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "no trial" in error
+
+
+def test_interrupt_keeps_the_trials_and_says_how_to_go_on(tmp_path, capsys, start_interruptible):
     argv = ["tune", "forkme", "--max-trials", "40", "--epochs", "12", "--seeds", "1"]
     argv += ["--output", str(tmp_path / "runs")]
     folder = tmp_path / "runs" / "forkme"
-    with subprocess.Popen(
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    with start_interruptible(
         [sys.executable, "-P", "-m", "kregs", *argv],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=environment,
     ) as process:
         deadline = time.monotonic() + 120
         while len(list(folder.glob("trial_*/training.json"))) < 2 and time.monotonic() < deadline:
@@ -181,7 +260,7 @@ def test_interrupt_keeps_the_trials_and_says_how_to_go_on(tmp_path, capsys):
         finally:
             process.kill()
     assert process.returncode == 130, error
-    assert error.count("\n") == 1
+    assert error.count("\n") == 1  # nor has TensorFlow logged anything
     said, _, command = error.strip().partition("Go on: ")
     finished = len(list(folder.glob("trial_*/training.json")))
     assert f"{finished} finished trials kept" in said
@@ -194,14 +273,22 @@ def test_interrupt_keeps_the_trials_and_says_how_to_go_on(tmp_path, capsys):
     assert trials["status"].tolist() == ["completed"] * 40
 
 
-def test_an_interrupt_in_a_destructor_is_not_lost():
+@pytest.fixture
+def interruptible():
+    """Let this process obey SIGINT, also where it was started to ignore it."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+def test_an_interrupt_in_a_destructor_is_not_lost(interruptible):
     class Destroyed:
         def __del__(self):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), cli._insistent_interrupt():  # noqa: PT012
-        thing = Destroyed()
-        del thing
+    with pytest.raises(KeyboardInterrupt), interrupts_repeated():  # noqa: PT012
+        destroyed = Destroyed()
+        del destroyed
         for _ in range(500):
             time.sleep(0.01)
 

@@ -8,7 +8,7 @@ import inspect
 import json
 import math
 import re
-import subprocess
+import runpy
 import sys
 
 import keras_tuner
@@ -150,15 +150,10 @@ def test_the_main_study_beats_no_regularization_by_more_than_its_noise():
         )
 
 
-def test_copied_recipe_runs_by_itself(tmp_path):
-    target = catalog.copy("forkme", tmp_path)
-    run = subprocess.run(
-        [sys.executable, target.name, "--quick"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("test accuracy")
+def test_copied_recipe_runs_by_itself(tmp_path, monkeypatch, capsys):
+    script = catalog.copy("forkme", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script.name, "--quick"])
+    runpy.run_path(script.name, run_name="__main__")
+    assert capsys.readouterr().out.startswith("test accuracy")
     assert [path.name for path in tmp_path.iterdir()] == ["forkme.py"]

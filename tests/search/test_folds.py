@@ -500,7 +500,7 @@ def test_a_killed_search_loses_nothing(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(one, other, rtol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_twenty_kills(tmp_path):
     killed, seconds = check_kills(tmp_path, 20, 300)
     print(f"{killed} kills, {seconds:.0f} s")

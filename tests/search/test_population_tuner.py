@@ -318,7 +318,7 @@ def test_tune_uses_the_engine_and_says_so(tmp_path):
     assert result.best_model().predict(X[:3], verbose=0).shape == (3, 10)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_same_search_as_keras_tuner(tmp_path):
     """The rank correlation with keras-tuner is that of keras-tuner with itself."""
     values = []

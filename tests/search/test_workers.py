@@ -275,11 +275,11 @@ def test_a_worker_is_killed_in_the_middle(tmp_path, capfd):
 
 
 @pytest.mark.slow
-def test_command_is_interrupted_and_resumed(tmp_path, capsys):
+def test_command_is_interrupted_and_resumed(tmp_path, capsys, start_interruptible):
     argv = ["tune", "forkme", "--max-trials", "12", "--epochs", "12", "--seeds", "1"]
     argv += ["--workers", "2", "--output", str(tmp_path / "runs")]
     folder = tmp_path / "runs" / "forkme"
-    with subprocess.Popen(
+    with start_interruptible(
         [sys.executable, "-P", "-m", "kregs", *argv],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,57 +1,35 @@
-"""Recipes and studies: list, show, copy and run what ships as `kregs.recipes` and `kregs.tuning`.
-
-Listing, showing and copying read the files and import nothing of them: TensorFlow stays unloaded.
-"""
+"""Running a study: the search, its models for several seeds, test scores, and the record of it."""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import datetime
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
-import re
 import shlex
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kregs.validation import check_integer, suggestion
+from kregs.catalog.entries import STUDIES, check_name, load
+from kregs.validation import check_integer
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
+    import keras
     import numpy as np
 
     from kregs.search import SearchResult
 
-_RECIPES = "kregs.recipes"
-_STUDIES = "kregs.tuning"
 _PACKAGES = ("kregs", "keras", "tensorflow", "keras-tuner", "numpy", "scikit-learn")
-_HEADER_LINE = re.compile(r"^([A-Z][a-z]+): +(.+(?:\n +.+)*)", re.MULTILINE)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One recipe or study, as its file's docstring describes it.
-
-    Args:
-        name: the file's name without `.py`.
-        summary: the docstring's first line.
-        fields: the header's `Key: value` lines, keys in lower case: `command`, `time`, `result`,
-            `data`.
-    """
-
-    name: str
-    summary: str
-    fields: Mapping[str, str]
+_TEST_BATCH = 256  # rows; decides nothing but memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,104 +40,14 @@ class StudyRun:
         record: what was searched, how and with what outcome; JSON can hold it.
         files: the paths of `"model"` (the best trial's), `"tuned model"` (trained on all training
             examples with the first seed: the first that was scored on the test set), `"trials"`,
-            `"result"` (the search), `"study"` (the record) and `"plot"`.
+            `"result"` (the search), `"study"` (the record), `"report"` (the page) and `"plot"`
+            (the page's map of the search).
         search: the `SearchResult`.
     """
 
     record: dict[str, Any]
     files: dict[str, Path]
     search: SearchResult
-
-
-def recipes() -> list[Entry]:
-    """Return every recipe, sorted by name.
-
-    Example:
-
-    >>> [entry.name for entry in recipes()][:2]
-    ['breast_cancer_mlp', 'diabetes_elastic_net']
-    """
-    return _entries(_RECIPES)
-
-
-def studies() -> list[Entry]:
-    """Return every study, sorted by name; a study is called like the recipe that it tunes."""
-    return _entries(_STUDIES)
-
-
-def show(name: str) -> str:
-    """Return a recipe's source; `ValueError` with the nearest name if there is none.
-
-    Example:
-
-    >>> "def make_model(" in show("digits_mlp")
-    True
-    """
-    return _source(_RECIPES, _check_name(_RECIPES, name))
-
-
-def copy(name: str, destination: str | os.PathLike[str] = ".", *, force: bool = False) -> Path:
-    """Copy a recipe's file, for use in another project.
-
-    Args:
-        name: the recipe.
-        destination: a folder that exists, or the path of the new file.
-        force: overwrite a file that exists.
-
-    Returns:
-        The path of the copy.
-
-    Raises:
-        ValueError: there is no such recipe.
-        FileExistsError: the file exists and `force` is not set.
-        FileNotFoundError: the folder does not exist.
-
-    Example:
-
-    >>> folder = tempfile.mkdtemp()
-    >>> copy("digits_mlp", folder).name
-    'digits_mlp.py'
-    """
-    from kregs.files import write_text
-
-    source = show(name)
-    target = Path(destination)
-    if target.is_dir():
-        target = target / f"{name}.py"
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist")
-    if target.exists() and not force:
-        raise FileExistsError(f"{str(target)!r} exists; pass force=True to overwrite it")
-    write_text(target, source)
-    return target
-
-
-def load(name: str) -> ModuleType:
-    """Import a recipe and return its module; `ValueError` if there is no such recipe."""
-    return importlib.import_module(f"{_RECIPES}.{_check_name(_RECIPES, name)}")
-
-
-def run(name: str, *, quick: bool = False, seed: int = 0) -> dict[str, float]:
-    """Run a recipe: train its tuned model, print and return what it scores on the test set.
-
-    Args:
-        name: the recipe.
-        quick: a few seconds on a small subset, to see that it runs.
-        seed: of the weights, the dropout and the order of batches: integer >= 0.
-
-    Raises:
-        ValueError: there is no such recipe.
-    """
-    seed = check_integer("seed", seed, minimum=0)
-    recipe = load(name)
-
-    import keras
-
-    from kregs.search.randomness import preserved_state
-
-    with preserved_state():
-        keras.utils.set_random_seed(seed)  # the order of batches, which `main` leaves to Keras
-        return recipe.main(quick=quick, seed=seed)
 
 
 def run_study(
@@ -184,7 +72,8 @@ def run_study(
     The search sees training data only. Afterwards the best trial's model is trained anew on all of
     them, for the number of epochs that was best in the search, once per seed. So is the same
     architecture without regularization: with the same learning rate, for all the epochs that a
-    trial may use (early stopping restrains too). The test set is touched here, once, at the end.
+    trial may use (early stopping restrains too). The models of all seeds train as one population
+    where they can be stacked. The test set is touched here, once, at the end.
 
     Args:
         name: the study; it is called like its recipe.
@@ -206,7 +95,7 @@ def run_study(
         ValueError: there is no such study, or an argument is wrong.
         FileExistsError: `output` holds a run of this study and `resume` is not set.
     """
-    study = importlib.import_module(f"{_STUDIES}.{_check_name(_STUDIES, name)}")
+    study = importlib.import_module(f"{STUDIES}.{check_name(STUDIES, name)}")
     seed = check_integer("seed", seed, minimum=0)
     seeds = check_integer("seeds", seeds, minimum=1)
     changes = {
@@ -224,7 +113,7 @@ def run_study(
     examples = min(getattr(study, "TRAIN_EXAMPLES", len(x_train)), len(x_train))
     x_train, y_train = x_train[:examples], y_train[:examples]
 
-    result = kregs.tune(
+    search = kregs.tune(
         recipe.build,
         x_train,
         y_train,
@@ -235,67 +124,70 @@ def run_study(
         resume=resume,
         workers=workers,
     )
-    searched = time.perf_counter()
+    search_ended = time.perf_counter()
 
-    folder = result.path
+    folder = search.path
     files = {
         "model": folder / "best.keras",
         "tuned model": folder / "tuned.keras",
         "trials": folder / "trials.csv",
         "result": folder / "result.json",
         "study": folder / "study.json",
-        "plot": folder / "plot.png",
+        "plot": folder / "report_map.png",
         "report": folder / "report.html",
     }
-    result.plot(files["plot"])
     command = command or _command(name, changes, seed, seeds)
-    result.report(files["report"], command=command)
-    tuned = recipe.sample(result.hyperparameters())
+    search.report(files["report"], command=command)  # it writes the plot, too
+    tuned = recipe.sample(search.hyperparameters())
     unregularized = tuned | {"regularization": tuned["regularization"].without_penalties()}
+    model_seeds = list(range(seed, seed + seeds))
     test_scores: dict[str, Any] = {}
     for kind, arguments, duration in (
-        ("tuned", tuned, result.best_epoch),
+        ("tuned", tuned, search.best_epoch),
         ("unregularized", unregularized, protocol["epochs"]),
     ):
         log(f"Training {seeds} {kind} models on {examples} examples for {duration} epochs")
-        values = []
-        for model_seed in range(seed, seed + seeds):
-            model = recipe.make_model(**arguments, seed=model_seed)
-            batches = _shuffled(x_train, y_train, protocol["batch_size"], model_seed)
-            model.fit(batches, epochs=duration, shuffle=False, verbose=0)
-            scores = model.evaluate(x_test, y_test, batch_size=256, verbose=0, return_dict=True)
-            values.append({metric: score for metric, score in scores.items() if metric != "loss"})
-            if kind == "tuned" and model_seed == seed:
-                with atomic_path(files["tuned model"]) as temporary:
-                    model.save(temporary)
-        test_scores[kind] = {"epochs": duration} | _spread(values)
+        models = [recipe.make_model(**arguments, seed=model_seed) for model_seed in model_seeds]
+        scores = _train_and_score(
+            models,
+            model_seeds,
+            (x_train, y_train),
+            (x_test, y_test),
+            epochs=duration,
+            batch_size=protocol["batch_size"],
+            log=log,
+        )
+        test_scores[kind] = {"epochs": duration} | _spread(scores)
+        if kind == "tuned":
+            with atomic_path(files["tuned model"]) as temporary:
+                models[0].save(temporary)
 
     record = {
         "study": name,
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": {
-            "search": round(result.seconds, 1),
-            "evaluation": round(time.perf_counter() - searched, 1),
+            "search": round(search.seconds, 1),
+            "evaluation": round(time.perf_counter() - search_ended, 1),
         },
         "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in _PACKAGES},
         "seed": seed,
-        "seeds": list(range(seed, seed + seeds)),
+        "seeds": model_seeds,
         "protocol": describe(protocol),
         "examples": {"train": examples, "test": len(x_test)},
-        "trials": result.trials()["status"].value_counts().to_dict(),
+        "trials": search.trials()["status"].value_counts().to_dict(),
         "best_trial": {
-            "hyperparameters": result.best_hyperparameters,
+            "hyperparameters": search.best_hyperparameters,
             "regularization": tuned["regularization"].get_config(),
-            "epochs": result.best_epoch,
-            result.objective: result.best_score,
+            "epochs": search.best_epoch,
+            search.objective: search.best_score,
         },
         "test": test_scores,
     }
     write_json(files["study"], record)
-    return StudyRun(record=record, files=files, search=result)
+    return StudyRun(record=record, files=files, search=search)
 
 
 def describe(protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,7 +210,7 @@ def result(name: str) -> dict[str, Any]:
     >>> result("digits_mlp")["protocol"]["oracle"]
     'random'
     """
-    path = resources.files(_STUDIES).joinpath("results", f"{_check_name(_STUDIES, name)}.json")
+    path = resources.files(STUDIES).joinpath("results", f"{check_name(STUDIES, name)}.json")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -336,9 +228,9 @@ def record_study(name: str, *, command: str | None = None) -> Path:
 
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_study(
-            name, output=folder, command=command or f"python -m {_STUDIES}.{name}", log=print
+            name, output=folder, command=command or f"python -m {STUDIES}.{name}", log=print
         )
-    target = Path(str(resources.files(_STUDIES))) / "results" / f"{name}.json"
+    target = Path(str(resources.files(STUDIES))) / "results" / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
     write_json(target, outcome.record)
     print(result_line(outcome.record))
@@ -372,54 +264,88 @@ def spread(scores: Mapping[str, Any]) -> str:
     return f"{scores['mean']:.4f}{deviation}"
 
 
-def _entries(package: str) -> list[Entry]:
-    return [_entry(name, _source(package, name)) for name in _names(package)]
+def _train_and_score(
+    models: Sequence[keras.Model],
+    seeds: Sequence[int],
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    *,
+    epochs: int,
+    batch_size: int,
+    log: Callable[[str], None],
+) -> list[dict[str, float]]:
+    """Train models of one architecture, one seed each, and return their metrics on the test set.
+
+    A seed decides the order of the batches and the noise. Models that cannot be stacked are trained
+    one by one; `log` is told why.
+    """
+    from kregs.population import NotStackable, Population
+
+    try:
+        population = Population.from_models(models, seeds=seeds)
+        population.fit(*train, epochs=epochs, batch_size=batch_size)
+        metrics = population.evaluate(*test, batch_size=_TEST_BATCH)
+        for model in population.unstack():
+            # its state stays in the population; a file of a model without it warns when loaded
+            model.optimizer.build(model.trainable_variables)
+    except NotStackable as reason:
+        log(f"One by one, since they cannot be stacked: {reason}")
+        return [
+            _fit_and_score(model, seed, train, test, epochs=epochs, batch_size=batch_size)
+            for model, seed in zip(models, seeds, strict=True)
+        ]
+    for seed, failure in zip(seeds, population.failures, strict=True):
+        if failure is not None:
+            log(f"The model of seed {seed} failed: {failure}")
+    return [
+        {
+            metric: float(values[k]) if population.failures[k] is None else math.nan
+            for metric, values in sorted(metrics.items())
+            if metric != "loss"
+        }
+        for k in range(len(models))
+    ]
 
 
-def _entry(name: str, source: str) -> Entry:
-    docstring = ast.get_docstring(ast.parse(source)) or ""
-    fields = {key.lower(): " ".join(text.split()) for key, text in _HEADER_LINE.findall(docstring)}
-    return Entry(name=name, summary=docstring.partition("\n")[0], fields=fields)
-
-
-def _names(package: str) -> list[str]:
-    found = (path.name for path in resources.files(package).iterdir())
-    return sorted(n.removesuffix(".py") for n in found if n.endswith(".py") and n[0] != "_")
-
-
-def _source(package: str, name: str) -> str:
-    return resources.files(package).joinpath(f"{name}.py").read_text(encoding="utf-8")
-
-
-def _check_name(package: str, name: str) -> str:
-    known = _names(package)
-    if name not in known:
-        kind = "recipe" if package == _RECIPES else "study"
-        raise ValueError(
-            f"there is no {kind} {name!r}.{suggestion(name, known)} Known: {', '.join(known)}"
-        )
-    return name
-
-
-def _shuffled(x: np.ndarray, y: np.ndarray, batch_size: int, seed: int) -> Any:
-    """Return batches in an order that the seed decides; `fit` would shuffle by global state."""
+def _fit_and_score(
+    model: keras.Model,
+    seed: int,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    *,
+    epochs: int,
+    batch_size: int,
+) -> dict[str, float]:
+    """Train a model by Keras's `fit` and return its metrics on the test set."""
     import tensorflow as tf
 
-    examples = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
-    return examples.batch(batch_size).prefetch(1)
+    # `fit` itself would shuffle by global state
+    rows = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train[0]), seed=seed)
+    model.fit(rows.batch(batch_size).prefetch(1), epochs=epochs, shuffle=False, verbose=0)
+    scores = model.evaluate(*test, batch_size=_TEST_BATCH, verbose=0, return_dict=True)
+    return {metric: score for metric, score in scores.items() if metric != "loss"}
 
 
 def _spread(values: list[dict[str, float]]) -> dict[str, Any]:
-    """Return mean, standard deviation (of a sample) and values of each metric."""
+    """Return mean, standard deviation (of a sample) and values of each metric.
+
+    One seed has no deviation: `None`. Where a model failed, mean and deviation are NaN.
+    """
     columns = {metric: [float(scores[metric]) for scores in values] for metric in values[0]}
     return {
         metric: {
             "mean": statistics.fmean(column),
-            "sd": statistics.stdev(column) if len(column) > 1 else None,
+            "sd": _deviation(column),
             "values": column,
         }
         for metric, column in columns.items()
     }
+
+
+def _deviation(column: Sequence[float]) -> float | None:
+    if len(column) < 2:
+        return None
+    return statistics.stdev(column) if all(map(math.isfinite, column)) else math.nan
 
 
 def _command(name: str, changes: Mapping[str, Any], seed: int, seeds: int) -> str:

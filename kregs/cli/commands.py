@@ -1,0 +1,289 @@
+"""What each command of `kregs` does: calls the library and prints what came out.
+
+Each function takes the parsed options and the command's words, and returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shlex
+import warnings
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import kregs
+from kregs import catalog
+from kregs.cli.terminal import (
+    BAD_USE,
+    BROKEN,
+    DONE,
+    INTERRUPTED,
+    complain,
+    interrupts_repeated,
+    make_console,
+    quiet_tensorflow,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_MOST_COLUMNS = 50  # of a table that is described
+
+
+def list_recipes(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("what it shows")
+    table.add_column("measured")
+    for entry in catalog.recipes():
+        table.add_row(entry.name, entry.summary, entry.fields.get("result", ""))
+    make_console().print(table)
+    return DONE
+
+
+def show_source(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    print(catalog.show(arguments.name), end="")
+    return DONE
+
+
+def copy_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    try:
+        target = catalog.copy(arguments.name, arguments.destination, force=arguments.force)
+    except FileExistsError as error:
+        return complain(str(error).replace("pass force=True", "use --force"), BAD_USE)
+    print(f"copied to {target}")
+    return DONE
+
+
+def run_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    catalog.show(arguments.name)  # a wrong name is said before TensorFlow is loaded
+    _set_up_device(arguments)
+    catalog.run(arguments.name, quick=arguments.quick, seed=arguments.seed)
+    return DONE
+
+
+def tune_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    catalog.show(arguments.name)
+    folder = Path(arguments.output) / arguments.name
+    resume = _resume_command(arguments, argv)
+    if folder.exists() and not arguments.resume:
+        return _refuse_earlier_run(folder, resume)
+    _set_up_device(arguments)
+    try:
+        with interrupts_repeated():
+            outcome = catalog.run_study(
+                arguments.name,
+                max_trials=arguments.max_trials,
+                epochs=arguments.epochs,
+                oracle=arguments.oracle,
+                folds=arguments.folds,
+                selection=arguments.selection,
+                max_time=arguments.max_time,
+                seed=arguments.seed,
+                seeds=arguments.seeds,
+                resume=arguments.resume,
+                workers=arguments.workers,
+                output=arguments.output,
+                log=make_console().print,
+            )
+    except KeyboardInterrupt:
+        return _report_interrupt(folder, resume)
+    _print_outcome(make_console(), outcome)
+    return DONE
+
+
+def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    folder = Path(arguments.output) / Path(arguments.data).stem
+    resume = _resume_command(arguments, argv)
+    try:
+        table = kregs.read_table(
+            arguments.data,
+            arguments.target,
+            task=arguments.task,
+            categorical=arguments.categorical,
+            drop=arguments.drop,
+        )
+    except ImportError as error:  # of what reads Parquet
+        return complain(str(error), BROKEN)
+    if folder.exists() and not arguments.resume:
+        return _refuse_earlier_run(folder, resume)
+    _print_table(make_console(), table)
+    with quiet_tensorflow():
+        importlib.import_module("keras")
+    try:
+        with interrupts_repeated():
+            run = kregs.tune_table(
+                table,
+                folds=arguments.folds,
+                max_trials=arguments.max_trials,
+                epochs=arguments.epochs,
+                oracle=arguments.oracle,
+                seed=arguments.seed,
+                resume=arguments.resume,
+                directory=folder.parent,
+                project_name=folder.name,
+                command=shlex.join(["kregs", *argv]),
+            )
+    except KeyboardInterrupt:
+        return _report_interrupt(folder, resume)
+    _print_table_run(make_console(), run)
+    return DONE
+
+
+def _print_table(console: Console, table: kregs.Table) -> None:
+    from kregs.reporting import make_table
+
+    rows = len(table.target)
+    classes = "" if table.classes is None else f", {len(table.classes)} classes"
+    columns = table.describe()
+    console.print(make_table(columns, rows=_MOST_COLUMNS))
+    if len(columns) > _MOST_COLUMNS:
+        console.print(f"... and {len(columns) - _MOST_COLUMNS} more columns")
+    console.print(f"{rows} rows, {table.task} of {table.target_name!r}{classes}", highlight=False)
+    for note in table.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+
+
+def _print_table_run(console: Console, run: kregs.TableRun) -> None:
+    from kregs.reporting import make_table
+
+    console.print(_best_trials(run.search))
+    scores = run.scores.rename(columns=lambda name: name.replace("_", " "))
+    count = run.record["rows"]["test"]
+    title = f"Test part, {count} rows that the search has not seen"
+    console.print(make_table(scores.rename_axis("model").reset_index(), title=title))
+    if run.record["classes_weighted"]:
+        console.print(
+            "note: a class is rare, so all were given the same weight; probabilities are those of "
+            "equally frequent classes"
+        )
+    for kind, path in run.files.items():
+        console.print(f"{kind:14} {path}", highlight=False, soft_wrap=True)
+    command = shlex.join(["kregs", "predict", str(run.search.path), "ROWS.csv"])
+    console.print(f"Predict on new rows: {command}", highlight=False, soft_wrap=True)
+
+
+def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    from kregs.files import write_text
+
+    with quiet_tensorflow(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            predictions = kregs.predict_table(arguments.run, arguments.rows)
+        except ImportError as error:  # of what reads Parquet
+            return complain(str(error), BROKEN)
+    for warning in caught:
+        complain(f"warning: {warning.message}", DONE)
+    text = predictions.to_csv(index=False)
+    if arguments.output is None:
+        print(text, end="")
+    else:
+        write_text(arguments.output, text)
+        print(f"{len(predictions)} predictions written to {arguments.output}")
+    return DONE
+
+
+def write_report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    with quiet_tensorflow():
+        from kregs.search.result import load_result
+    search = load_result(arguments.run)
+    try:
+        page = search.report(command=_recorded_command(search.path)).resolve()
+    except RuntimeError as error:  # no trial has completed
+        return complain(str(error), BROKEN)
+    print(page)
+    if arguments.open and not webbrowser.open(page.as_uri()):
+        return complain("no web browser was found to open the report with", BROKEN)
+    return DONE
+
+
+def _recorded_command(folder: Path) -> str | None:
+    """Return the command line that a finished `kregs tune` noted in its record."""
+    try:
+        return json.loads((folder / "study.json").read_text(encoding="utf-8"))["command"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _resume_command(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
+    return shlex.join(["kregs", *argv, *([] if arguments.resume else ["--resume"])])
+
+
+def _refuse_earlier_run(folder: Path, resume: str) -> int:
+    return complain(
+        f"{str(folder)!r} holds an earlier run. Go on with it: {resume} "
+        "— or begin anew elsewhere: --output DIR",
+        BAD_USE,
+    )
+
+
+def _report_interrupt(folder: Path, resume: str) -> int:
+    return complain(
+        f"interrupted; {_finished_trials(folder)} in {str(folder)!r}. Go on: {resume}", INTERRUPTED
+    )
+
+
+def _finished_trials(folder: Path) -> str:
+    """Say how many finished trials a project folder holds."""
+    try:
+        trials = kregs.load_result(folder).trials()
+        finished = int((trials["status"] == "completed").sum())
+    except (ValueError, OSError):  # stopped before anything was finished
+        finished = 0
+    return f"{finished} finished trial{'' if finished == 1 else 's'} kept"
+
+
+def _print_outcome(console: Console, outcome: catalog.StudyRun) -> None:
+    from rich.table import Table
+
+    console.print(_best_trials(outcome.search))
+    record = outcome.record
+    tuned, unregularized = record["test"]["tuned"], record["test"]["unregularized"]
+    count = len(record["seeds"])
+    table = Table(
+        title=f"Test set, {record['examples']['test']} examples: mean ± sd of {count} "
+        f"seed{'' if count == 1 else 's'}",
+        title_justify="left",
+    )
+    table.add_column("")
+    table.add_column("tuned")
+    table.add_column("unregularized")
+    for metric in tuned:
+        name = metric.replace("_", " ")
+        if metric == "epochs":
+            table.add_row(name, str(tuned[metric]), str(unregularized[metric]))
+        else:
+            table.add_row(
+                name, catalog.spread(tuned[metric]), catalog.spread(unregularized[metric])
+            )
+    console.print(table)
+    for kind, path in outcome.files.items():
+        console.print(f"{kind:12} {path}", highlight=False, soft_wrap=True)
+
+
+def _best_trials(search: kregs.SearchResult, *, rows: int = 5) -> Table:
+    from kregs.reporting import format_values, make_table
+
+    trials = search.trials().head(rows)
+    outcomes = trials[["trial", "score", "best_epoch"]]
+    searched = trials.drop(columns=["trial", "score", "best_epoch", "seconds", "status"])
+    searched = searched.drop(columns="standard_error", errors="ignore")
+    searched = searched[[name for name in searched if not name.startswith("use_")]]
+    hyperparameters = [format_values(row) for row in searched.to_dict("records")]
+    frame = outcomes.assign(hyperparameters=hyperparameters)
+    return make_table(frame.rename(columns={"score": search.objective}), title="Best trials")
+
+
+def _set_up_device(arguments: argparse.Namespace) -> None:
+    """Load TensorFlow and set up the device."""
+    with quiet_tensorflow():
+        importlib.import_module("keras")
+    device = kregs.set_up_gpu(mixed_precision=arguments.mixed_precision)
+    make_console().print(device, highlight=False)

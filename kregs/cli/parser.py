@@ -1,0 +1,139 @@
+"""Command-line options of `kregs`, as an argparse parser."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+import kregs
+from kregs.cli import commands, doctor
+from kregs.cli.terminal import BAD_USE, complain
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """argparse, except that bad use is answered by one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(complain(f"{message} (see {self.prog} --help)", BAD_USE))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; `arguments.command` is the function to be called."""
+    parser = _OneLineParser(
+        prog="kregs",
+        description="Keras models whose regularization is one explicit value, and the search "
+        "that finds that value.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"kregs {kregs.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, dest="word")
+
+    def add(word: str, command: Any, text: str) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(word, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(command=command)
+        return sub
+
+    add("list", commands.list_recipes, "List the recipes: what each shows and what it measured.")
+
+    show = add("show", commands.show_source, "Print a recipe's source.")
+    show.add_argument("name", metavar="NAME")
+
+    run = add("run", commands.run_recipe, "Train a recipe's tuned model and print its test scores.")
+    run.add_argument("name", metavar="NAME")
+    run.add_argument("--quick", action="store_true", help="a few seconds on a small subset")
+    _add_seed(run)
+    _add_mixed_precision(run)
+
+    tune = add(
+        "tune",
+        commands.tune_recipe,
+        "Search a recipe's regularization, then compare it on the test set with none.",
+    )
+    tune.add_argument("name", metavar="NAME")
+    tune.add_argument("--max-trials", type=int, metavar="N", help="default: the study's")
+    tune.add_argument("--epochs", type=int, metavar="N", help="of a trial; default: the study's")
+    tune.add_argument(
+        "--oracle", metavar="NAME", help="random, bayesian, hyperband or grid; default: the study's"
+    )
+    tune.add_argument("--folds", type=int, metavar="N", help="judge trials by cross-validation")
+    tune.add_argument(
+        "--selection",
+        metavar="RULE",
+        help="which trial to end with: best, or with --folds one_standard_error; default: best",
+    )
+    tune.add_argument(
+        "--max-time", type=float, metavar="SECONDS", help="end the search then, with what it has"
+    )
+    _add_seed(tune)
+    tune.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="models per test score; default: 3"
+    )
+    tune.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="train in N processes, one GPU each where there are",
+    )
+    tune.add_argument("--resume", action="store_true", help="go on with an earlier search")
+    tune.add_argument("--output", default="kregs_runs", metavar="DIR", help="default: kregs_runs")
+    _add_mixed_precision(tune)
+
+    table = add(
+        "tune table",
+        commands.tune_table,
+        "Search a network for a table of yours, test it, and save what predicts on its rows.",
+    )
+    table.add_argument("--data", required=True, metavar="FILE", help="CSV or Parquet")
+    table.add_argument("--target", required=True, metavar="COLUMN", help="what is to be predicted")
+    table.add_argument(
+        "--task", metavar="TASK", help="classification or regression; default: as the target looks"
+    )
+    for option, text in (
+        ("--categorical", "its numbers are codes of categories; may be repeated"),
+        ("--drop", "leave it out; may be repeated"),
+    ):
+        table.add_argument(option, action="append", default=[], metavar="COLUMN", help=text)
+    table.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
+    table.add_argument("--max-trials", type=int, default=20, metavar="N", help="default: 20")
+    table.add_argument(
+        "--epochs", type=int, default=60, metavar="N", help="the most of a trial; default: 60"
+    )
+    table.add_argument(
+        "--oracle", default="random", metavar="NAME", help="as of kregs tune; default: random"
+    )
+    _add_seed(table)
+    table.add_argument("--resume", action="store_true", help="go on with an earlier search")
+    table.add_argument("--output", default="kregs_runs", metavar="DIR", help="default: kregs_runs")
+
+    predict = add(
+        "predict", commands.predict, "Predict on the rows of a file with a run of tune table."
+    )
+    predict.add_argument("run", metavar="RUN", help="its folder")
+    predict.add_argument("rows", metavar="FILE", help="CSV or Parquet")
+    predict.add_argument("--output", metavar="FILE", help="CSV; default: printed")
+
+    report = add("report", commands.write_report, "Write the report of a search again.")
+    report.add_argument("run", metavar="RUN", help="its folder; the search may still run")
+    report.add_argument("--open", action="store_true", help="show it in the web browser")
+
+    copy = add("copy", commands.copy_recipe, "Copy a recipe into your project.")
+    copy.add_argument("name", metavar="NAME")
+    copy.add_argument("destination", nargs="?", default=".", metavar="DEST", help="folder or file")
+    copy.add_argument("--force", action="store_true", help="overwrite a file that exists")
+
+    add(
+        "doctor",
+        doctor.check_installation,
+        "Say which versions and devices there are, and what is missing.",
+    )
+    return parser
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+
+
+def _add_mixed_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mixed-precision", action="store_true", help="compute in float16 where there is a GPU"
+    )
