@@ -251,7 +251,7 @@ def run_study(
     command = command or _command(name, changes, seed, seeds)
     result.report(files["report"], command=command)
     tuned = recipe.sample(result.hyperparameters())
-    unregularized = tuned | {"regularization": tuned["regularization"].without_penalties()}
+    unregularized = tuned | {"regularization": tuned["regularization"].unregularized()}
     test_scores: dict[str, Any] = {}
     for kind, arguments, duration in (
         ("tuned", tuned, result.best_epoch),

@@ -245,7 +245,7 @@ def _tune(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def _tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    from kregs.table import read_table
+    from kregs.tables import read_table
 
     folder = Path(arguments.output) / Path(arguments.data).stem
     resume = _resume_command(arguments, argv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -110,9 +111,25 @@ class Regularization:
         check_names("Regularization", config, [f.name for f in dataclasses.fields(cls)])
         return cls(**config)
 
-    def without_penalties(self) -> Regularization:
-        """Return the same architecture unregularized: only the normalization is kept."""
+    def unregularized(self) -> Regularization:
+        """Return what restrains nothing but keeps the architecture: only the normalization stays.
+
+        Example:
+
+        >>> Regularization(l2=1e-4, dropout=0.3, normalization="batch").unregularized()
+        Regularization(normalization='batch')
+        """
         return Regularization(normalization=self.normalization)
+
+    def without_penalties(self) -> Regularization:
+        """Deprecated name of `unregularized`, which takes dropout and noise away too."""
+        warnings.warn(
+            "Regularization.without_penalties() is now called unregularized(); the old name goes "
+            "with the next version",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.unregularized()
 
     @classmethod
     def from_hp(

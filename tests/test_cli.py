@@ -148,7 +148,7 @@ def test_unregularized_differs_only_by_the_penalties(tuned):
     recipe = catalog.load("forkme")
     found = kregs.Regularization.from_config(record["best_trial"]["regularization"])
     rate = record["best_trial"]["hyperparameters"]["learning_rate"]
-    model = recipe.make_model(found.without_penalties(), learning_rate=rate, seed=0)
+    model = recipe.make_model(found.unregularized(), learning_rate=rate, seed=0)
     assert not model.losses
     assert not [layer for layer in model.layers if "dropout" in layer.name]
 
