@@ -58,7 +58,7 @@ class DataLoss(keras.metrics.Metric):
                 "`loss` must be a keras.losses.Loss or a function of (y_true, y_pred). "
                 f"Received: loss={loss!r} of type {type(loss).__name__}"
             )
-        self._given = loss
+        self._argument = loss
         self._stand_in_fn = _unreduced(loss)
         self.total = self.add_weight(name="total", initializer="zeros")
         self.count = self.add_weight(name="count", initializer="zeros")
@@ -88,7 +88,7 @@ class DataLoss(keras.metrics.Metric):
         """Return the arguments of the constructor, serialized."""
         return {
             **super().get_config(),
-            "loss": keras.saving.serialize_keras_object(self._given),
+            "loss": keras.saving.serialize_keras_object(self._argument),
         }
 
     @classmethod

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import kregs
-from kregs.training.compilation import _optimizer_classes
+from kregs.training.compilation import optimizer_classes
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def test_several_outputs_are_refused():
         kregs.compile_model(L.Dense(1), "mse")
 
 
-@pytest.mark.parametrize("name", sorted(_optimizer_classes()))
+@pytest.mark.parametrize("name", sorted(optimizer_classes()))
 def test_every_optimizer_by_name(name):
     model = kregs.compile_model(
         small_model(), SPARSE, optimizer=name, learning_rate=0.01, weight_decay=0.01

@@ -8,7 +8,7 @@ import pytest
 
 import kregs
 from kregs import Regularization
-from kregs.builders.parts import Seeds
+from kregs.builders.layer_factory import Seeds
 from kregs.layers import DropBlock2D
 
 RNG = np.random.default_rng(0)
