@@ -79,7 +79,15 @@ class ModelGraph:
             waiting.extend(inputs)
 
     def owner(self, operation: Any) -> Any:
-        """Return the layer with weights whose output reaches `operation` by one way, or `None`."""
+        """Return the layer with weights whose output reaches `operation` by one way, or `None`.
+
+        Example:
+
+        >>> layers = [keras.Input((2,)), L.Dense(3, name="a"), L.ReLU(), L.Dropout(0.1)]
+        >>> model = keras.Sequential(layers)
+        >>> ModelGraph(model).owner(model.layers[-1]).name
+        'a'
+        """
         passed = (*NORMALIZATIONS, *ACTIVATIONS, *RESHAPES, L.ActivityRegularization, L.Dropout)
         passed += tuple(SPATIAL_DROPOUTS.values())
         while len(sources := self.before.get(id(operation), [])) == 1:
@@ -91,7 +99,14 @@ class ModelGraph:
         return None
 
     def tail(self) -> list[Any]:
-        """Return the output layers, each with all that follows it; models inside end the walk."""
+        """Return the output layers, each with all that follows it; models inside end the walk.
+
+        Example:
+
+        >>> model = keras.Sequential([keras.Input((2,)), L.Dense(3, name="a"), L.Softmax(name="s")])
+        >>> [layer.name for layer in ModelGraph(model).tail()]
+        ['s', 'a']
+        """
         layers = []
         for operation in self.outputs:
             path = []

@@ -123,7 +123,13 @@ def _category_name(value: Any) -> str | None:
 
 
 def to_numbers(raw: pd.Series) -> pd.Series:
-    """Return the values as floats, NaN for what is no number."""
+    """Return the values as floats, NaN for what is no number.
+
+    Example:
+
+    >>> to_numbers(pd.Series(["1e3", None, "x"])).tolist()
+    [1000.0, nan, nan]
+    """
     return pd.to_numeric(raw, errors="coerce").astype(float)
 
 
@@ -208,12 +214,24 @@ def _category_column(raw: pd.Series, counts: dict[str, Any]) -> Column:
 
 
 def are_booleans(present: pd.Series) -> bool:
-    """Whether the values, none of them missing, are all the words true or false."""
+    """Whether the values, none of them missing, are all the words true or false.
+
+    Example:
+
+    >>> are_booleans(pd.Series(["True", "false"], dtype=object))
+    True
+    """
     return present.dtype == object and bool(present.str.lower().isin(BOOLEANS).all())
 
 
 def frequent_categories(words: pd.Series) -> list[str]:
-    """Return the categories that get a column of their own, sorted; missing may be one of them."""
+    """Return the categories that get a column of their own, sorted; missing may be one of them.
+
+    Example:
+
+    >>> frequent_categories(pd.Series(["b", "a", "b", None, None]))
+    ['(missing)', 'b']
+    """
     fewest = max(2, math.ceil(_CATEGORY_SHARE * len(words)))
     rows = words.fillna(MISSING_CATEGORY).value_counts()
     return sorted(rows[rows >= fewest].index[:_MOST_CATEGORIES])

@@ -112,5 +112,13 @@ def read_rows(data: Any, columns: Iterable[Column]) -> pd.DataFrame:
 
 
 def network_outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """Return what a network makes of transformed rows (n, features): (n, outputs), float64."""
+    """Return what a network makes of transformed rows (n, features): (n, outputs), float64.
+
+    Example:
+
+    >>> import keras
+    >>> network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    >>> network_outputs(network, np.ones((4, 2))).shape
+    (4, 3)
+    """
     return model.predict(x.astype("float32"), batch_size=_BATCH_ROWS, verbose=0).astype(np.float64)

@@ -81,7 +81,21 @@ def rare_classes(labels: pd.Series) -> list[Any]:
 
 
 def check_target(labels: pd.Series, name: str, task: str, notes: list[str]) -> None:
-    """Raise if the labels or numbers left (n,) are too few or all alike; `notes` say what went."""
+    """Raise if the labels or numbers left are too few or all alike.
+
+    Args:
+        labels: those of the rows that are kept (n,).
+        name: the target's header.
+        task: `"classification"` or `"regression"`.
+        notes: what was left out, for the message.
+
+    Raises:
+        ValueError: there is nothing to learn, or too little.
+
+    Example:
+
+    >>> check_target(pd.Series([1.0, 2.0] * 10), "price", "regression", [])
+    """
     remarks = f" ({'; '.join(notes)})" if notes else ""
     if labels.nunique() < 2:
         only = f"only {labels.tolist()[0]!r}" if len(labels) else "no row"

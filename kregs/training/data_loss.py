@@ -81,6 +81,11 @@ class DataLoss(keras.metrics.Metric):
         weights (it divides by their sum, Keras's `loss` by the number of samples), the outputs
         carry a mask (it divides by all that is not masked, Keras batch by batch), or the loss
         reduces by `"sum"`.
+
+        Example:
+
+        >>> type(DataLoss(keras.losses.MeanSquaredError()).stand_in()).__name__
+        'MeanMetricWrapper'
         """
         return keras.metrics.MeanMetricWrapper(self._stand_in_fn, name=self.name, dtype=self.dtype)
 

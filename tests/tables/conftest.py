@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 
 import numpy as np
@@ -32,6 +33,22 @@ def make_people(rows=120, seed=0):
     frame.loc[::11, "city"] = "NA"
     frame.loc[3, "age"] = "unknown"
     return frame
+
+
+@contextlib.contextmanager
+def without_tracing():
+    import keras
+
+    with pytest.MonkeyPatch.context() as patch:
+        always = property(lambda self: True, lambda self, value: None)
+        patch.setattr(keras.Model, "run_eagerly", always)
+        yield
+
+
+@pytest.fixture(scope="session")
+def eager():
+    """The context in which Keras traces nothing: faster where a network trains for a few steps."""
+    return without_tracing
 
 
 @pytest.fixture(scope="session")

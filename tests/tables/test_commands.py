@@ -9,12 +9,13 @@ import sys
 from kregs.cli import main
 
 
-def test_commands(people_csv, tmp_path, capsys, monkeypatch, people):
+def test_commands(people_csv, tmp_path, capsys, monkeypatch, people, eager):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     argv = ["tune", "table", "--data", "people.csv", "--target", "y", "--folds", "2"]
     argv += ["--max-trials", "1", "--epochs", "2", "--drop", "remark"]
-    assert main(argv) == 0
+    with eager():
+        assert main(argv) == 0
     printed = capsys.readouterr().out
     for word in ("left out as asked", "category", "logistic regression", "24 rows that the search"):
         assert word in printed

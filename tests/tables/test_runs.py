@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.metrics import accuracy_score, log_loss, r2_score
 from sklearn.model_selection import KFold
 
@@ -21,8 +21,9 @@ QUICK = {"folds": 2, "max_trials": 2, "epochs": 3, "verbose": 0}
 
 
 @pytest.fixture(scope="module")
-def run(people, tmp_path_factory):
-    return kregs.tune_table(people(), "y", **QUICK, directory=tmp_path_factory.mktemp("runs"))
+def run(people, eager, tmp_path_factory):
+    with eager():
+        return kregs.tune_table(people(), "y", **QUICK, directory=tmp_path_factory.mktemp("runs"))
 
 
 def test_the_test_part_is_kept_and_scored_once(run):
@@ -84,17 +85,24 @@ def test_unseen_categories_and_wrong_values(run, people):
     assert len(kregs.predict_table(run.search.path, people().iloc[:0])) == 0
 
 
-def test_numbers_are_predicted_in_their_own_units(tmp_path):
+def test_numbers_are_predicted_in_their_own_units_without_folds_too(tmp_path):
     frame = load_diabetes(as_frame=True).frame
     frame.loc[::9, "bmi"] = np.nan
     run = kregs.tune_table(
-        frame, "target", folds=2, max_trials=1, epochs=12, directory=tmp_path, verbose=0
+        frame, "target", folds=None, max_trials=1, epochs=12, directory=tmp_path, verbose=0
     )
     assert run.scores.index.tolist() == ["network", "ridge regression", "mean"]
     assert run.scores.loc["network", "r2"] > 0.2
     found = kregs.predict_table(run.search.path, frame)
     assert r2_score(frame["target"], found["prediction"]) > 0.3
     assert found.columns.tolist() == ["prediction"]
+    # the saved model is one that was trained on all rows but the test's
+    x = run.search.preprocess_.transform(run.table.features).astype("float32")
+    outputs = keras.models.load_model(run.files["model"]).predict(x, verbose=0)[:, 0]
+    units = run.record["target_units"]
+    np.testing.assert_allclose(
+        found["prediction"], outputs * units["sd"] + units["mean"], rtol=1e-5
+    )
 
 
 def test_rare_classes_are_weighted(tmp_path):
@@ -112,18 +120,6 @@ def test_rare_classes_are_weighted(tmp_path):
         directory=tmp_path, resume=True, verbose=0,
     )  # fmt: skip
     assert again.record["test"] == run.record["test"]
-
-
-def test_without_folds_the_model_is_trained_on_all_rows_too(tmp_path):
-    iris = load_iris(as_frame=True).frame
-    run = kregs.tune_table(
-        iris, "target", **QUICK | {"folds": None, "max_trials": 1, "epochs": 2}, directory=tmp_path
-    )
-    found = kregs.predict_table(run.search.path, iris)
-    x = run.search.preprocess_.transform(run.table.features).astype("float32")
-    model = keras.models.load_model(run.files["model"])
-    expected = model.predict(x, verbose=0)
-    np.testing.assert_allclose(found.iloc[:, 1:], expected, rtol=1e-5)
 
 
 def test_a_real_table_with_injected_gaps_beats_the_guess(tabular, tmp_path):
