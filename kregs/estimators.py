@@ -253,8 +253,8 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
         self.classes_, numbers = np.unique(y, return_inverse=True)
         weights = _row_weights(sample_weight, x)
         if weights is not None:
-            kept = weights > 0
-            x, numbers, weights = x[kept], numbers[kept], weights[kept]
+            counted = weights > 0
+            x, numbers, weights = x[counted], numbers[counted], weights[counted]
         present = np.unique(numbers)
         if len(present) < 2:
             raise ValueError(
@@ -326,8 +326,8 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
         x, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True)
         weights = _row_weights(sample_weight, x)
         if weights is not None:
-            kept = weights > 0
-            x, y, weights = x[kept], y[kept], weights[kept]
+            counted = weights > 0
+            x, y, weights = x[counted], y[counted], weights[counted]
         columns = y.reshape(len(y), -1).astype(np.float64)
         mean, scale = _standardizer(columns, weights)
         self._one_axis = y.ndim == 1

@@ -137,14 +137,14 @@ def _selector(model: keras.Model, layers: Any) -> Callable[[Any], bool]:
                 "`layers` must be names such as ['dense'], a function of a layer, or None. "
                 f"Received: layers={layers!r}"
             )
-        wanted, known = list(layers), list(_names(model))
-        for name in wanted:
+        names, known = list(layers), list(_names(model))
+        for name in names:
             if name not in known:
                 raise ValueError(
                     f"`layers` must name layers of the model. Received: {name!r}."
                     f"{suggestion(name, known)} There are: {', '.join(known)}"
                 )
-        chosen = {id(layer) for layer in nested_layers(model) if layer.name in wanted}
+        chosen = {id(layer) for layer in nested_layers(model) if layer.name in names}
     if not chosen:
         raise ValueError("`layers` must select at least one layer. Received: none is selected")
     return lambda layer: id(layer) in chosen
@@ -276,15 +276,15 @@ class _ModelCopier:
         if not is_head(layer) or not self.regularization.dropout or not self.selected(layer):
             return []
         for source in graph.before.get(id(layer), []):
-            if is_dropout(source) or "dropout" in self._wanted_after(source, graph):
+            if is_dropout(source) or "dropout" in self._kinds_to_add_after(source, graph):
                 return []
         return [self._dropout(f"{layer.name}_dropout")]
 
     def _put_after(self, layer: Any, graph: ModelGraph) -> list[keras.layers.Layer]:
         r = self.regularization
         followers: list[keras.layers.Layer] = []
-        wanted = self._wanted_after(layer, graph)
-        if "activity" in wanted:
+        kinds = self._kinds_to_add_after(layer, graph)
+        if "activity" in kinds:
             followers.append(
                 L.ActivityRegularization(
                     l1=r.activity_l1,
@@ -293,9 +293,9 @@ class _ModelCopier:
                     name=self._name(f"{layer.name}_activity"),
                 )
             )
-        if "dropout" in wanted:
+        if "dropout" in kinds:
             followers.append(self._dropout(f"{layer.name}_dropout"))
-        if "spatial_dropout" in wanted:
+        if "spatial_dropout" in kinds:
             name = self._name(f"{layer.name}_spatial_dropout")
             options = {"data_format": data_format(layer)} if output_rank(layer) > 3 else {}
             spatial = SPATIAL_DROPOUTS[output_rank(layer)]
@@ -304,22 +304,22 @@ class _ModelCopier:
             )
         return followers
 
-    def _wanted_after(self, layer: Any, graph: ModelGraph) -> set[str]:
+    def _kinds_to_add_after(self, layer: Any, graph: ModelGraph) -> set[str]:
         """Return what is to be put after a layer and is not there."""
         if not isinstance(layer, keras.layers.Layer) or not self._is_chosen(layer, graph):
             return set()
         r = self.regularization
         followers = graph.after.get(id(layer), [])
-        wanted = set()
+        kinds = set()
         hidden = is_hidden_activation(layer)
         source = layer if has_kernel(layer) else graph.owner(layer) if hidden else None
         if hidden and (r.activity_l1 or r.activity_l2):
-            wanted.add("activity")
+            kinds.add("activity")
         if hidden and r.dropout and isinstance(source, (L.Dense, L.EinsumDense)):
-            wanted.add("dropout")
+            kinds.add("dropout")
         channels = (hidden and isinstance(source, CONVOLUTIONS)) or isinstance(layer, L.Embedding)
         if channels and r.spatial_dropout and output_rank(layer) in SPATIAL_DROPOUTS:
-            wanted.add("spatial_dropout")
+            kinds.add("spatial_dropout")
         present: dict[str, Callable[[Any], bool]] = {
             "activity": lambda follower: isinstance(follower, L.ActivityRegularization),
             "dropout": is_dropout,
@@ -329,16 +329,16 @@ class _ModelCopier:
         for follower in followers:  # as it may stand behind the activity penalty
             if isinstance(follower, L.ActivityRegularization):
                 nearby += graph.after.get(id(follower), [])
-        return {word for word in wanted if not any(map(present[word], nearby))}
+        return {word for word in kinds if not any(map(present[word], nearby))}
 
     def _dropout(self, name: str) -> keras.layers.Layer:
         name = self._name(name)
         return L.Dropout(self.regularization.dropout, seed=self.seeds(name), name=name)
 
-    def _name(self, wanted: str) -> str:
-        name, count = wanted, 1
+    def _name(self, base: str) -> str:
+        name, count = base, 1
         while name in self.names:
             count += 1
-            name = f"{wanted}_{count}"
+            name = f"{base}_{count}"
         self.names.add(name)
         return name

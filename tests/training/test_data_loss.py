@@ -253,6 +253,7 @@ def test_mixed_precision():
     kregs.compile_model(model, "sparse_categorical_crossentropy", weight_decay=1e-3)
     assert type(model.optimizer).__name__ == "LossScaleOptimizer"
     x, y = RNG.normal(size=(32, 4)), RNG.integers(0, 3, 32)
+    model.run_eagerly = True
     model.fit(x, y, verbose=0)
     assert_difference_is_penalty(model, x, y)
 
