@@ -38,13 +38,22 @@ _HOMES = {
     "load_result": "kregs.search",
     "KregsClassifier": "kregs.estimators",
     "KregsRegressor": "kregs.estimators",
-    "Table": "kregs.table",
-    "read_table": "kregs.table",
-    "TableRun": "kregs.table_runs",
-    "tune_table": "kregs.table_runs",
-    "predict_table": "kregs.table_runs",
+    "Table": "kregs.tables",
+    "read_table": "kregs.tables",
+    "TableRun": "kregs.tables",
+    "tune_table": "kregs.tables",
+    "predict_table": "kregs.tables",
 }
-_SUBPACKAGES = ("builders", "layers", "training", "population", "search", "reporting", "catalog")
+_SUBPACKAGES = (
+    "builders",
+    "layers",
+    "training",
+    "population",
+    "search",
+    "tables",
+    "reporting",
+    "catalog",
+)
 
 __all__ = sorted([*_HOMES, "__version__", *_SUBPACKAGES])
 

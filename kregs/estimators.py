@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,9 +18,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from kregs.builders import mlp
-from kregs.builders.parts import chain
+from kregs.builders.layer_factory import chain
 from kregs.regularization import Regularization
 from kregs.search.randomness import preserved_state
+from kregs.tasks import NetworkHead, class_probabilities, network_head
 from kregs.training import compile_model, early_stopping
 from kregs.validation import check_choice, check_integer, check_number, suggestion
 
@@ -27,39 +29,25 @@ _EAGER_STEPS = 20  # up to so many training steps, tracing a graph costs more th
 _BLOCK = 512  # rows per call in prediction
 
 
+# a dataclass, so that a parameter is written once: scikit-learn reads them from the signature
+@dataclasses.dataclass(eq=False, repr=False)
 class _KregsEstimator(BaseEstimator):
     """What the classifier and the regressor share: the parameters, training, outputs."""
 
-    def __init__(
-        self,
-        units: Sequence[int] = (64,),
-        *,
-        activation: Any = "relu",
-        regularization: Regularization | None = None,
-        optimizer: str = "adam",
-        learning_rate: float = 1e-3,
-        weight_decay: float | None = None,
-        epochs: int = 100,
-        batch_size: int = 32,
-        early_stopping: bool = True,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.units = units
-        self.activation = activation
-        self.regularization = regularization
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.random_state = random_state
-        self.verbose = verbose
+    units: Sequence[int] = (64,)
+    _: dataclasses.KW_ONLY
+    activation: Any = "relu"
+    regularization: Regularization | None = None
+    optimizer: str = "adam"
+    learning_rate: Any = 1e-3
+    weight_decay: float | None = None
+    epochs: int = 100
+    batch_size: int = 32
+    early_stopping: bool = True
+    validation_fraction: float = 0.1
+    n_iter_no_change: int = 10
+    random_state: Any = None
+    verbose: int = 0
 
     def _train(
         self,
@@ -67,9 +55,7 @@ class _KregsEstimator(BaseEstimator):
         y: np.ndarray,
         weights: np.ndarray | None,
         *,
-        outputs: int,
-        head_activation: str | None,
-        loss: str,
+        head: NetworkHead,
         stratify: bool = False,
         target_units: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
@@ -79,8 +65,7 @@ class _KregsEstimator(BaseEstimator):
             x: float64 (n, features), not standardized.
             y: class numbers, or standardized targets (n, outputs).
             weights: of the rows, above 0, or `None`.
-            outputs, head_activation: as in `kregs.mlp`.
-            loss: as in `kregs.compile_model`.
+            head: the output layer and the loss.
             stratify: whether the validation rows keep the classes' shares, where they can.
             target_units: the targets' means and standard deviations before they were standardized.
         """
@@ -98,9 +83,9 @@ class _KregsEstimator(BaseEstimator):
         if weights is not None:
             weights = weights / weights.mean()  # so that λ means the same under any scale
 
-        train, held = self._split(y, seed, stratify=stratify)
-        part = None if weights is None else weights[train]
-        mean, scale = _standardizer(x[train], part)
+        train, validation = self._split(y, seed, stratify=stratify)
+        train_weights = None if weights is None else weights[train]
+        mean, scale = _standardizer(x[train], train_weights)
         standardized = ((x - mean) / scale).astype("float32")
 
         def rows(index: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -108,10 +93,10 @@ class _KregsEstimator(BaseEstimator):
             return arrays if weights is None else (*arrays, weights[index].astype("float32"))
 
         fit: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "verbose": self.verbose}
-        if len(held):
+        if len(validation):
             patience = check_integer("n_iter_no_change", self.n_iter_no_change, minimum=1)
             fit |= {
-                "validation_data": rows(held),
+                "validation_data": rows(validation),
                 "callbacks": [early_stopping("val_data_loss", patience=patience)],
             }
         data = dict(zip(("x", "y", "sample_weight"), rows(train), strict=False))
@@ -119,16 +104,16 @@ class _KregsEstimator(BaseEstimator):
             keras.utils.set_random_seed(seed)
             network = mlp(
                 (x.shape[1],),
-                outputs,
+                head.outputs,
                 units=self.units,
                 activation=self.activation,
                 regularization=self.regularization,
-                head_activation=head_activation,
+                head_activation=head.head_activation,
                 seed=seed,
             )
             compile_model(
                 network,
-                loss,
+                head.loss,
                 optimizer=self.optimizer,
                 learning_rate=self.learning_rate,
                 weight_decay=self.weight_decay,
@@ -152,17 +137,18 @@ class _KregsEstimator(BaseEstimator):
 
     def _split(self, y: np.ndarray, seed: int, *, stratify: bool) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows to train on and those to stop by; none of the latter if not asked for."""
-        everything = np.arange(len(y))
+        all_rows = np.arange(len(y))
         if not self.early_stopping:
-            return everything, everything[:0]
+            return all_rows, all_rows[:0]
         fraction = check_number(
             "validation_fraction", self.validation_fraction, above=0.0, below=1.0
         )
-        held = max(1, round(len(y) * fraction))
-        if held >= len(y):
+        validation_rows = max(1, round(len(y) * fraction))
+        if validation_rows >= len(y):
             raise ValueError(
                 "early stopping needs rows to train on and rows to stop by: pass more rows or "
-                f"early_stopping=False. Received: 1 sample of which {held} would be held out"
+                "early_stopping=False. Received: 1 sample of which "
+                f"{validation_rows} would be held out"
                 if len(y) == 1
                 else "`validation_fraction` must leave rows to train on. Received: "
                 f"validation_fraction={fraction} of {len(y)} rows"
@@ -172,10 +158,12 @@ class _KregsEstimator(BaseEstimator):
             sizes = np.bincount(y)
             sizes = sizes[sizes > 0]
             # scikit-learn refuses classes of one row, and fewer rows than classes on a side
-            possible = sizes.min() > 1 and len(sizes) <= min(held, len(y) - held)
+            possible = sizes.min() > 1 and len(sizes) <= min(
+                validation_rows, len(y) - validation_rows
+            )
             labels = y if possible else None
         train, validation = train_test_split(
-            everything, test_size=held, random_state=seed, stratify=labels
+            all_rows, test_size=validation_rows, random_state=seed, stratify=labels
         )
         return train, validation
 
@@ -196,6 +184,7 @@ class _KregsEstimator(BaseEstimator):
         return np.concatenate(blocks)[: len(x)]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class KregsClassifier(ClassifierMixin, _KregsEstimator):
     """A multilayer perceptron for classes, as scikit-learn knows classifiers.
 
@@ -242,40 +231,8 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
     (True, (2, 3))
     """
 
-    def __init__(
-        self,
-        units: Sequence[int] = (64,),
-        *,
-        activation: Any = "relu",
-        regularization: Regularization | None = None,
-        optimizer: str = "adam",
-        learning_rate: float = 1e-3,
-        weight_decay: float | None = None,
-        epochs: int = 100,
-        batch_size: int = 32,
-        early_stopping: bool = True,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        class_weight: str | Mapping[Any, float] | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        super().__init__(
-            units,
-            activation=activation,
-            regularization=regularization,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            epochs=epochs,
-            batch_size=batch_size,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight
+    _: dataclasses.KW_ONLY
+    class_weight: str | Mapping[Any, float] | None = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KregsClassifier:
         """Train on rows and their labels.
@@ -296,8 +253,8 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
         self.classes_, numbers = np.unique(y, return_inverse=True)
         weights = _row_weights(sample_weight, x)
         if weights is not None:
-            kept = weights > 0
-            x, numbers, weights = x[kept], numbers[kept], weights[kept]
+            counted = weights > 0
+            x, numbers, weights = x[counted], numbers[counted], weights[counted]
         present = np.unique(numbers)
         if len(present) < 2:
             raise ValueError(
@@ -311,24 +268,12 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
                 self.class_weight, classes=self.classes_[present], y=self.classes_[numbers]
             )
             weights = by_class[numbers] * (1.0 if weights is None else weights)
-        two = len(self.classes_) == 2
-        self._train(
-            x,
-            numbers,
-            weights,
-            outputs=1 if two else len(self.classes_),
-            head_activation="sigmoid" if two else "softmax",
-            loss="binary_crossentropy" if two else "sparse_categorical_crossentropy",
-            stratify=True,
-        )
+        self._train(x, numbers, weights, head=network_head(len(self.classes_)), stratify=True)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class (n, classes), in the order of `classes_`."""
-        outputs = self._outputs(X)
-        if len(self.classes_) == 2:
-            return np.hstack([1 - outputs, outputs])
-        return outputs / outputs.sum(axis=1, keepdims=True)
+        return class_probabilities(self._outputs(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row (n,)."""
@@ -336,6 +281,7 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class KregsRegressor(RegressorMixin, _KregsEstimator):
     """A multilayer perceptron for numbers, as scikit-learn knows regressors.
 
@@ -380,8 +326,8 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
         x, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True)
         weights = _row_weights(sample_weight, x)
         if weights is not None:
-            kept = weights > 0
-            x, y, weights = x[kept], y[kept], weights[kept]
+            counted = weights > 0
+            x, y, weights = x[counted], y[counted], weights[counted]
         columns = y.reshape(len(y), -1).astype(np.float64)
         mean, scale = _standardizer(columns, weights)
         self._one_axis = y.ndim == 1
@@ -389,9 +335,7 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
             x,
             ((columns - mean) / scale).astype("float32"),
             weights,
-            outputs=columns.shape[1],
-            head_activation=None,
-            loss="mse",
+            head=network_head(None, targets=columns.shape[1]),
             target_units=(mean, scale),
         )
         return self

@@ -1,11 +1,11 @@
-"""Which kernel initializer suits which activation."""
+"""`initializer_for`: which kernel initializer (He, LeCun, Glorot) suits which activation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kregs.validation import check_integer
+from kregs.validation import check_integer, suggestion
 
 if TYPE_CHECKING:
     import keras
@@ -21,6 +21,8 @@ _FAMILY = {
     ),
     "selu": "LecunNormal",
 }  # fmt: skip
+# activations that are layers of their own
+_LAYER_ACTIVATIONS = {"LeakyReLU": "leaky_relu", "PReLU": "leaky_relu"}
 
 
 def initializer_for(
@@ -64,10 +66,18 @@ def initializer_for(
 
 
 def activation_name(activation: str | Callable | None) -> str:
-    """Return the Keras name of an activation given by name, function, layer or `None`."""
-    import keras
+    """Return the Keras name of an activation given by name, function, layer or `None`.
 
-    from kregs.validation import suggestion
+    Raises:
+        TypeError, ValueError: as `initializer_for`.
+
+    Example:
+
+    >>> import keras
+    >>> activation_name(None), activation_name(keras.activations.gelu)
+    ('linear', 'gelu')
+    """
+    import keras
 
     if activation is None:
         return "linear"
@@ -84,16 +94,13 @@ def activation_name(activation: str | Callable | None) -> str:
     if isinstance(activation, keras.layers.Layer):
         config: dict[str, Any] = activation.get_config()
         inner = config.get("activation")
-        return inner if isinstance(inner, str) else _snake(type(activation).__name__)
+        if isinstance(inner, str):
+            return inner
+        class_name = type(activation).__name__
+        return _LAYER_ACTIVATIONS.get(class_name, class_name.lower())
     if callable(activation):
         return getattr(activation, "__name__", type(activation).__name__)
     raise TypeError(
         "`activation` must be a name, a function or None. "
         f"Received: activation={activation!r} of type {type(activation).__name__}"
-    )
-
-
-def _snake(name: str) -> str:
-    return {"ReLU": "relu", "ELU": "elu", "LeakyReLU": "leaky_relu", "PReLU": "leaky_relu"}.get(
-        name, name.lower()
     )

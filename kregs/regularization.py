@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,23 +97,63 @@ class Regularization:
         }
 
     def replace(self, **changes: Any) -> Regularization:
-        """Return a copy with some fields changed; an unknown field is a `TypeError`."""
+        """Return a copy with some fields changed.
+
+        Raises:
+            TypeError, ValueError: as the class; an unknown field is a `TypeError`.
+
+        Example:
+
+        >>> Regularization(l2=1e-4).replace(dropout=0.5)
+        Regularization(l2=0.0001, dropout=0.5)
+        """
         check_names("Regularization", changes, self.get_config())
         return dataclasses.replace(self, **changes)
 
     def get_config(self) -> dict[str, Any]:
-        """Return all fields as a dictionary that JSON can hold."""
+        """Return all fields as a dictionary that JSON can hold.
+
+        Example:
+
+        >>> Regularization(l2=1e-4).get_config()["l2"]
+        0.0001
+        """
         return dataclasses.asdict(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Regularization:
-        """Rebuild the value from `get_config()`; missing fields keep their default."""
+        """Rebuild the value from `get_config()`; missing fields keep their default.
+
+        Raises:
+            TypeError, ValueError: as the class.
+
+        Example:
+
+        >>> Regularization.from_config({"dropout": 0.3})
+        Regularization(dropout=0.3)
+        """
         check_names("Regularization", config, [f.name for f in dataclasses.fields(cls)])
         return cls(**config)
 
-    def without_penalties(self) -> Regularization:
-        """Return the same architecture unregularized: only the normalization is kept."""
+    def unregularized(self) -> Regularization:
+        """Return what restrains nothing but keeps the architecture: only the normalization stays.
+
+        Example:
+
+        >>> Regularization(l2=1e-4, dropout=0.3, normalization="batch").unregularized()
+        Regularization(normalization='batch')
+        """
         return Regularization(normalization=self.normalization)
+
+    def without_penalties(self) -> Regularization:
+        """Deprecated name of `unregularized`, which takes dropout and noise away too."""
+        warnings.warn(
+            "Regularization.without_penalties() is now called unregularized(); the old name goes "
+            "with the next version",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.unregularized()
 
     @classmethod
     def from_hp(
@@ -179,10 +220,10 @@ def _sample(hp: Any, name: str, spec: Any, default: Any, prefix: str) -> Any:
     logarithmic = name in _COEFFICIENTS or name == "max_norm"
     if len(spec) == 3 and spec[0] == 0 and name in _COEFFICIENTS:
         low, high = _check_range(name, spec[1:], logarithmic)
-        with_it = f"{prefix}use_{name}"
-        is_used = hp.Boolean(with_it, default=default > 0)
+        use_name = f"{prefix}use_{name}"
+        is_used = hp.Boolean(use_name, default=default > 0)
         # declared even where it is off, or the tuner would not know it from the start
-        with hp.conditional_scope(with_it, [True]):
+        with hp.conditional_scope(use_name, [True]):
             value = _sample_float(hp, prefix + name, low, high, default, logarithmic)
         return value if is_used else 0.0
     if len(spec) != 2:
@@ -197,10 +238,10 @@ def _sample(hp: Any, name: str, spec: Any, default: Any, prefix: str) -> Any:
 def _check_range(name: str, bounds: Sequence[Any], logarithmic: bool) -> tuple[float, float]:
     below = 1.0 if name in _RATES else None
     if logarithmic and bounds[0] == 0:
-        way = f"; to allow exactly 0, pass (0, low, {bounds[1]!r})" if name != "max_norm" else ""
+        remedy = f"; to allow exactly 0, pass (0, low, {bounds[1]!r})" if name != "max_norm" else ""
         raise ValueError(
             f"`{name}` is sampled on a log scale, which cannot reach 0: expected (low, high) with "
-            f"low > 0{way}. Received: {name}={tuple(bounds)!r}"
+            f"low > 0{remedy}. Received: {name}={tuple(bounds)!r}"
         )
     low = check_number(f"{name}[low]", bounds[0], minimum=0.0, below=below)
     high = check_number(f"{name}[high]", bounds[1], minimum=0.0, below=below)

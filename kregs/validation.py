@@ -10,7 +10,13 @@ from typing import Any
 
 
 def suggestion(name: str, options: Iterable[str]) -> str:
-    """Return `" Did you mean 'x'?"` for the option nearest to a misspelt name, or `""`."""
+    """Return `" Did you mean 'x'?"` for the option nearest to a misspelt name, or `""`.
+
+    Example:
+
+    >>> suggestion("droput", ["dropout", "l2"])
+    " Did you mean 'dropout'?"
+    """
     nearest = difflib.get_close_matches(str(name), [str(o) for o in options], n=1, cutoff=0.5)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
@@ -35,6 +41,11 @@ def check_number(
     Raises:
         TypeError: `value` is not a real number (a bool is not one).
         ValueError: `value` is not finite, or is outside the bounds.
+
+    Example:
+
+    >>> check_number("rate", 0.5, minimum=0.0, below=1.0)
+    0.5
     """
     bounds = [
         f"{symbol} {bound}"
@@ -58,7 +69,17 @@ def check_number(
 
 
 def check_integer(name: str, value: Any, *, minimum: int | None = None) -> int:
-    """Return `value` as an int, or raise if it is no integer or lies below `minimum`."""
+    """Return `value` as an int, or raise if it is no integer or lies below `minimum`.
+
+    Raises:
+        TypeError: `value` is not an integer (a bool is not one).
+        ValueError: it lies below `minimum`.
+
+    Example:
+
+    >>> check_integer("units", 8, minimum=1)
+    8
+    """
     expected = "an integer" + (f" >= {minimum}" if minimum is not None else "")
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"`{name}` must be {expected}. Received: {name}={value!r}")
@@ -68,7 +89,16 @@ def check_integer(name: str, value: Any, *, minimum: int | None = None) -> int:
 
 
 def check_choice(name: str, value: Any, options: Iterable[Any]) -> Any:
-    """Return `value` if it is one of `options`, or raise with the nearest right one."""
+    """Return `value` if it is one of `options`, or raise with the nearest right one.
+
+    Raises:
+        ValueError: it is none of them.
+
+    Example:
+
+    >>> check_choice("cell", "gru", ("lstm", "gru"))
+    'gru'
+    """
     options = list(options)
     if value not in options:
         listed = ", ".join(repr(o) for o in options)
@@ -80,7 +110,16 @@ def check_choice(name: str, value: Any, options: Iterable[Any]) -> Any:
 
 
 def check_names(name: str, received: Iterable[str], known: Iterable[str]) -> None:
-    """Raise `TypeError` for the first received keyword that is not a known one."""
+    """Raise `TypeError` for the first received keyword that is not a known one.
+
+    Example:
+
+    >>> check_names("Regularization", ["droput"], ["dropout", "l2"])
+    Traceback (most recent call last):
+        ...
+    TypeError: `Regularization` has no field 'droput'. Did you mean 'dropout'? Expected some of: \
+dropout, l2
+    """
     known = list(known)
     for word in received:
         if word not in known:

@@ -174,7 +174,7 @@ def test_unregularized_differs_only_by_the_penalties(tuned):
     recipe = catalog.load("forkme")
     regularization = kregs.Regularization.from_config(record["best_trial"]["regularization"])
     rate = record["best_trial"]["hyperparameters"]["learning_rate"]
-    model = recipe.make_model(regularization.without_penalties(), learning_rate=rate, seed=0)
+    model = recipe.make_model(regularization.unregularized(), learning_rate=rate, seed=0)
     assert not model.losses
     assert not [layer for layer in model.layers if "dropout" in layer.name]
 

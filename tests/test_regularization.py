@@ -50,10 +50,12 @@ def test_is_frozen_and_keyword_only():
         Regularization(0.1)
 
 
-def test_replace_and_without_penalties():
+def test_replace_and_unregularized():
     assert FULL.replace(l2=0.2).l2 == 0.2
     assert FULL.replace(l2=0.2).replace(l2=0.1) == FULL
-    assert FULL.without_penalties() == Regularization(normalization="group")
+    assert FULL.unregularized() == Regularization(normalization="group")
+    with pytest.warns(DeprecationWarning, match=r"now called unregularized\(\)"):
+        assert FULL.without_penalties() == FULL.unregularized()
     with pytest.raises(TypeError, match=r"no field 'droput'.*Did you mean 'dropout'"):
         FULL.replace(droput=0.1)
     with pytest.raises(TypeError, match=r"no field 'l3'"):

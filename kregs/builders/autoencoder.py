@@ -8,15 +8,8 @@ from typing import Any
 
 import keras
 
-from kregs.builders.parts import (
-    DENSE_FIELDS,
-    Parts,
-    chain,
-    check_fields,
-    check_shape,
-    check_sizes,
-    full_precision,
-)
+from kregs.builders.arguments import DENSE_FIELDS, check_fields, check_shape, check_sizes
+from kregs.builders.layer_factory import LayerFactory, chain, full_precision
 from kregs.initializers import activation_name
 from kregs.layers import TiedDense
 from kregs.regularization import Regularization
@@ -76,7 +69,7 @@ def autoencoder(
     shape = check_shape("input_shape", input_shape)
     units = check_sizes("units", units)
     activation_name(head_activation)
-    parts = Parts(
+    factory = LayerFactory(
         check_fields("autoencoder", regularization, DENSE_FIELDS),
         activation=activation,
         kernel_initializer=kernel_initializer,
@@ -87,40 +80,40 @@ def autoencoder(
     x = inputs
     if len(shape) > 1:
         x = keras.layers.Flatten(name="flatten")(x)
-    x = chain(x, parts.input_noise())
+    x = chain(x, factory.input_noise())
     build = _tied if tied else _untied
-    x = build(parts, x, (math.prod(shape), *units), head_activation)  # type: ignore[arg-type]
+    x = build(factory, x, (math.prod(shape), *units), head_activation)  # type: ignore[arg-type]
     if len(shape) > 1:
         x = keras.layers.Reshape(shape, dtype=full_precision(), name="reshape")(x)
     return keras.Model(inputs, x, name=name)
 
 
-def _untied(parts: Parts, x: Any, sizes: Sequence[int], head_activation: Any) -> Any:
+def _untied(factory: LayerFactory, x: Any, sizes: Sequence[int], head_activation: Any) -> Any:
     last = len(sizes) - 1
     for i in range(1, last + 1):
-        x = chain(x, parts.dense_block(sizes[i], f"_{i}", prefix="encoder_"))
+        x = chain(x, factory.dense_block(sizes[i], f"_{i}", prefix="encoder_"))
     x = keras.layers.Identity(name="code")(x)
     for i in range(last - 1, 0, -1):
-        x = chain(x, parts.dense_block(sizes[i], f"_{i}", prefix="decoder_"))
-    return parts.head(sizes[0], head_activation)(x)
+        x = chain(x, factory.dense_block(sizes[i], f"_{i}", prefix="decoder_"))
+    return factory.head(sizes[0], head_activation)(x)
 
 
-def _tied(parts: Parts, x: Any, sizes: Sequence[int], head_activation: Any) -> Any:
+def _tied(factory: LayerFactory, x: Any, sizes: Sequence[int], head_activation: Any) -> Any:
     last = len(sizes) - 1
     layers = []
     for i in range(1, last + 1):
         layer = TiedDense(
             sizes[i],
             # backwards, the first layer is the output layer
-            use_reverse_bias=parts.use_bias or i == 1,
+            use_reverse_bias=factory.use_bias or i == 1,
             dtype=full_precision() if i == 1 else None,
-            **parts.weights(f"encoder_dense_{i}"),
+            **factory.weights(f"encoder_dense_{i}"),
         )
         layers.append(layer)
-        x = chain(layer(x), parts.after_dense(sizes[i], f"_{i}", prefix="encoder_"))
+        x = chain(layer(x), factory.after_dense(sizes[i], f"_{i}", prefix="encoder_"))
     x = keras.layers.Identity(name="code")(x)
     for i in range(last - 1, 0, -1):
         x = layers[i](x, reverse=True)
-        x = chain(x, parts.after_dense(sizes[i], f"_{i}", prefix="decoder_"))
+        x = chain(x, factory.after_dense(sizes[i], f"_{i}", prefix="decoder_"))
     x = layers[0](x, reverse=True)
     return keras.layers.Activation(head_activation, dtype=full_precision(), name="head")(x)

@@ -6,17 +6,15 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from kregs.builders.parts import (
-    CHANNELS_LAST,
+from kregs.builders.arguments import (
     CONVOLUTION_FIELDS,
-    Parts,
     check_block_size,
     check_fields,
     check_outputs,
     check_shape,
     check_sizes,
-    image_input,
 )
+from kregs.builders.layer_factory import CHANNELS_LAST, LayerFactory, image_input
 from kregs.regularization import Regularization
 from kregs.validation import check_choice, check_integer
 
@@ -101,30 +99,30 @@ def convnet(
     outputs = check_outputs(outputs, head_activation)
     regularization = check_fields("convnet", regularization, CONVOLUTION_FIELDS)
     check_block_size(block_size, regularization)
-    parts = Parts(
+    factory = LayerFactory(
         regularization,
         activation=activation,
         kernel_initializer=kernel_initializer,
         use_bias=use_bias,
         seed=seed,
     )
-    layers = [*image_input(shape, rescaling), *parts.input_noise()]
+    layers = [*image_input(shape, rescaling), *factory.input_noise()]
     for b, channels in enumerate(filters, start=1):
         for c in range(1, convolutions_per_block + 1):
             layers += [
-                parts.convolution(channels, f"block{b}_convolution{c}", kernel_size=kernel_size),
-                *parts.normalization(f"block{b}_normalization{c}", channels),
-                parts.activation(f"block{b}_activation{c}"),
-                *parts.activity_penalty(f"block{b}_activity{c}"),
+                factory.convolution(channels, f"block{b}_convolution{c}", kernel_size=kernel_size),
+                *factory.normalization(f"block{b}_normalization{c}", channels),
+                factory.activation(f"block{b}_activation{c}"),
+                *factory.activity_penalty(f"block{b}_activity{c}"),
             ]
-        layers += parts.spatial_dropout(f"block{b}_spatial_dropout", block_size=block_size)
+        layers += factory.spatial_dropout(f"block{b}_spatial_dropout", block_size=block_size)
         layers.append(
             keras.layers.MaxPooling2D(2, data_format=CHANNELS_LAST, name=f"block{b}_pooling")
         )
-    layers += [_to_vector(pooling), *parts.dropout("dropout_0")]
+    layers += [_to_vector(pooling), *factory.dropout("dropout_0")]
     for i, size in enumerate(dense_units, start=1):
-        layers += parts.dense_block(size, f"_{i}")
-    layers.append(parts.head(outputs, head_activation))
+        layers += factory.dense_block(size, f"_{i}")
+    layers.append(factory.head(outputs, head_activation))
     return keras.Sequential(layers, name=name)
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from kregs.builders.parts import (
+from kregs.builders.arguments import (
     DENSE_FIELDS,
-    Parts,
     check_fields,
     check_outputs,
     check_shape,
     check_sizes,
 )
+from kregs.builders.layer_factory import LayerFactory
 from kregs.regularization import Regularization
 
 
@@ -77,7 +77,7 @@ def mlp(
     shape = check_shape("input_shape", input_shape)
     units = check_sizes("units", units)
     outputs = check_outputs(outputs, head_activation)
-    parts = Parts(
+    factory = LayerFactory(
         check_fields("mlp", regularization, DENSE_FIELDS),
         activation=activation,
         kernel_initializer=kernel_initializer,
@@ -87,8 +87,8 @@ def mlp(
     layers = [keras.Input(shape, name="input")]
     if len(shape) > 1:
         layers.append(keras.layers.Flatten(name="flatten"))
-    layers += parts.input_noise()
+    layers += factory.input_noise()
     for i, size in enumerate(units, start=1):
-        layers += parts.dense_block(size, f"_{i}")
-    layers.append(parts.head(outputs, head_activation))
+        layers += factory.dense_block(size, f"_{i}")
+    layers.append(factory.head(outputs, head_activation))
     return keras.Sequential(layers, name=name)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from kregs.builders.parts import LINEAR_FIELDS, Parts, check_fields, check_outputs, check_shape
+from kregs.builders.arguments import LINEAR_FIELDS, check_fields, check_outputs, check_shape
+from kregs.builders.layer_factory import LayerFactory
 from kregs.regularization import Regularization
 
 
@@ -73,7 +74,7 @@ def linear(
     outputs = check_outputs(outputs, head_activation)
     if not isinstance(use_bias, bool):
         raise TypeError(f"`use_bias` must be True or False. Received: use_bias={use_bias!r}")
-    parts = Parts(
+    factory = LayerFactory(
         check_fields("linear", regularization, LINEAR_FIELDS),
         kernel_initializer=kernel_initializer,
         seed=seed,
@@ -81,6 +82,6 @@ def linear(
     layers = [keras.Input(shape, name="input")]
     if len(shape) > 1:
         layers.append(keras.layers.Flatten(name="flatten"))
-    layers += parts.input_noise()
-    layers.append(parts.head(outputs, head_activation, use_bias=use_bias))
+    layers += factory.input_noise()
+    layers.append(factory.head(outputs, head_activation, use_bias=use_bias))
     return keras.Sequential(layers, name=name)

@@ -7,18 +7,15 @@ from typing import Any
 
 import keras
 
-from kregs.builders.parts import (
-    CHANNELS_LAST,
+from kregs.builders.arguments import (
     CONVOLUTION_FIELDS,
-    Parts,
-    chain,
     check_block_size,
     check_fields,
     check_outputs,
     check_shape,
     check_sizes,
-    image_input,
 )
+from kregs.builders.layer_factory import CHANNELS_LAST, LayerFactory, chain, image_input
 from kregs.regularization import Regularization
 from kregs.validation import check_integer
 
@@ -101,7 +98,7 @@ def resnet(
     outputs = check_outputs(outputs, head_activation)
     regularization = check_fields("resnet", regularization, {*CONVOLUTION_FIELDS, "drop_path"})
     check_block_size(block_size, regularization)
-    parts = Parts(
+    factory = LayerFactory(
         regularization,
         activation=activation,
         kernel_initializer=kernel_initializer,
@@ -109,16 +106,16 @@ def resnet(
         seed=seed,
     )
     inputs, *rescale = image_input(shape, rescaling)
-    x = chain(inputs, [*rescale, *parts.input_noise()])
-    x = parts.convolution(filters[0], "stem", kernel_size=kernel_size)(x)
+    x = chain(inputs, [*rescale, *factory.input_noise()])
+    x = factory.convolution(filters[0], "stem", kernel_size=kernel_size)(x)
     if not pre_activation:
-        x = chain(x, _activate(parts, "stem", filters[0]))
+        x = chain(x, _activate(factory, "stem", filters[0]))
     branch, branches = 0, len(filters) * blocks_per_stage
     for stage, channels in enumerate(filters, start=1):
         for block in range(1, blocks_per_stage + 1):
             branch += 1
             x = _block(
-                parts,
+                factory,
                 x,
                 f"stage{stage}_block{block}",
                 channels=channels,
@@ -130,23 +127,23 @@ def resnet(
                 block_size=block_size,
             )
     if pre_activation:
-        x = chain(x, _activate(parts, "last", filters[-1]))
+        x = chain(x, _activate(factory, "last", filters[-1]))
     pooling = keras.layers.GlobalAveragePooling2D(data_format=CHANNELS_LAST, name="pooling")
-    head = parts.head(outputs, head_activation)
-    x = chain(x, [pooling, *parts.dropout("dropout"), head])
+    head = factory.head(outputs, head_activation)
+    x = chain(x, [pooling, *factory.dropout("dropout"), head])
     return keras.Model(inputs, x, name=name)
 
 
-def _activate(parts: Parts, prefix: str, channels: int) -> list[keras.layers.Layer]:
+def _activate(factory: LayerFactory, prefix: str, channels: int) -> list[keras.layers.Layer]:
     return [
-        *parts.normalization(f"{prefix}_normalization", channels),
-        parts.activation(f"{prefix}_activation"),
-        *parts.activity_penalty(f"{prefix}_activity"),
+        *factory.normalization(f"{prefix}_normalization", channels),
+        factory.activation(f"{prefix}_activation"),
+        *factory.activity_penalty(f"{prefix}_activity"),
     ]
 
 
 def _block(
-    parts: Parts,
+    factory: LayerFactory,
     x: Any,
     prefix: str,
     *,
@@ -161,7 +158,7 @@ def _block(
     shortcut = x
     # a shortcut through a 1x1 convolution needs no bias: the branch has what is needed
     project = strides > 1 or x.shape[-1] != channels
-    projection = parts.convolution(
+    projection = factory.convolution(
         channels,
         f"{prefix}_shortcut",
         kernel_size=1,
@@ -169,28 +166,28 @@ def _block(
         activation="linear",
         use_bias=False,
     )
-    first = parts.convolution(
+    first = factory.convolution(
         channels, f"{prefix}_convolution1", kernel_size=kernel_size, strides=strides
     )
-    second = parts.convolution(channels, f"{prefix}_convolution2", kernel_size=kernel_size)
-    between = parts.spatial_dropout(f"{prefix}_spatial_dropout", block_size=block_size)
-    drop_path = parts.dropout(f"{prefix}_drop_path", rate=drop_rate, noise_shape=(None, 1, 1, 1))
+    second = factory.convolution(channels, f"{prefix}_convolution2", kernel_size=kernel_size)
+    between = factory.spatial_dropout(f"{prefix}_spatial_dropout", block_size=block_size)
+    drop_path = factory.dropout(f"{prefix}_drop_path", rate=drop_rate, noise_shape=(None, 1, 1, 1))
     add = keras.layers.Add(name=f"{prefix}_add")
     if pre_activation:
-        x = chain(x, _activate(parts, f"{prefix}_1", x.shape[-1]))
+        x = chain(x, _activate(factory, f"{prefix}_1", x.shape[-1]))
         if project:
             shortcut = projection(x)  # of the activated input, as in the authors' code
-        x = chain(x, [first, *_activate(parts, f"{prefix}_2", channels), *between, second])
+        x = chain(x, [first, *_activate(factory, f"{prefix}_2", channels), *between, second])
         return add([shortcut, chain(x, drop_path)])
     if project:
-        normalization = parts.normalization(f"{prefix}_shortcut_normalization", channels)
+        normalization = factory.normalization(f"{prefix}_shortcut_normalization", channels)
         shortcut = chain(x, [projection, *normalization])
-    x = chain(x, [first, *_activate(parts, f"{prefix}_1", channels), *between, second])
-    x = chain(x, [*parts.normalization(f"{prefix}_2_normalization", channels), *drop_path])
+    x = chain(x, [first, *_activate(factory, f"{prefix}_1", channels), *between, second])
+    x = chain(x, [*factory.normalization(f"{prefix}_2_normalization", channels), *drop_path])
     return chain(
         add([shortcut, x]),
         [
-            parts.activation(f"{prefix}_2_activation"),
-            *parts.activity_penalty(f"{prefix}_2_activity"),
+            factory.activation(f"{prefix}_2_activation"),
+            *factory.activity_penalty(f"{prefix}_2_activity"),
         ],
     )

@@ -1,4 +1,4 @@
-"""`regularize`: put a `Regularization` onto a model that exists already."""
+"""`regularize`: a copy of an existing Keras model that a `Regularization` restrains."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from typing import Any
 
 import keras
 
-from kregs.builders.parts import (
-    Seeds,
-    bias_regularizer,
-    check_fields,
-    full_precision,
-    kernel_regularizer,
+from kregs.builders.arguments import check_fields
+from kregs.builders.layer_factory import Seeds, bias_regularizer, full_precision, kernel_regularizer
+from kregs.builders.layer_kinds import (
+    CONVOLUTIONS,
+    KERNELS,
+    SPATIAL_DROPOUTS,
+    data_format,
+    has_kernel,
+    is_dropout,
+    is_head,
+    is_hidden_activation,
+    is_spatial_dropout,
+    norm_axis,
+    output_rank,
+    weight_configs,
 )
-from kregs.initializers import activation_name
+from kregs.builders.model_graph import ModelGraph, is_model_graph, nested_layers
 from kregs.regularization import Regularization
 from kregs.validation import suggestion
 
@@ -25,23 +34,6 @@ _FIELDS = (
     "l1", "l2", "bias_l1", "bias_l2", "activity_l1", "activity_l2",
     "max_norm", "dropout", "spatial_dropout",
 )  # fmt: skip
-_KERNELS = ("kernel", "recurrent", "depthwise", "pointwise")
-_INNER = ("layer", "backward_layer", "cell")  # where the config of a wrapper holds another's
-_CONVOLUTIONS = (
-    L.Conv1D, L.Conv2D, L.Conv3D, L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose,
-    L.DepthwiseConv1D, L.DepthwiseConv2D, L.SeparableConv1D, L.SeparableConv2D,
-)  # fmt: skip
-_SPATIAL = {3: L.SpatialDropout1D, 4: L.SpatialDropout2D, 5: L.SpatialDropout3D}
-_NORMALIZATIONS = (
-    L.BatchNormalization, L.LayerNormalization, L.GroupNormalization, L.RMSNormalization,
-)  # fmt: skip
-_ACTIVATIONS = (L.Activation, L.ReLU, L.LeakyReLU, L.PReLU, L.ELU)
-_RESHAPES = (
-    L.Flatten, L.Reshape, L.GlobalAveragePooling1D, L.GlobalAveragePooling2D,
-    L.GlobalMaxPooling1D, L.GlobalMaxPooling2D,
-)  # fmt: skip
-# what an output has, or a gate, but no hidden layer
-_NOT_HIDDEN = ("linear", "softmax", "log_softmax", "sigmoid", "hard_sigmoid")
 
 
 def regularize(
@@ -107,9 +99,9 @@ def regularize(
             f"Received: normalization={regularization.normalization!r}"
         )
     checked = check_fields("regularize", regularization, _FIELDS)
-    retrofit = _Retrofit(checked, _selector(model, layers), Seeds(seed), set(_names(model)))
-    copy = retrofit.copy_model(model, is_output=True)
-    retrofit.copy_weights()
+    copier = _ModelCopier(checked, _selector(model, layers), Seeds(seed), set(_names(model)))
+    copy = copier.copy_model(model, is_output=True)
+    copier.copy_weights()
     return copy
 
 
@@ -123,162 +115,43 @@ def _check_model(model: Any) -> None:
             "`model` must be built, so that its input shape is known: put a keras.Input first, or "
             "call it on data. Received: a Sequential that is not built"
         )
-    if not _is_graph(model):
+    if not is_model_graph(model):
         raise ValueError(
             "`model` must be a Sequential or Functional model: the layers of a subclassed one "
             f"cannot be followed. Received: {type(model).__name__}"
         )
 
 
-def _is_graph(layer: Any) -> bool:
-    return isinstance(layer, keras.Model) and bool(getattr(layer, "outputs", None))
-
-
-def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yield the layers of a model and of the models inside it."""
-    for layer in model.layers:
-        yield layer
-        if _is_graph(layer):
-            yield from _layers(layer)
-
-
 def _names(model: keras.Model) -> Iterator[str]:
-    return (layer.name for layer in _layers(model))
+    return (layer.name for layer in nested_layers(model))
 
 
 def _selector(model: keras.Model, layers: Any) -> Callable[[Any], bool]:
     if layers is None:
         return lambda layer: True
     if callable(layers):
-        chosen = {id(layer) for layer in _layers(model) if layers(layer)}
+        chosen = {id(layer) for layer in nested_layers(model) if layers(layer)}
     else:
         if isinstance(layers, str) or not isinstance(layers, Iterable):
             raise TypeError(
                 "`layers` must be names such as ['dense'], a function of a layer, or None. "
                 f"Received: layers={layers!r}"
             )
-        wanted, known = list(layers), list(_names(model))
-        for name in wanted:
+        names, known = list(layers), list(_names(model))
+        for name in names:
             if name not in known:
                 raise ValueError(
                     f"`layers` must name layers of the model. Received: {name!r}."
                     f"{suggestion(name, known)} There are: {', '.join(known)}"
                 )
-        chosen = {id(layer) for layer in _layers(model) if layer.name in wanted}
+        chosen = {id(layer) for layer in nested_layers(model) if layer.name in names}
     if not chosen:
         raise ValueError("`layers` must select at least one layer. Received: none is selected")
     return lambda layer: id(layer) in chosen
 
 
-class _Graph:
-    """Who feeds whom in one model; a layer that is called twice has the neighbours of both."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self.outputs = [_producer(tensor)[0] for tensor in model.outputs]
-        self.before: dict[int, list[Any]] = {}
-        self.after: dict[int, list[Any]] = {}
-        seen = set()
-        waiting = list(model.outputs)
-        while waiting:
-            tensor = waiting.pop()
-            if id(tensor) in seen:
-                continue
-            seen.add(id(tensor))
-            operation, inputs = _producer(tensor)
-            for source in inputs:
-                producer = _producer(source)[0]
-                self.before.setdefault(id(operation), []).append(producer)
-                self.after.setdefault(id(producer), []).append(operation)
-            waiting.extend(inputs)
-
-    def owner(self, operation: Any) -> Any:
-        """Return the layer with weights whose output reaches `operation` by one way, or `None`."""
-        passed = (*_NORMALIZATIONS, *_ACTIVATIONS, *_RESHAPES, L.ActivityRegularization, L.Dropout)
-        passed += tuple(_SPATIAL.values())
-        while len(sources := self.before.get(id(operation), [])) == 1:
-            operation = sources[0]
-            if _has_kernel(operation) or isinstance(operation, L.Embedding):
-                return operation
-            if not isinstance(operation, passed):
-                return None
-        return None
-
-    def tail(self) -> list[Any]:
-        """Return the output layers, each with all that follows it; models inside end the walk."""
-        found = []
-        for operation in self.outputs:
-            path = []
-            while isinstance(operation, _RESHAPES) or _is_output_activation(operation):
-                path.append(operation)
-                sources = self.before.get(id(operation), [])
-                if len(sources) != 1:
-                    break
-                operation = sources[0]
-            if _is_graph(operation) or _is_head(operation):
-                found += [*path, operation]
-        return found
-
-
-def _producer(tensor: Any) -> tuple[Any, list[Any]]:
-    """Return the operation that made a symbolic tensor, and the tensors it was made from."""
-    operation, node_index, _ = tensor._keras_history  # Keras has no public way to ask
-    node = operation._inbound_nodes[node_index]
-    return operation, [] if node.is_input else list(node.input_tensors)
-
-
-def _has_kernel(layer: Any) -> bool:
-    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
-        return False
-    return any(True for _ in _weight_configs(layer.get_config()))
-
-
-def _weight_configs(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the configs, a wrapper's inner ones too, that have a kernel to penalize."""
-    if any(f"{kernel}_regularizer" in config for kernel in _KERNELS):
-        yield config
-    for key in _INNER:
-        inner = config.get(key)
-        if isinstance(inner, dict) and isinstance(inner.get("config"), dict):
-            yield from _weight_configs(inner["config"])
-
-
-def _activation_of(layer: Any) -> str:
-    """Return the name of the activation that a layer is or has within."""
-    if isinstance(layer, (L.Bidirectional, L.TimeDistributed)):
-        layer = layer.forward_layer if isinstance(layer, L.Bidirectional) else layer.layer
-    if isinstance(layer, _ACTIVATIONS) and not isinstance(layer, L.Activation):
-        return "relu"
-    return activation_name(getattr(layer, "activation", None))
-
-
-def _is_hidden_activation(layer: Any) -> bool:
-    is_one = isinstance(layer, _ACTIVATIONS) or _has_kernel(layer)
-    return is_one and _activation_of(layer) not in _NOT_HIDDEN
-
-
-def _is_output_activation(layer: Any) -> bool:
-    return isinstance(layer, (L.Activation, L.Softmax)) and (
-        isinstance(layer, L.Softmax) or _activation_of(layer) in _NOT_HIDDEN
-    )
-
-
-def _is_head(layer: Any) -> bool:
-    # a convolution with ReLU ends a feature extractor, and is no output layer
-    return _has_kernel(layer) and (
-        isinstance(layer, (L.Dense, L.EinsumDense)) or not _is_hidden_activation(layer)
-    )
-
-
-def _is_spatial_dropout(layer: Any) -> bool:
-    return isinstance(layer, tuple(_SPATIAL.values()))
-
-
-def _is_dropout(layer: Any) -> bool:
-    return isinstance(layer, L.Dropout) and not _is_spatial_dropout(layer)
-
-
 @dataclasses.dataclass
-class _Retrofit:
+class _ModelCopier:
     """One run of `regularize`: copies models, and remembers what became of every layer."""
 
     regularization: Regularization
@@ -289,7 +162,7 @@ class _Retrofit:
 
     def copy_model(self, model: keras.Model, *, is_output: bool) -> keras.Model:
         """Return the treated copy of a Sequential or Functional model, without its weights."""
-        graph = _Graph(model)
+        graph = ModelGraph(model)
         tail = graph.tail() if is_output else []
         tail_ids = {id(layer) for layer in tail}
         before: dict[int, list[keras.layers.Layer]] = {}
@@ -297,7 +170,7 @@ class _Retrofit:
 
         def copy_layer(layer: Any) -> Any:
             if id(layer) not in self.copies:
-                if _is_graph(layer):
+                if is_model_graph(layer):
                     new = self.copy_model(layer, is_output=id(layer) in tail_ids)
                 else:
                     new = self._copy_layer(layer, graph)
@@ -332,41 +205,41 @@ class _Retrofit:
     def copy_weights(self) -> None:
         """Give every copied layer the weights of its original."""
         for old, new in self.copies.values():
-            if isinstance(old, keras.layers.Layer) and not _is_graph(old) and old.weights:
+            if isinstance(old, keras.layers.Layer) and not is_model_graph(old) and old.weights:
                 new.set_weights(old.get_weights())
 
-    def _is_chosen(self, layer: Any, graph: _Graph) -> bool:
+    def _is_chosen(self, layer: Any, graph: ModelGraph) -> bool:
         """Whether the layer, or the layer with weights to which it belongs, was selected."""
         if self.selected(layer):
             return True
-        owner = graph.owner(layer) if not _has_kernel(layer) else None
+        owner = graph.owner(layer) if not has_kernel(layer) else None
         if owner is not None and self.selected(owner):
             return True
-        return _is_dropout(layer) and any(
-            _is_head(consumer) and self.selected(consumer)
+        return is_dropout(layer) and any(
+            is_head(consumer) and self.selected(consumer)
             for consumer in graph.after.get(id(layer), [])
         )
 
-    def _copy_layer(self, layer: Any, graph: _Graph) -> Any:
+    def _copy_layer(self, layer: Any, graph: ModelGraph) -> Any:
         config = layer.get_config()
         if self._is_chosen(layer, graph):
-            if _is_spatial_dropout(layer):
+            if is_spatial_dropout(layer):
                 config["rate"] = self.regularization.spatial_dropout
             # with a noise shape it drops something else: paths, or whole steps
-            elif _is_dropout(layer) and layer.noise_shape is None:
+            elif is_dropout(layer) and layer.noise_shape is None:
                 config["rate"] = self.regularization.dropout
             elif isinstance(layer, L.ActivityRegularization):
                 config["l1"] = self.regularization.activity_l1
                 config["l2"] = self.regularization.activity_l2
-            elif _has_kernel(layer):
-                for weights in _weight_configs(config):
+            elif has_kernel(layer):
+                for weights in weight_configs(config):
                     self._set_penalties(weights)
                     self._set_bound(weights, layer)
         return type(layer).from_config(config)
 
     def _set_penalties(self, config: dict[str, Any]) -> None:
         for names, penalty in (
-            (_KERNELS, kernel_regularizer(self.regularization)),
+            (KERNELS, kernel_regularizer(self.regularization)),
             (("bias",), bias_regularizer(self.regularization)),
             (("activity",), None),  # a layer of its own takes its place
         ):
@@ -375,18 +248,18 @@ class _Retrofit:
                     config[f"{name}_regularizer"] = keras.regularizers.serialize(penalty)
 
     def _set_bound(self, config: dict[str, Any], layer: Any) -> None:
-        for kernel in _KERNELS:
+        for kernel in KERNELS:
             key = f"{kernel}_constraint"
             if key not in config:
                 continue
-            given = config[key]
-            other = given is not None and keras.constraints.get(given)
+            constraint = config[key]
+            other = constraint is not None and keras.constraints.get(constraint)
             if isinstance(other, keras.constraints.MaxNorm):
                 other = None
             if self.regularization.max_norm is None:
-                config[key] = given if other else None
+                config[key] = constraint if other else None
                 continue
-            axis = _norm_axis(layer, kernel)
+            axis = norm_axis(layer, kernel)
             if other or axis is None:
                 reason = (
                     f"it has {type(other).__name__}" if other else "its kernel is of no known form"
@@ -398,21 +271,21 @@ class _Retrofit:
             bound = keras.constraints.MaxNorm(self.regularization.max_norm, axis=axis)
             config[key] = keras.constraints.serialize(bound)
 
-    def _put_before(self, layer: Any, graph: _Graph) -> list[keras.layers.Layer]:
+    def _put_before(self, layer: Any, graph: ModelGraph) -> list[keras.layers.Layer]:
         """Return the dropout before an output layer, unless there is one or will be one."""
-        if not _is_head(layer) or not self.regularization.dropout or not self.selected(layer):
+        if not is_head(layer) or not self.regularization.dropout or not self.selected(layer):
             return []
         for source in graph.before.get(id(layer), []):
-            if _is_dropout(source) or "dropout" in self._wanted_after(source, graph):
+            if is_dropout(source) or "dropout" in self._kinds_to_add_after(source, graph):
                 return []
         return [self._dropout(f"{layer.name}_dropout")]
 
-    def _put_after(self, layer: Any, graph: _Graph) -> list[keras.layers.Layer]:
+    def _put_after(self, layer: Any, graph: ModelGraph) -> list[keras.layers.Layer]:
         r = self.regularization
-        made: list[keras.layers.Layer] = []
-        wanted = self._wanted_after(layer, graph)
-        if "activity" in wanted:
-            made.append(
+        followers: list[keras.layers.Layer] = []
+        kinds = self._kinds_to_add_after(layer, graph)
+        if "activity" in kinds:
+            followers.append(
                 L.ActivityRegularization(
                     l1=r.activity_l1,
                     l2=r.activity_l2,
@@ -420,77 +293,52 @@ class _Retrofit:
                     name=self._name(f"{layer.name}_activity"),
                 )
             )
-        if "dropout" in wanted:
-            made.append(self._dropout(f"{layer.name}_dropout"))
-        if "spatial_dropout" in wanted:
+        if "dropout" in kinds:
+            followers.append(self._dropout(f"{layer.name}_dropout"))
+        if "spatial_dropout" in kinds:
             name = self._name(f"{layer.name}_spatial_dropout")
-            options = {"data_format": _data_format(layer)} if _rank(layer) > 3 else {}
-            spatial = _SPATIAL[_rank(layer)]
-            made.append(spatial(r.spatial_dropout, seed=self.seeds(name), name=name, **options))
-        return made
+            options = {"data_format": data_format(layer)} if output_rank(layer) > 3 else {}
+            spatial = SPATIAL_DROPOUTS[output_rank(layer)]
+            followers.append(
+                spatial(r.spatial_dropout, seed=self.seeds(name), name=name, **options)
+            )
+        return followers
 
-    def _wanted_after(self, layer: Any, graph: _Graph) -> set[str]:
+    def _kinds_to_add_after(self, layer: Any, graph: ModelGraph) -> set[str]:
         """Return what is to be put after a layer and is not there."""
         if not isinstance(layer, keras.layers.Layer) or not self._is_chosen(layer, graph):
             return set()
         r = self.regularization
         followers = graph.after.get(id(layer), [])
-        wanted = set()
-        hidden = _is_hidden_activation(layer)
-        source = layer if _has_kernel(layer) else graph.owner(layer) if hidden else None
+        kinds = set()
+        hidden = is_hidden_activation(layer)
+        source = layer if has_kernel(layer) else graph.owner(layer) if hidden else None
         if hidden and (r.activity_l1 or r.activity_l2):
-            wanted.add("activity")
+            kinds.add("activity")
         if hidden and r.dropout and isinstance(source, (L.Dense, L.EinsumDense)):
-            wanted.add("dropout")
-        channels = (hidden and isinstance(source, _CONVOLUTIONS)) or isinstance(layer, L.Embedding)
-        if channels and r.spatial_dropout and _rank(layer) in _SPATIAL:
-            wanted.add("spatial_dropout")
+            kinds.add("dropout")
+        channels = (hidden and isinstance(source, CONVOLUTIONS)) or isinstance(layer, L.Embedding)
+        if channels and r.spatial_dropout and output_rank(layer) in SPATIAL_DROPOUTS:
+            kinds.add("spatial_dropout")
         present: dict[str, Callable[[Any], bool]] = {
             "activity": lambda follower: isinstance(follower, L.ActivityRegularization),
-            "dropout": _is_dropout,
-            "spatial_dropout": _is_spatial_dropout,
+            "dropout": is_dropout,
+            "spatial_dropout": is_spatial_dropout,
         }
-        seen = list(followers)
+        nearby = list(followers)
         for follower in followers:  # as it may stand behind the activity penalty
             if isinstance(follower, L.ActivityRegularization):
-                seen += graph.after.get(id(follower), [])
-        return {word for word in wanted if not any(map(present[word], seen))}
+                nearby += graph.after.get(id(follower), [])
+        return {word for word in kinds if not any(map(present[word], nearby))}
 
     def _dropout(self, name: str) -> keras.layers.Layer:
         name = self._name(name)
         return L.Dropout(self.regularization.dropout, seed=self.seeds(name), name=name)
 
-    def _name(self, wanted: str) -> str:
-        name, count = wanted, 1
+    def _name(self, base: str) -> str:
+        name, count = base, 1
         while name in self.names:
             count += 1
-            name = f"{wanted}_{count}"
+            name = f"{base}_{count}"
         self.names.add(name)
         return name
-
-
-def _rank(layer: Any) -> int:
-    output = layer.output
-    return len(output.shape) if hasattr(output, "shape") else 0
-
-
-def _data_format(layer: Any) -> str:
-    return getattr(layer, "data_format", None) or keras.config.image_data_format()
-
-
-def _norm_axis(layer: Any, kernel: str) -> int | list[int] | None:
-    """Return the axes of a kernel that lead into one unit or filter, or `None` if not known."""
-    if isinstance(layer, L.Bidirectional):
-        layer = layer.forward_layer
-    elif isinstance(layer, L.TimeDistributed):
-        layer = layer.layer
-    if isinstance(layer, (L.Dense, L.LSTM, L.GRU, L.SimpleRNN)):
-        return 0
-    if not isinstance(layer, _CONVOLUTIONS):
-        return None
-    space = list(range(layer.rank))
-    if kernel == "depthwise":
-        return space
-    if isinstance(layer, (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)):
-        return [*space, layer.rank + 1]  # the last axis counts the inputs
-    return [*space, layer.rank]

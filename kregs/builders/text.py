@@ -7,16 +7,8 @@ from typing import Any
 
 import keras
 
-from kregs.builders.parts import (
-    CONVOLUTION_FIELDS,
-    Parts,
-    chain,
-    check_fields,
-    check_outputs,
-    check_sizes,
-    kernel_constraint,
-    kernel_regularizer,
-)
+from kregs.builders.arguments import CONVOLUTION_FIELDS, check_fields, check_outputs, check_sizes
+from kregs.builders.layer_factory import LayerFactory, chain, kernel_constraint, kernel_regularizer
 from kregs.regularization import Regularization
 from kregs.validation import check_choice, check_integer, check_number
 
@@ -92,7 +84,7 @@ def text_cnn(
             f"`kernel_sizes` must be different and at most sequence_length={sequence_length}. "
             f"Received: kernel_sizes={kernel_sizes!r}"
         )
-    parts = Parts(
+    factory = LayerFactory(
         check_fields("text_cnn", regularization, CONVOLUTION_FIELDS),
         activation=activation,
         kernel_initializer=kernel_initializer,
@@ -100,25 +92,25 @@ def text_cnn(
         seed=seed,
     )
     inputs = keras.Input((sequence_length,), dtype="int32", name="tokens")
-    embedding = _embedding(parts, vocabulary, embedding_units, penalize_embeddings)
+    embedding = _embedding(factory, vocabulary, embedding_units, penalize_embeddings)
     x = chain(
         inputs,
-        [embedding, *parts.input_noise(), *parts.spatial_dropout("spatial_dropout", axes=1)],
+        [embedding, *factory.input_noise(), *factory.spatial_dropout("spatial_dropout", axes=1)],
     )
     pooled = []
     for size in kernel_sizes:
-        options = parts.weights(f"convolution_{size}", rank=3)
+        options = factory.weights(f"convolution_{size}", rank=3)
         options["kernel_constraint"] = None  # Kim bounds the weights of the output layer alone
         branch = [
             keras.layers.Conv1D(filters, size, data_format="channels_last", **options),
-            *parts.normalization(f"normalization_{size}", filters),
-            parts.activation(f"activation_{size}"),
-            *parts.activity_penalty(f"activity_{size}"),
+            *factory.normalization(f"normalization_{size}", filters),
+            factory.activation(f"activation_{size}"),
+            *factory.activity_penalty(f"activity_{size}"),
             keras.layers.GlobalMaxPooling1D(data_format="channels_last", name=f"pooling_{size}"),
         ]
         pooled.append(chain(x, branch))
     x = keras.layers.Concatenate(name="concatenate")(pooled) if len(pooled) > 1 else pooled[0]
-    x = chain(x, [*parts.dropout("dropout"), parts.head(outputs, head_activation)])
+    x = chain(x, [*factory.dropout("dropout"), factory.head(outputs, head_activation)])
     return keras.Model(inputs, x, name=name)
 
 
@@ -203,17 +195,19 @@ def recurrent(
             "kinds mix the steps of a sequence. "
             f"Received: normalization={checked.normalization!r}"
         )
-    parts = Parts(checked, activation="tanh", kernel_initializer=kernel_initializer, seed=seed)
+    factory = LayerFactory(
+        checked, activation="tanh", kernel_initializer=kernel_initializer, seed=seed
+    )
     layers = [
         keras.Input((sequence_length,), dtype="int32", name="tokens"),
-        _embedding(parts, vocabulary, embedding_units, penalize_embeddings, mask_zero=mask_zero),
-        *parts.input_noise(),
-        *parts.spatial_dropout("spatial_dropout", axes=1),
+        _embedding(factory, vocabulary, embedding_units, penalize_embeddings, mask_zero=mask_zero),
+        *factory.input_noise(),
+        *factory.spatial_dropout("spatial_dropout", axes=1),
     ]
     for i, size in enumerate(units, start=1):
         layers += [
             _recurrent_layer(
-                parts,
+                factory,
                 f"{cell}_{i}",
                 size,
                 cell,
@@ -221,42 +215,42 @@ def recurrent(
                 recurrent_dropout=rate,
                 return_sequences=i < len(units),
             ),
-            *parts.normalization(f"normalization_{i}", size),
-            *parts.activity_penalty(f"activity_{i}"),
-            *parts.dropout(f"dropout_{i}"),
+            *factory.normalization(f"normalization_{i}", size),
+            *factory.activity_penalty(f"activity_{i}"),
+            *factory.dropout(f"dropout_{i}"),
         ]
-    layers.append(parts.head(outputs, head_activation))
+    layers.append(factory.head(outputs, head_activation))
     return keras.Sequential(layers, name=name)
 
 
 def _embedding(
-    parts: Parts, vocabulary: int, units: Any, penalized: bool, *, mask_zero: bool = False
+    factory: LayerFactory, vocabulary: int, units: Any, penalized: bool, *, mask_zero: bool = False
 ) -> keras.layers.Embedding:
     return keras.layers.Embedding(
         vocabulary,
         check_integer("embedding_units", units, minimum=1),
         embeddings_initializer=keras.initializers.RandomUniform(
-            -0.05, 0.05, seed=parts.seeds("embedding")
+            -0.05, 0.05, seed=factory.seeds("embedding")
         ),
-        embeddings_regularizer=kernel_regularizer(parts.regularization) if penalized else None,
+        embeddings_regularizer=kernel_regularizer(factory.regularization) if penalized else None,
         mask_zero=bool(mask_zero),
         name="embedding",
     )
 
 
 def _recurrent_layer(
-    parts: Parts, name: str, units: int, cell: str, bidirectional: bool, **options: Any
+    factory: LayerFactory, name: str, units: int, cell: str, bidirectional: bool, **options: Any
 ) -> keras.layers.Layer:
     def one_direction(suffix: str = "", **direction: Any) -> keras.layers.Layer:
         return _CELLS[cell](
             units,
-            **parts.weights(name + suffix, use_bias=True),
+            **factory.weights(name + suffix, use_bias=True),
             recurrent_initializer=keras.initializers.Orthogonal(
-                seed=parts.seeds(f"{name}{suffix}_recurrent")
+                seed=factory.seeds(f"{name}{suffix}_recurrent")
             ),
-            recurrent_regularizer=kernel_regularizer(parts.regularization),
-            recurrent_constraint=kernel_constraint(parts.regularization),
-            seed=parts.seeds(f"{name}{suffix}_dropout"),
+            recurrent_regularizer=kernel_regularizer(factory.regularization),
+            recurrent_constraint=kernel_constraint(factory.regularization),
+            seed=factory.seeds(f"{name}{suffix}_dropout"),
             **options,
             **direction,
         )

@@ -41,7 +41,7 @@ class StudyRun:
         files: the paths of `"model"` (the best trial's), `"tuned model"` (trained on all training
             examples with the first seed: the first that was scored on the test set), `"trials"`,
             `"result"` (the search), `"study"` (the record), `"report"` (the page) and `"plot"`
-            (the page's map of the search).
+            (the map of the search).
         search: the `SearchResult`.
     """
 
@@ -133,13 +133,14 @@ def run_study(
         "trials": folder / "trials.csv",
         "result": folder / "result.json",
         "study": folder / "study.json",
-        "plot": folder / "report_map.png",
+        "plot": folder / "plot.png",
         "report": folder / "report.html",
     }
     command = command or _command(name, changes, seed, seeds)
-    search.report(files["report"], command=command)  # it writes the plot, too
+    search.plot(files["plot"])
+    search.report(files["report"], command=command)
     tuned = recipe.sample(search.hyperparameters())
-    unregularized = tuned | {"regularization": tuned["regularization"].without_penalties()}
+    unregularized = tuned | {"regularization": tuned["regularization"].unregularized()}
     model_seeds = list(range(seed, seed + seeds))
     test_scores: dict[str, Any] = {}
     for kind, arguments, duration in (

@@ -59,6 +59,7 @@ class DropBlock2D(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape: tuple) -> None:
+        """Check that the height, the width and the channels are known: there are no weights."""
         if None in input_shape[1:]:
             raise ValueError(
                 "`DropBlock2D` needs a known height, width and number of channels. "
@@ -66,6 +67,7 @@ class DropBlock2D(keras.layers.Layer):
             )
 
     def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return the inputs with squares of 0 while training, of the same shape."""
         if not training or self.rate == 0.0:
             return inputs
         _, height, width, channels = inputs.shape
@@ -86,9 +88,11 @@ class DropBlock2D(keras.layers.Layer):
         return inputs * ops.cast(keep * scale, inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Return the input's shape."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
         return {
             **super().get_config(),
             "rate": self.rate,

@@ -77,6 +77,7 @@ class TiedDense(keras.layers.Layer):
         self.reverse_bias: Any = None
 
     def build(self, input_shape: tuple) -> None:
+        """Make the kernel `(inputs, units)` and the biases, for the forward direction."""
         inputs = input_shape[-1]
         self.kernel = self.add_weight(
             name="kernel",
@@ -99,6 +100,7 @@ class TiedDense(keras.layers.Layer):
         )
 
     def call(self, inputs: Any, reverse: bool = False) -> Any:
+        """Return the product with the kernel or, with `reverse`, with its transpose."""
         kernel = ops.transpose(self.kernel) if reverse else self.kernel
         if inputs.shape[-1] != kernel.shape[0]:
             # a first call with reverse=True builds the kernel for the wrong side
@@ -112,6 +114,7 @@ class TiedDense(keras.layers.Layer):
         return outputs if bias is None else ops.add(outputs, bias)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor, serialized."""
         return {
             **super().get_config(),
             "units": self.units,

@@ -1,4 +1,4 @@
-"""Early stopping that cannot watch a metric that is not there, and the usual set of callbacks."""
+"""`early_stopping`, strict about the metric it monitors, and `default_callbacks`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from kregs.validation import check_number, suggestion
 _NOT_DECAYED = r"(^|/)(bias|gamma|beta)(:\d+)?$"
 _SHORT_METRICS = ("accuracy", "acc", "crossentropy", "ce")  # resolved by Keras from the shapes
 _ABBREVIATIONS = ("mse", "mae", "mape", "msle", "bce", "kld")  # which dir() does not list
-_TAKEN = ("loss", "data_loss")
+_RESERVED_NAMES = ("loss", "data_loss")
 
 
 def compile_model(
@@ -113,10 +113,10 @@ def compile_model(
 def _portable_compile_config(stand_in: keras.metrics.Metric, model: keras.Model) -> dict[str, Any]:
     """Return the model's compile config with the stock metric in place of `DataLoss`."""
     config = type(model).get_compile_config(model)
-    own = keras.saving.get_registered_name(DataLoss)
+    exact = keras.saving.get_registered_name(DataLoss)
     config["weighted_metrics"] = [
         keras.saving.serialize_keras_object(stand_in)
-        if isinstance(metric, dict) and metric.get("registered_name") == own
+        if isinstance(metric, dict) and metric.get("registered_name") == exact
         else metric
         for metric in config.get("weighted_metrics") or []
     ] or None
@@ -147,10 +147,15 @@ def loss_object(loss: Any) -> keras.losses.Loss | Callable:
     Raises:
         TypeError: `loss` is none of these.
         ValueError: Keras knows no loss of that name; the message gives the nearest.
+
+    Example:
+
+    >>> type(loss_object("mse")).__name__
+    'MeanSquaredError'
     """
     if isinstance(loss, str):
         try:
-            found = keras.losses.get(loss)
+            resolved = keras.losses.get(loss)
         except ValueError:
             hint = (
                 " Name the one that fits the labels, such as 'sparse_categorical_crossentropy'."
@@ -160,7 +165,7 @@ def loss_object(loss: Any) -> keras.losses.Loss | Callable:
             raise ValueError(
                 f"`loss` must be the name of a Keras loss. Received: loss={loss!r}.{hint}"
             ) from None
-        return loss_object(found)
+        return loss_object(resolved)
     if inspect.isclass(loss) and issubclass(loss, keras.losses.Loss):
         return loss()
     if isinstance(loss, keras.losses.Loss):
@@ -182,8 +187,8 @@ def _loss_classes() -> dict[Callable, type[keras.losses.Loss]]:
         for value in vars(keras.losses).values()
         if inspect.isclass(value) and issubclass(value, keras.losses.Loss)
     ]
-    made = [cls() for cls in classes if cls is not keras.losses.Loss]
-    return {loss.fn: type(loss) for loss in made if hasattr(loss, "fn")}
+    losses = [cls() for cls in classes if cls is not keras.losses.Loss]
+    return {loss.fn: type(loss) for loss in losses if hasattr(loss, "fn")}
 
 
 def _smoothed(loss: keras.losses.Loss | Callable, label_smoothing: float) -> keras.losses.Loss:
@@ -241,20 +246,27 @@ def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> keras.o
             "`optimizer` must be a name or a keras.optimizers.Optimizer. "
             f"Received: optimizer={optimizer!r} of type {type(optimizer).__name__}"
         )
-    known = _optimizer_classes()
+    known = optimizer_classes()
     if optimizer.lower() not in known:
         raise ValueError(
             f"`optimizer` must be one of {', '.join(map(repr, known))}. "
             f"Received: optimizer={optimizer!r}.{suggestion(optimizer.lower(), known)}"
         )
-    made = known[optimizer.lower()](**settings)
-    if made.weight_decay:
-        made.exclude_from_weight_decay(var_names=[_NOT_DECAYED])
-    return made
+    instance = known[optimizer.lower()](**settings)
+    if instance.weight_decay:
+        instance.exclude_from_weight_decay(var_names=[_NOT_DECAYED])
+    return instance
 
 
 @functools.cache
-def _optimizer_classes() -> dict[str, type[keras.optimizers.Optimizer]]:
+def optimizer_classes() -> dict[str, type[keras.optimizers.Optimizer]]:
+    """Return Keras's optimizers by their names in lower case.
+
+    Example:
+
+    >>> optimizer_classes()["adamw"].__name__
+    'AdamW'
+    """
     # those that are no optimizer without another optimizer
     wrappers = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
     return {
@@ -282,7 +294,7 @@ def _metrics(metrics: Any) -> list[Any]:
                 f"Received: {metric!r} of type {type(metric).__name__}"
             )
         name = metric if isinstance(metric, str) else getattr(metric, "name", "")
-        if name in _TAKEN:
+        if name in _RESERVED_NAMES:
             raise ValueError(f"`metrics` may not hold a metric named {name!r}: it is in the logs.")
     return metrics
 

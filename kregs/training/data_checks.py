@@ -1,4 +1,4 @@
-"""`check_data`: wrong data are an error before training, not a NaN or a crash within it."""
+"""`check_data`: NaN, wrong shapes and wrong labels are errors before training, not within it."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     elif len(shape) == len(expected) - 1 and expected[-1] == 1:
         shape = (*shape, 1)
     return len(shape) == len(expected) and all(
-        size is None or size == given for size, given in zip(expected, shape, strict=True)
+        size is None or size == received for size, received in zip(expected, shape, strict=True)
     )
 
 

@@ -58,7 +58,7 @@ class DataLoss(keras.metrics.Metric):
                 "`loss` must be a keras.losses.Loss or a function of (y_true, y_pred). "
                 f"Received: loss={loss!r} of type {type(loss).__name__}"
             )
-        self._given = loss
+        self._argument = loss
         self._stand_in_fn = _unreduced(loss)
         self.total = self.add_weight(name="total", initializer="zeros")
         self.count = self.add_weight(name="count", initializer="zeros")
@@ -81,6 +81,11 @@ class DataLoss(keras.metrics.Metric):
         weights (it divides by their sum, Keras's `loss` by the number of samples), the outputs
         carry a mask (it divides by all that is not masked, Keras batch by batch), or the loss
         reduces by `"sum"`.
+
+        Example:
+
+        >>> type(DataLoss(keras.losses.MeanSquaredError()).stand_in()).__name__
+        'MeanMetricWrapper'
         """
         return keras.metrics.MeanMetricWrapper(self._stand_in_fn, name=self.name, dtype=self.dtype)
 
@@ -88,7 +93,7 @@ class DataLoss(keras.metrics.Metric):
         """Return the arguments of the constructor, serialized."""
         return {
             **super().get_config(),
-            "loss": keras.saving.serialize_keras_object(self._given),
+            "loss": keras.saving.serialize_keras_object(self._argument),
         }
 
     @classmethod

@@ -1,4 +1,4 @@
-"""`set_up_gpu`: the only place that touches devices and the dtype policy."""
+"""`set_up_gpu`: GPU memory growth and mixed precision, only where a script asks for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedules."""
+"""`warmup_cosine`: a learning rate that rises linearly, then falls along a cosine."""
 
 from __future__ import annotations
 

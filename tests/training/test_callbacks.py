@@ -94,7 +94,7 @@ def test_stops_and_restores_in_fit():
         ("val_data_loss", False, "pass validation data to `fit`"),
     ],
 )
-def test_missing_monitor_is_an_error_after_the_first_epoch(monitor, validation, hint):
+def test_missing_monitor_is_an_error_after_the_first_epoch(monitor, validation, hint, eager):
     data = {"validation_data": (X, Y)} if validation else {}
     epochs = []
     counter = keras.callbacks.LambdaCallback(
@@ -164,7 +164,7 @@ def test_default_callbacks_write_their_logs_and_copy(tmp_path):
     assert callbacks[1].best is None or callbacks[1].model is None  # the copy was used
 
 
-def test_nan_stops_the_training():
+def test_nan_stops_the_training(eager):
     model = kregs.compile_model(model_of(), "mse", optimizer="sgd", learning_rate=1e30)
     history = model.fit(
         X, Y, validation_data=(X, Y), epochs=20, callbacks=kregs.default_callbacks(), verbose=0
@@ -172,7 +172,7 @@ def test_nan_stops_the_training():
     assert len(history["loss"]) < 5
 
 
-def test_in_a_keras_tuner_search(tmp_path):
+def test_in_a_keras_tuner_search(tmp_path, eager):
     import keras_tuner
 
     def build(hp):

@@ -1,10 +1,10 @@
-"""The pieces all builders share: layers made from a `Regularization`, seeds, checks."""
+"""`LayerFactory`: Keras layers, regularizers and seeds made from a `Regularization`."""
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -17,102 +17,21 @@ from kregs.validation import check_integer, check_number, suggestion
 
 CHANNELS_LAST = "channels_last"
 
-_PENALTIES = frozenset({"l1", "l2", "bias_l1", "bias_l2", "max_norm"})
-_INPUT = frozenset({"input_dropout", "gaussian_noise"})
-_HIDDEN = frozenset({"activity_l1", "activity_l2", "dropout", "normalization"})
-
-# what `check_fields` lets pass; a builder adds to these
-LINEAR_FIELDS = _PENALTIES | _INPUT
-DENSE_FIELDS = LINEAR_FIELDS | _HIDDEN
-CONVOLUTION_FIELDS = DENSE_FIELDS | {"spatial_dropout"}
-
-
-def check_fields(
-    builder: str, regularization: Regularization | None, allowed: Iterable[str]
-) -> Regularization:
-    """Return the value (`None` becomes `Regularization()`), or raise for a field without meaning.
-
-    Raises:
-        TypeError: `regularization` is no `Regularization`.
-        ValueError: a field that is set would be ignored by this builder.
-    """
-    if regularization is None:
-        return Regularization()
-    if not isinstance(regularization, Regularization):
-        raise TypeError(
-            "`regularization` must be a kregs.Regularization or None. "
-            f"Received: regularization={regularization!r}"
-        )
-    default, allowed = Regularization().get_config(), set(allowed)
-    for name, value in regularization.get_config().items():
-        if value != default[name] and name not in allowed:
-            raise ValueError(
-                f"`regularization.{name}` has no meaning for {builder}(), which takes: "
-                f"{', '.join(n for n in default if n in allowed)}. Received: {name}={value!r}"
-            )
-    return regularization
-
-
-def check_shape(
-    name: str, shape: Any, *, rank: int | None = None, variable: Sequence[int] = ()
-) -> tuple[int | None, ...]:
-    """Return a shape without its batch axis as a tuple of positive integers.
-
-    Args:
-        name: the argument's name, for the message.
-        shape: what the caller passed.
-        rank: how many axes it must have, or `None` for one or more.
-        variable: the axes that may be `None`, which stands for any size.
-    """
-    axes = f"{rank} axes" if rank else "at least one axis"
-    expected = f"a tuple of positive integers with {axes}, without the batch axis"
-    if variable:
-        expected += f" (axes {', '.join(map(str, variable))} may be None)"
-    if isinstance(shape, str) or not isinstance(shape, Iterable):
-        raise TypeError(f"`{name}` must be {expected}. Received: {name}={shape!r}")
-    shape = tuple(shape)
-    if len(shape) == 0 or (rank is not None and len(shape) != rank):
-        raise ValueError(f"`{name}` must be {expected}. Received: {name}={shape!r}")
-    for axis, size in enumerate(shape):
-        if size is None and axis in variable:
-            continue
-        if size is None:
-            raise ValueError(f"`{name}` must be {expected}. Received: {name}={shape!r}")
-        check_integer(f"{name}[{axis}]", size, minimum=1)
-    return tuple(None if size is None else int(size) for size in shape)
-
-
-def check_sizes(name: str, sizes: Any, *, empty: bool = False) -> tuple[int, ...]:
-    """Return `units`, `filters` and the like as a tuple of integers >= 1, not empty."""
-    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
-        raise TypeError(
-            f"`{name}` must be a sequence of integers >= 1, one per layer. "
-            f"Received: {name}={sizes!r}"
-        )
-    checked = tuple(check_integer(f"{name}[{i}]", s, minimum=1) for i, s in enumerate(sizes))
-    if not checked and not empty:
-        raise ValueError(
-            f"`{name}` must hold at least one integer >= 1. Received: {name}={sizes!r}"
-        )
-    return checked
-
-
-def check_outputs(outputs: Any, head_activation: str | Callable | None) -> int:
-    """Return `outputs`, or raise if it is no integer >= 1 or makes a constant softmax."""
-    outputs = check_integer("outputs", outputs, minimum=1)
-    if outputs == 1 and activation_name(head_activation) == "softmax":
-        raise ValueError(
-            "`head_activation` must not be 'softmax' with outputs=1, which is 1 for every input: "
-            "use 'sigmoid' for two classes, None for regression. "
-            f"Received: outputs={outputs}, head_activation={head_activation!r}"
-        )
-    return outputs
-
 
 def image_input(
     input_shape: tuple[int | None, ...], rescaling: float | None
 ) -> list[keras.layers.Layer]:
-    """Return the input of an image model and the factor its pixels are multiplied by."""
+    """Return the input of an image model and the factor its pixels are multiplied by.
+
+    Args:
+        input_shape: (height, width, channels).
+        rescaling: the factor, or `None` for no such layer.
+
+    Example:
+
+    >>> [layer.name for layer in image_input((8, 8, 1), 1 / 255)]
+    ['input', 'rescaling']
+    """
     layers = [keras.Input(input_shape, name="input")]
     if rescaling is not None:
         scale = check_number("rescaling", rescaling, above=0.0)
@@ -120,35 +39,49 @@ def image_input(
     return layers
 
 
-def check_block_size(block_size: int | None, regularization: Regularization) -> None:
-    """Raise unless `block_size` is an integer >= 1 that has a rate, or `None`."""
-    if block_size is None:
-        return
-    check_integer("block_size", block_size, minimum=1)
-    if not regularization.spatial_dropout:
-        raise ValueError(
-            "`block_size` is the side of the squares that `regularization.spatial_dropout` drops: "
-            f"expected a rate > 0 with it. Received: block_size={block_size}, spatial_dropout=0.0"
-        )
-
-
 def full_precision() -> str:
-    """Return the dtype of heads and penalties: float32, or float64 where that is the policy."""
+    """Return the dtype of heads and penalties: float32, or float64 where that is the policy.
+
+    Example:
+
+    >>> full_precision()
+    'float32'
+    """
     return "float64" if keras.config.dtype_policy().compute_dtype == "float64" else "float32"
 
 
 def kernel_regularizer(regularization: Regularization) -> keras.regularizers.Regularizer | None:
+    """Return the penalty on kernels, `None` where there is none.
+
+    Example:
+
+    >>> kernel_regularizer(Regularization(l2=0.1)).get_config()
+    {'l1': 0.0, 'l2': 0.1}
+    """
     return _l1_l2(regularization.l1, regularization.l2)
 
 
 def bias_regularizer(regularization: Regularization) -> keras.regularizers.Regularizer | None:
+    """Return the penalty on biases, `None` where there is none.
+
+    Example:
+
+    >>> bias_regularizer(Regularization(l2=0.1)) is None
+    True
+    """
     return _l1_l2(regularization.bias_l1, regularization.bias_l2)
 
 
 def kernel_constraint(
     regularization: Regularization, *, rank: int = 2
 ) -> keras.constraints.Constraint | None:
-    """Return the max-norm of the weights into each unit of a kernel with `rank` axes."""
+    """Return the max-norm of the weights into each unit of a kernel with `rank` axes.
+
+    Example:
+
+    >>> kernel_constraint(Regularization(max_norm=3), rank=4).get_config()
+    {'max_value': 3.0, 'axis': [0, 1, 2]}
+    """
     if regularization.max_norm is None:
         return None
     # the last axis counts the units or filters; all others lead into one of them
@@ -186,11 +119,11 @@ class Seeds:
         return int(entropy.generate_state(1)[0] >> 1)  # below 2**31: an int32 holds it
 
 
-class Parts:
+class LayerFactory:
     """Makes the layers of one model from its `Regularization`, initializer, activation and seed.
 
     What may be absent comes as a list of no or one layer, so that a builder reads
-    `[dense, *parts.normalization(...), activation, *parts.dropout(...)]`.
+    `[dense, *factory.normalization(...), activation, *factory.dropout(...)]`.
 
     Args:
         regularization: what `check_fields` returned.
@@ -200,6 +133,15 @@ class Parts:
         use_bias: of the layers before a normalization or activation; `None` for yes unless they
             are normalized.
         seed: integer, or `None` for random.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong; the message names it.
+
+    Example:
+
+    >>> factory = LayerFactory(Regularization(dropout=0.5), seed=0)
+    >>> [layer.name for layer in factory.dense_block(8, "_1")]
+    ['dense_1', 'dense_activation_1', 'dropout_1']
     """
 
     def __init__(
@@ -223,19 +165,25 @@ class Parts:
         self.seeds = Seeds(seed)
 
     def initializer(self, name: str, activation: Any) -> keras.initializers.Initializer:
-        """Return a fresh initializer for the kernel `name`, which feeds `activation`."""
-        given = self.kernel_initializer
+        """Return a fresh initializer for the kernel `name`, which feeds `activation`.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(), seed=0)
+        >>> type(factory.initializer("dense_1", "relu")).__name__
+        'HeNormal'
+        """
         seed = self.seeds(name)
-        if isinstance(given, str) and given == "auto":
+        if isinstance(self.kernel_initializer, str) and self.kernel_initializer == "auto":
             return initializer_for(activation, seed=seed)
-        initializer = keras.initializers.get(given)
+        initializer = keras.initializers.get(self.kernel_initializer)
         if not isinstance(initializer, keras.initializers.Initializer):
             return initializer  # a function of (shape, dtype)
         config = initializer.get_config()
         if "seed" in config:
-            # the seed inside a given initializer is the model's, not every layer's
-            own = config["seed"]
-            config["seed"] = Seeds(own)(name) if isinstance(own, int) else seed
+            # the seed inside the user's initializer is the model's, not every layer's
+            model_seed = config["seed"]
+            config["seed"] = Seeds(model_seed)(name) if isinstance(model_seed, int) else seed
         return type(initializer).from_config(config)
 
     def weights(
@@ -248,6 +196,12 @@ class Parts:
             activation: what follows the layer; default: the hidden activation.
             rank: number of axes of the kernel (2 for dense, 4 for Conv2D).
             use_bias: default: as for the whole model.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(l2=0.1), seed=0)
+        >>> factory.weights("dense_1")["kernel_regularizer"].get_config()
+        {'l1': 0.0, 'l2': 0.1}
         """
         return {
             "name": name,
@@ -263,20 +217,42 @@ class Parts:
     def head(
         self, outputs: int, activation: Any, *, name: str = "head", use_bias: bool = True
     ) -> keras.layers.Dense:
-        """Return the output layer: penalized like the others, computed in full precision."""
+        """Return the output layer: penalized like the others, computed in full precision.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(l2=0.1), seed=0)
+        >>> factory.head(3, "softmax").units
+        3
+        """
         options = self.weights(
             name, activation="linear" if activation is None else activation, use_bias=use_bias
         )
         return keras.layers.Dense(outputs, activation=activation, dtype=full_precision(), **options)
 
     def activation(self, name: str) -> keras.layers.Layer:
-        given = self.hidden_activation
-        if isinstance(given, keras.layers.Layer):
-            return type(given).from_config({**given.get_config(), "name": name})
-        return keras.layers.Activation(given, name=name)
+        """Return the layer of the hidden activation: a copy of the user's, or Keras's.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(), seed=0)
+        >>> factory.activation("a").get_config()["activation"]
+        'relu'
+        """
+        activation = self.hidden_activation
+        if isinstance(activation, keras.layers.Layer):
+            return type(activation).from_config({**activation.get_config(), "name": name})
+        return keras.layers.Activation(activation, name=name)
 
     def normalization(self, name: str, channels: int) -> list[keras.layers.Layer]:
-        """Return the normalization over the last axis, which has `channels` entries."""
+        """Return the normalization over the last axis, which has `channels` entries.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(normalization="group"), seed=0)
+        >>> factory.normalization("n", 48)[0].groups
+        16
+        """
         kind = self.regularization.normalization
         if kind is None:
             return []
@@ -287,7 +263,14 @@ class Parts:
         return [keras.layers.GroupNormalization(math.gcd(32, channels), name=name)]
 
     def activity_penalty(self, name: str) -> list[keras.layers.Layer]:
-        """Return the penalty on what passes here, summed in float32: a float16 sum overflows."""
+        """Return the penalty on what passes here, summed in float32: a float16 sum overflows.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(), seed=0)
+        >>> factory.activity_penalty("a")
+        []
+        """
         l1, l2 = self.regularization.activity_l1, self.regularization.activity_l2
         if not (l1 or l2):
             return []
@@ -298,7 +281,14 @@ class Parts:
     def dropout(
         self, name: str, *, rate: float | None = None, noise_shape: tuple | None = None
     ) -> list[keras.layers.Layer]:
-        """Return dropout at `rate`; default: the rate of hidden layers."""
+        """Return dropout at `rate`; default: the rate of hidden layers.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(dropout=0.5), seed=0)
+        >>> [layer.rate for layer in factory.dropout("d")]
+        [0.5]
+        """
         rate = self.regularization.dropout if rate is None else rate
         if not rate:
             return []
@@ -315,6 +305,12 @@ class Parts:
             name: the layer's name.
             axes: how many axes (1 or 2) lie between the batch and the channels.
             block_size: side of the squares (DropBlock), for 2 axes.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(spatial_dropout=0.2), seed=0)
+        >>> [type(layer).__name__ for layer in factory.spatial_dropout("s", axes=1)]
+        ['SpatialDropout1D']
         """
         rate, seed = self.regularization.spatial_dropout, self.seeds(name)
         if not rate:
@@ -328,7 +324,14 @@ class Parts:
         ]
 
     def input_noise(self) -> list[keras.layers.Layer]:
-        """Return the Gaussian noise and the dropout that belong directly after the input."""
+        """Return the Gaussian noise and the dropout that belong directly after the input.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(gaussian_noise=0.1, input_dropout=0.2), seed=0)
+        >>> [layer.name for layer in factory.input_noise()]
+        ['gaussian_noise', 'input_dropout']
+        """
         r = self.regularization
         noise: list[keras.layers.Layer] = []
         if r.gaussian_noise:
@@ -341,7 +344,14 @@ class Parts:
         return noise
 
     def after_dense(self, units: int, suffix: str, *, prefix: str = "") -> list[keras.layers.Layer]:
-        """Return normalization, activation, activity penalty and dropout, in this order."""
+        """Return normalization, activation, activity penalty and dropout, in this order.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(dropout=0.5), seed=0)
+        >>> [layer.name for layer in factory.after_dense(8, "_1")]
+        ['dense_activation_1', 'dropout_1']
+        """
         return [
             *self.normalization(f"{prefix}dense_normalization{suffix}", units),
             self.activation(f"{prefix}dense_activation{suffix}"),
@@ -350,14 +360,28 @@ class Parts:
         ]
 
     def dense_block(self, units: int, suffix: str, *, prefix: str = "") -> list[keras.layers.Layer]:
-        """Return a hidden Dense layer and what follows it."""
+        """Return a hidden Dense layer and what follows it.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(), seed=0)
+        >>> [layer.name for layer in factory.dense_block(8, "_1")]
+        ['dense_1', 'dense_activation_1']
+        """
         dense = keras.layers.Dense(units, **self.weights(f"{prefix}dense{suffix}"))
         return [dense, *self.after_dense(units, suffix, prefix=prefix)]
 
     def convolution(
         self, filters: int, name: str, *, kernel_size: int, strides: int = 1, **options: Any
     ) -> keras.layers.Layer:
-        """Return a Conv2D that pads to the same size; `options` go to `weights`."""
+        """Return a Conv2D that pads to the same size; `options` go to `weights`.
+
+        Example:
+
+        >>> factory = LayerFactory(Regularization(max_norm=3), seed=0)
+        >>> factory.convolution(8, "c", kernel_size=3).padding
+        'same'
+        """
         return keras.layers.Conv2D(
             filters,
             kernel_size,
@@ -369,7 +393,13 @@ class Parts:
 
 
 def chain(x: Any, layers: Iterable[Callable]) -> Any:
-    """Apply layers one after another, for Functional models."""
+    """Apply layers one after another, for Functional models.
+
+    Example:
+
+    >>> chain(1, [lambda x: x + 1, lambda x: 10 * x])
+    20
+    """
     for layer in layers:
         x = layer(x)
     return x
@@ -379,10 +409,10 @@ def _check_initializer(initializer: Any) -> None:
     if isinstance(initializer, str) and initializer == "auto":
         return
     try:
-        found = keras.initializers.get(initializer)
+        resolved = keras.initializers.get(initializer)
     except ValueError:
-        found = None
-    if found is None:
+        resolved = None
+    if resolved is None:
         known = ["auto", *(n for n in dir(keras.initializers) if n[0].islower())]
         raise ValueError(
             "`kernel_initializer` must be 'auto', a Keras initializer or its name. "

@@ -8,14 +8,19 @@ import pytest
 
 import kregs
 from kregs import Regularization
-from kregs.builders.parts import Seeds
+from kregs.builders.layer_factory import Seeds
 from kregs.layers import DropBlock2D
 
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("normalization", [None, "batch", "layer", "group"])
-@pytest.mark.parametrize("use_bias", [None, True, False])
+@pytest.mark.parametrize(
+    ("normalization", "use_bias"),
+    [
+        (None, None), (None, True), (None, False),
+        ("batch", None), ("layer", None), ("group", None), ("batch", True), ("layer", False),
+    ],
+)  # fmt: skip
 def test_bias_only_where_nothing_normalizes(normalization, use_bias):
     r = Regularization(normalization=normalization)
     for model in (

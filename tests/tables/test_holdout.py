@@ -1,0 +1,22 @@
+"""The rows kept for the test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import kregs
+from kregs.tables.holdout import split_rows
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.5, 0.8])
+def test_every_class_is_trained_and_tested_on(share):
+    frame = pd.DataFrame({"x": np.cos(range(103)), "y": ["a", "b"] * 50 + ["c"] * 3})
+    table = kregs.read_table(frame, "y")
+    for seed in range(5):
+        train, test = split_rows(table.target, 3, share, seed)
+        np.testing.assert_array_equal(np.sort(np.append(train, test)), np.arange(103))
+        assert np.bincount(table.target[test], minlength=3).min() >= 1
+        assert np.bincount(table.target[train], minlength=3).min() >= 2
+        assert abs(len(test) - max(103 * share, 3)) <= 2

@@ -1,0 +1,149 @@
+"""A search on a table: the test part, the saved pipeline and what it predicts."""
+
+from __future__ import annotations
+
+import json
+
+import joblib
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.metrics import accuracy_score, log_loss, r2_score
+from sklearn.model_selection import KFold
+
+import kregs
+from kregs.tables.holdout import split_rows
+
+QUICK = {"folds": 2, "max_trials": 2, "epochs": 3, "verbose": 0}
+
+
+@pytest.fixture(scope="module")
+def run(people, eager, tmp_path_factory):
+    with eager():
+        return kregs.tune_table(people(), "y", **QUICK, directory=tmp_path_factory.mktemp("runs"))
+
+
+def test_the_test_part_is_kept_and_scored_once(run):
+    assert run.record["rows"] == {"train": 96, "test": 24}
+    assert run.scores.index.tolist() == ["network", "logistic regression", "most frequent class"]
+    assert (run.search.trials()["status"] == "completed").all()
+    protocol = json.loads(run.files["result"].read_text())["protocol"]
+    assert protocol["rows"] == 96
+    assert protocol["folds"] == 2
+
+
+def test_the_saved_folder_predicts_what_the_model_in_memory_does(run, people):
+    frame = people().drop(columns=["y", "empty"]).replace("unknown", "")
+    found = kregs.predict_table(run.search.path, frame[frame.columns[::-1]])
+    x = run.search.preprocess_.transform(run.table.features).astype("float32")
+    expected = run.search.best_model().predict(x, verbose=0)[:, 0]
+    np.testing.assert_allclose(found["probability_yes"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found["probability_no"] + found["probability_yes"], 1)
+    np.testing.assert_array_equal(found["prediction"] == "yes", expected > 0.5)
+
+
+def test_the_scores_are_those_of_the_saved_folder(run, people):
+    _, test = split_rows(run.table.target, 2, 0.2, 0)
+    found = kregs.predict_table(run.search.path, people().iloc[test])
+    y = run.table.target[test]
+    network = run.record["test"]["network"]
+    accuracy = accuracy_score(y, found["prediction"] == "yes")
+    assert network["accuracy"] == pytest.approx(accuracy)
+    loss = log_loss(y, found[["probability_no", "probability_yes"]])
+    assert network["log_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_transformer_has_not_seen_the_test_part(run):
+    train, _ = split_rows(run.table.target, 2, 0.2, 0)
+    saved = joblib.load(run.files["preprocessing"])
+    expected = clone(saved).fit(run.table.features.iloc[train])
+    for transformer in (saved, expected):
+        scaler = transformer.named_transformers_["numbers"][-1]
+        np.testing.assert_array_equal(
+            scaler.mean_, expected.named_transformers_["numbers"][-1].mean_
+        )
+
+
+def test_all_files_are_there(run):
+    for path in run.files.values():
+        assert path.stat().st_size > 0, path
+    record = json.loads(run.files["table"].read_text())
+    assert record["classes"] == ["no", "yes"]
+    assert record["columns"][1]["name"] == "age"
+    assert record["versions"]["scikit-learn"]
+    keras.models.load_model(run.files["model"])
+
+
+def test_unseen_categories_and_wrong_values(run, people):
+    rows = people().iloc[:3].assign(city="Rom", since="soon")
+    with pytest.warns(UserWarning, match="'since': 3 of 3 values are no date"):
+        found = kregs.predict_table(run.search.path, rows)
+    assert found["probability_yes"].between(0, 1).all()
+    assert len(kregs.predict_table(run.search.path, people().iloc[:0])) == 0
+
+
+def test_numbers_are_predicted_in_their_own_units_without_folds_too(tmp_path):
+    frame = load_diabetes(as_frame=True).frame
+    frame.loc[::9, "bmi"] = np.nan
+    run = kregs.tune_table(
+        frame, "target", folds=None, max_trials=1, epochs=12, directory=tmp_path, verbose=0
+    )
+    assert run.scores.index.tolist() == ["network", "ridge regression", "mean"]
+    assert run.scores.loc["network", "r2"] > 0.2
+    found = kregs.predict_table(run.search.path, frame)
+    assert r2_score(frame["target"], found["prediction"]) > 0.3
+    assert found.columns.tolist() == ["prediction"]
+    # the saved model is one that was trained on all rows but the test's
+    x = run.search.preprocess_.transform(run.table.features).astype("float32")
+    outputs = keras.models.load_model(run.files["model"]).predict(x, verbose=0)[:, 0]
+    units = run.record["target_units"]
+    np.testing.assert_allclose(
+        found["prediction"], outputs * units["sd"] + units["mean"], rtol=1e-5
+    )
+
+
+def test_rare_classes_are_weighted(tmp_path):
+    x, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    keep = np.r_[np.flatnonzero(y == 1)[:240], np.flatnonzero(y == 0)[:30]]
+    frame = x[["mean radius", "mean texture", "mean smoothness"]].iloc[keep].assign(y=y.iloc[keep])
+    run = kregs.tune_table(
+        frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=8,
+        directory=tmp_path, verbose=0,
+    )  # fmt: skip
+    assert run.record["classes_weighted"]
+    assert run.scores.loc["network", "balanced_accuracy"] > 0.8
+    again = kregs.tune_table(
+        frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=8,
+        directory=tmp_path, resume=True, verbose=0,
+    )  # fmt: skip
+    assert again.record["test"] == run.record["test"]
+
+
+def test_a_real_table_with_injected_gaps_beats_the_guess(tabular, tmp_path):
+    x, y, _ = tabular("credit-g")
+    frame = pd.DataFrame(x, columns=[f"c{i}" for i in range(x.shape[1])])
+    rng = np.random.default_rng(0)
+    frame = frame.mask(rng.random(frame.shape) < 0.1).assign(y=y)
+    run = kregs.tune_table(
+        frame, "y", folds=2, max_trials=1, epochs=8, directory=tmp_path, verbose=0
+    )
+    scores = run.scores
+    assert scores.loc["network", "roc_auc"] > 0.7
+    assert scores.loc["network", "log_loss"] < scores.loc["most frequent class", "log_loss"]
+
+
+def test_wrong_arguments(tmp_path, people):
+    table = kregs.read_table(people(), "y")
+    with pytest.raises(ValueError, match="a Table has its target"):
+        kregs.tune_table(table, "y")
+    with pytest.raises(ValueError, match="`target` must be the column"):
+        kregs.tune_table(people())
+    with pytest.raises(ValueError, match=r"test_share=0\.99"):
+        kregs.tune_table(table, test_share=0.99, directory=tmp_path)
+    with pytest.raises(ValueError, match="test_share"):
+        kregs.tune_table(table, test_share=1.5, directory=tmp_path)
+    with pytest.raises(ValueError, match="folds"):
+        kregs.tune_table(table, folds=1, directory=tmp_path)
