@@ -5,8 +5,7 @@ Public names are loaded on first use, so that `import kregs` does not import Ten
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from kregs.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -58,20 +57,4 @@ _SUBPACKAGES = (
 __all__ = sorted([*_HOMES, "__version__", *_SUBPACKAGES])
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name in _SUBPACKAGES:
-        value = importlib.import_module(f"kregs.{name}")
-    else:
-        from kregs.validation import suggestion
-
-        raise AttributeError(
-            f"module 'kregs' has no attribute {name!r}.{suggestion(name, __all__)}"
-        )
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, _SUBPACKAGES)

@@ -16,13 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from kregs.reporting.tables import format_duration, format_value, format_values
+from kregs.search.progress import Progress
 
 _LINES = 10  # printed in all, where nothing can be redrawn
 _LINES_EVERY = 5  # trials, where their number is not known
 _RUNNING_SHOWN = 3  # of perhaps thousands that are trained together
 
 
-class SearchProgress:
+class SearchProgress(Progress):
     """Shows how far a search is: redrawn in a terminal, else one plain line per few trials.
 
     Use it as a context manager, so that the display ends when the search is interrupted.

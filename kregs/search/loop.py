@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -178,8 +179,8 @@ class SearchLoop:
                     seed=self._run_seed(run),
                     epochs=under_way.values.get("tuner/epochs", self._epochs),
                     first_epoch=under_way.values.get("tuner/initial_epoch", 0),
-                    build=lambda run=run: under_way.build(run.seed),
-                    shared_model=lambda run=run: under_way.model(run.seed),
+                    build=functools.partial(under_way.build, run.seed),
+                    shared_model=functools.partial(under_way.model, run.seed),
                     start=self._start_of(under_way.values.get("tuner/trial_id"), run),
                 )
             )

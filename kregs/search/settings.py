@@ -67,7 +67,9 @@ class SearchSettings:
             epoch_chosen_on=self._epoch_chosen_on(data),
             callbacks=tuple(map(_words, self.callbacks)),
             callbacks_given=self.callbacks_given,
-            class_weight=weights and {str(label): float(w) for label, w in weights.items()},
+            class_weight=None
+            if weights is None
+            else {str(label): float(weight) for label, weight in weights.items()},
             engine=self.engine,
             seed=self.seed,
             dtype_policy=keras.config.dtype_policy().name,

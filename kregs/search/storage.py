@@ -258,7 +258,7 @@ def write_outcome(folder: str | os.PathLike[str], run: Run, outcome: RunOutcome)
     }
     facts_text = json.dumps({"format": FORMAT, **facts})
     with atomic_path(outcome_file(folder, run)) as temporary, open(temporary, "wb") as file:
-        np.savez(file, facts=np.array(facts_text), **arrays)  # type: ignore[arg-type]
+        np.savez(file, facts=np.array(facts_text), **arrays)
 
 
 def read_outcome(folder: str | os.PathLike[str], run: Run) -> RunOutcome | None:

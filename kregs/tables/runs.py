@@ -163,10 +163,8 @@ def tune_table(
     if result.preprocess_ is not None:
         model = result.best_model()
     else:  # without folds, or when `max_time` is up, the search trains no model on all rows
-        from kregs.search.result import write_result
-
         model = result.refit(x_train, y[train], sample_weight=weights)
-        write_result(result, model)
+        result.write_model(model)
 
     files = {
         "model": result.path / MODEL_FILE,

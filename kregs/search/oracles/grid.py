@@ -28,7 +28,9 @@ class GridOracle(keras_tuner.oracles.GridSearchOracle):
     def count(self) -> int | None:
         """Return the number of points, or `None` if there are very many."""
         space = self.get_space()
-        values = {hp.name: hp.default for hp in space.space if space.is_active(hp)}
+        values: dict[str, Any] | None = {
+            hp.name: hp.default for hp in space.space if space.is_active(hp)
+        }
         count = 0
         while values is not None:
             count += 1
