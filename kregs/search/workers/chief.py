@@ -36,7 +36,7 @@ _messages = messages()
 silence_messages()
 
 
-class Chief(_messages.OracleServicer):  # type: ignore[name-defined, misc]
+class Chief(_messages.OracleServicer):  # type: ignore[name-defined]
     """Hands an oracle's trials to workers, and those of a dead worker to others.
 
     A trial belongs to the worker that asked for it last: what others say of it is not heard, so

@@ -38,7 +38,7 @@ _NO_ANSWER = (
 _messages = messages()
 
 
-class Client(_messages.OracleClient):  # type: ignore[name-defined, misc]
+class Client(_messages.OracleClient):  # type: ignore[name-defined]
     """An oracle on a worker: asks the chief.
 
     Args:
