@@ -53,11 +53,11 @@ self._own, cls._own, keras.ops.abs
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_private_names_are_in_one_file(path):
-    found = list(private_names(ast.parse(path.read_text())))
+    names = list(private_names(ast.parse(path.read_text())))
     if path == INTERNALS:
-        assert found  # else the file has lost its purpose
+        assert names  # else the file has lost its purpose
     else:
-        assert found == []
+        assert names == []
 
 
 def test_every_private_name_says_why():
