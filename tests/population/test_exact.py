@@ -236,15 +236,16 @@ def test_builder(double, name):
     fit = {"batch_size": 8, "epochs": 2, "shuffle": False}
     quiet = [build(k, False) for k in (0, 1)]
     y = numbers(26, *quiet[0].output_shape[1:])
-    expected = ends_of_keras([twin(model) for model in quiet], x, y, **fit)
+    compared = quiet if name == "mlp" else quiet[:1]  # one without penalties is enough
+    expected = ends_of_keras([twin(model) for model in compared], x, y, **fit)
     # beside one with noise, which runs but is not Keras's draw by draw
     population = Population.from_models([build(0, True), *quiet])
     histories = population.fit(x, y, accelerate=False, **fit)
     noisy = histories[0]["loss"]
     assert np.isfinite(noisy).all()
     assert noisy[-1] != pytest.approx(expected[0][1]["loss"][-1], rel=1e-6)
-    trained = population.unstack()[1:]
-    check_ends(trained, histories[1:], expected, 1e-8, "beside noise")
+    ends = slice(1, 1 + len(compared))
+    check_ends(population.unstack()[ends], histories[ends], expected, 1e-8, "beside noise")
 
 
 def test_adapted_normalization(double):
