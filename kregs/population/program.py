@@ -49,6 +49,27 @@ class Sums:
         return dict(zip(self.names, values, strict=True))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """For what kind of pass a function is compiled.
+
+    Args:
+        train: whether steps train, or test.
+        masked: whether rows are missing in some steps.
+        idle: whether some members have no row at all in some steps.
+        weighted: whether rows have weights.
+        collect: whether predictions are returned.
+        shared: whether all members take the same rows.
+    """
+
+    train: bool
+    masked: bool
+    idle: bool
+    weighted: bool
+    collect: bool
+    shared: bool
+
+
 class Program:
     """K slots of one layout.
 
@@ -95,7 +116,7 @@ class Program:
             # XLA wants one shape, so it masks the rows that the last batch lacks
             accelerate = self.loss.by_row and all(form.accelerated for form in self.model.forms)
         self.accelerated = accelerate
-        self._functions: dict[tuple, Callable] = {}
+        self._functions: dict[_Kind, Callable] = {}
         self.kept_weights: dict[str, list[tf.Variable]] = {}
 
     @property
@@ -160,25 +181,30 @@ class Program:
         return [(tf.cast(a, dtype), tf.cast(b, dtype)) for a, b in amounts]
 
     def _loop(
-        self, fetch: Callable, count: Any, rates: tf.Tensor | None, idle: bool, collect: bool
-    ):
-        """Run `count` steps in one compiled loop and add up their amounts."""
+        self, fetch: Callable, count: Any, rates: tf.Tensor, kind: _Kind
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Run `count` steps in one compiled loop; return totals, counts and predictions.
+
+        Args:
+            fetch: of a step's number, its (x, y, weight, rows).
+            rates: learning rates `(K, count)`; of no use in a test.
+        """
         names = len(self.sum_names)
         dtype = self.loss.loss.dtype
         zeros = tf.zeros([names, self.slots], dtype)
         kept = tf.TensorArray(
-            self.layout.template.model.outputs[0].dtype, size=count if collect else 0,
+            self.layout.template.model.outputs[0].dtype, size=count if kind.collect else 0,
             infer_shape=False, element_shape=None,
         )  # fmt: skip
 
         def body(step, totals, counts, kept):
             x, y, weight, rows = fetch(step)
-            if rates is None:
-                amounts, prediction = self._test_step(x, y, weight, rows)
-                if collect:
-                    kept = kept.write(step, prediction)
+            if kind.train:
+                amounts = self._train_step(x, y, weight, rows, rates[:, step], kind.idle)
             else:
-                amounts = self._train_step(x, y, weight, rows, rates[:, step], idle)
+                amounts, prediction = self._test_step(x, y, weight, rows)
+                if kind.collect:
+                    kept = kept.write(step, prediction)
             totals = totals + tf.stack([a for a, _ in amounts])
             counts = counts + tf.stack([b for _, b in amounts])
             return step + 1, totals, counts, kept
@@ -190,40 +216,35 @@ class Program:
             parallel_iterations=1,
             maximum_iterations=count,
         )
-        return totals, counts, (kept.stack() if collect else tf.zeros([0]))
+        return totals, counts, (kept.stack() if kind.collect else tf.zeros([0]))
 
-    def _function(
-        self, train: bool, masked: bool, idle: bool, weighted: bool, collect: bool, shared: bool
-    ):
-        """Return the compiled pass for this kind of data, traced on its first call."""
-        key = (train, masked, idle, weighted, collect, shared)
-        if key in self._functions:
-            return self._functions[key]
+    def _function(self, kind: _Kind) -> Callable:
+        """Return the compiled pass of a kind, traced on its first call."""
+        if kind in self._functions:
+            return self._functions[kind]
 
         # evaluation is short: tracing is cheaper than compiling it
-        jit = self.accelerated and train
+        jit = self.accelerated and kind.train
 
         def core(x, y, weight, index, rates):
             count = tf.shape(index)[1] if index.shape[1] is None else index.shape[1]
 
             def for_all(batch):
                 """A batch `(1, rows, ...)` that all members share, as `(K, rows, ...)`."""
-                if not shared:
-                    return batch
-                return tf.repeat(batch, self.slots, axis=0)
+                return tf.repeat(batch, self.slots, axis=0) if kind.shared else batch
 
             def fetch(step):
                 batch_index = index[:, step]
-                rows = for_all(tf.cast(batch_index >= 0, tf.float32)) if masked else None
+                rows = for_all(tf.cast(batch_index >= 0, tf.float32)) if kind.masked else None
 
                 def take(array):
                     # before XLA the batches are gathered already, steps first
                     picked = array[step] if jit else tf.gather(array, tf.maximum(batch_index, 0))
                     return for_all(picked)
 
-                return take(x), take(y), take(weight) if weighted else None, rows
+                return take(x), take(y), take(weight) if kind.weighted else None, rows
 
-            return self._loop(fetch, count, rates if train else None, idle, collect)
+            return self._loop(fetch, count, rates, kind)
 
         compiled = tf.function(core, jit_compile=True, autograph=False) if jit else core
 
@@ -232,11 +253,11 @@ class Program:
                 # XLA gathers row by row in a loop: gather before it
                 order = tf.maximum(tf.transpose(index, [1, 0, 2]), 0)
                 x, y = tf.gather(x, order), tf.gather(y, order)
-                weight = tf.gather(weight, order) if weighted else weight
+                weight = tf.gather(weight, order) if kind.weighted else weight
             return compiled(x, y, weight, index, rates)
 
-        self._functions[key] = tf.function(run, autograph=False, reduce_retracing=not jit)
-        return self._functions[key]
+        self._functions[kind] = tf.function(run, autograph=False, reduce_retracing=not jit)
+        return self._functions[kind]
 
     def train(
         self,
@@ -299,8 +320,8 @@ class Program:
             weighted = data[2] is not None
             # a member with fewer rows sits out its last steps
             idle = masked and not (call_index >= 0).any(2).all()
-            function = self._function(rates is not None, masked, idle, weighted, collect, shared)
-            total, count, predictions = function(
+            kind = _Kind(rates is not None, masked, idle, weighted, collect, shared)
+            total, count, predictions = self._function(kind)(
                 data[0],
                 data[1],
                 data[2] if weighted else tf.zeros([1]),

@@ -1,4 +1,4 @@
-"""What is read of models: where they differ, and how much memory they take."""
+"""How much memory members are taken to need."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import keras
 import pytest
 from keras import layers
 
-from kregs.population import NotStackable, Population
 from kregs.population.capacity import members_at_once
 from kregs.population.layout import Layout
 from kregs.population.signature import read_member
@@ -19,28 +18,13 @@ def member(body, shape=(6,)):
     return model
 
 
-def shared(x):
-    layer = layers.Dense(6)
-    return layer(layer(x))
-
-
-def apart(x):
-    return layers.Dense(6)(layers.Dense(6)(x))
-
-
-def test_shared_weights_are_a_difference_by_themselves():
-    with pytest.raises(NotStackable, match=r"'dense.*' shares its weights with another"):
-        Population.from_models([member(shared), member(apart)])
-    assert len(Population.from_models([member(shared), member(shared)])) == 2
-
-
 def bytes_of_activations(monkeypatch, body, shape, batch):
     """How many bytes a member is taken to need beyond its weights."""
-    own = read_member(member(body, shape))
-    weights = 5 * 4 * sum(variable.value.numpy().size for variable in own.weights)
+    one = read_member(member(body, shape))
+    weights = 5 * 4 * sum(variable.value.numpy().size for variable in one.weights)
     monkeypatch.setattr("kregs.population.capacity._CPU_MEMBERS", 10**9)
     monkeypatch.setattr("kregs.population.capacity._memory_bytes", lambda _: 4 * 1e12)
-    return 1e12 / members_at_once(Layout([own]), batch, None) - weights
+    return 1e12 / members_at_once(Layout([one]), batch, None) - weights
 
 
 @pytest.mark.parametrize(
@@ -56,5 +40,5 @@ def bytes_of_activations(monkeypatch, body, shape, batch):
     ],
 )
 def test_memory_is_that_of_all_steps(monkeypatch, layer, numbers):
-    found = bytes_of_activations(monkeypatch, lambda x: layer()(x), (20, 3), 32)
-    assert found == pytest.approx(4 * 3 * 32 * numbers, rel=1e-3)
+    activations = bytes_of_activations(monkeypatch, lambda x: layer()(x), (20, 3), 32)
+    assert activations == pytest.approx(4 * 3 * 32 * numbers, rel=1e-3)

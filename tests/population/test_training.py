@@ -36,8 +36,8 @@ def member(optimizer):
     return read_member(model)
 
 
-def run(training, own, **job):
-    arguments = {"member": own, "weights": None, "seed": 7, "callbacks": [], "epochs": 4}
+def run(training, trained, **job):
+    arguments = {"member": trained, "weights": None, "seed": 7, "callbacks": [], "epochs": 4}
     (ended,) = training.run(collections.deque([Job(**{**arguments, **job})]))
     return ended
 
@@ -61,17 +61,19 @@ def schedule():
 )
 def test_two_halves_are_the_whole(double, optimizer, accelerate):
     """Weights, momenta, step count, learning rate, order of rows and noise all go on."""
-    own = member(optimizer)
+    trained = member(optimizer)
     feed = Feed(as_rows(X, Y), None, 16)
     # one slot: each job finds there what the one before it has left
-    training = Training(Layout([own]), 1, feed, accelerate=accelerate, keep_state=True)
-    first = run(training, own, epochs=2)
-    whole = run(training, own)
-    second = run(training, own, first_epoch=2, weights=first.best_weights, state=first.end_state)
-    assert first.history["loss"] + second.history["loss"] == pytest.approx(whole.history["loss"])
-    for one, other in zip(whole.best_weights, second.best_weights, strict=True):
+    training = Training(Layout([trained]), 1, feed, accelerate=accelerate, keep_state=True)
+    first = run(training, trained, epochs=2)
+    in_one = run(training, trained)
+    second = run(
+        training, trained, first_epoch=2, weights=first.best_weights, state=first.end_state
+    )
+    assert first.history["loss"] + second.history["loss"] == pytest.approx(in_one.history["loss"])
+    for one, other in zip(in_one.best_weights, second.best_weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9)
-    forgetful = run(training, own, first_epoch=2, weights=first.best_weights)
+    forgetful = run(training, trained, first_epoch=2, weights=first.best_weights)
     assert forgetful.history["loss"] != pytest.approx(second.history["loss"])
 
 
@@ -87,7 +89,7 @@ def test_out_of_memory_halves_the_members_and_loses_none(monkeypatch, where):
 
     monkeypatch.setattr(Program, where, scarce)
     members = [member(keras.optimizers.Adam) for _ in range(4)]
-    training = Training(Layout(members), 4, Feed(as_rows(X, Y), None, 16))
+    training = Training(Layout(members), 4, Feed(as_rows(X, Y), None, 16), accelerate=False)
     queue = collections.deque(Job(m, None, k, [], 2, name=k) for k, m in enumerate(members))
     ended = [job.name for job in training.run(queue)]
     assert (sorted(ended), failed, training.slots) == ([0, 1, 2, 3], [4], 2)

@@ -84,47 +84,40 @@ class StackedConv(_Convolution):
         return self._finish(self._drop_height(images), kernel.shape[-1])
 
 
-def _depthwise(images: tf.Tensor, kernel: tf.Tensor, geometry: dict) -> tf.Tensor:
-    """Convolve each channel of each member with its own kernels `(K, h, w, in, multiplier)`."""
-    members, height, width, channels, multiplier = kernel.shape
-    packed = tf.transpose(kernel, [1, 2, 0, 3, 4])
-    packed = tf.reshape(packed, [height, width, members * channels, multiplier])
-    return tf.nn.depthwise_conv2d(images, packed, **geometry)
-
-
-@register(keras.layers.DepthwiseConv2D)
-class StackedDepthwiseConv(_Convolution):
+class _Depthwise(_Convolution):
     """Depthwise convolution knows no members: K times the channels is all."""
 
     @classmethod
     def check(cls, layer) -> None:
         super().check(layer)
-        _check_depthwise(layer)
+        if layer.strides[0] != layer.strides[1]:  # TensorFlow's kernel wants equal ones
+            raise NotStackable(f"layer {layer.name!r} has unequal strides {layer.strides}")
+
+    def _depthwise(self, x: Stacked, name: str) -> tf.Tensor:
+        """Convolve each channel of each member with its own kernels."""
+        kernel = self._kernel(name)
+        members, height, width, channels, multiplier = kernel.shape
+        packed = tf.transpose(kernel, [1, 2, 0, 3, 4])
+        packed = tf.reshape(packed, [height, width, members * channels, multiplier])
+        return tf.nn.depthwise_conv2d(self._images(x), packed, **self._geometry())
+
+
+@register(keras.layers.DepthwiseConv2D)
+class StackedDepthwiseConv(_Depthwise):
+    """Each channel with kernels of its own."""
 
     def call(self, x: Stacked, *, context: Context) -> Stacked:
-        kernel = self._kernel("kernel")
-        images = _depthwise(self._images(x), kernel, self._geometry())
-        return self._finish(images, kernel.shape[3] * kernel.shape[4])
+        channels, multiplier = self.weight("kernel").shape[-2:]
+        return self._finish(self._depthwise(x, "kernel"), channels * multiplier)
 
 
 @register(keras.layers.SeparableConv2D)
-class StackedSeparableConv(_Convolution):
+class StackedSeparableConv(_Depthwise):
     """A depthwise convolution and a grouped 1x1 convolution."""
 
-    @classmethod
-    def check(cls, layer) -> None:
-        super().check(layer)
-        _check_depthwise(layer)
-
     def call(self, x: Stacked, *, context: Context) -> Stacked:
-        images = _depthwise(self._images(x), self._kernel("depthwise_kernel"), self._geometry())
+        images = self._depthwise(x, "depthwise_kernel")
         pointwise = self._kernel("pointwise_kernel")
         plain = {"strides": (1, 1, 1, 1), "padding": "VALID", "dilations": (1, 1)}
         images = self._convolve(images, pointwise, plain)
         return self._finish(images, pointwise.shape[-1])
-
-
-def _check_depthwise(layer) -> None:
-    # TensorFlow's kernel wants equal strides
-    if layer.strides[0] != layer.strides[1]:
-        raise NotStackable(f"layer {layer.name!r} has unequal strides {layer.strides}")

@@ -44,11 +44,11 @@ def test_distribution_is_that_of_keras(name):
 
     ours, theirs = augmented().numpy(), layer(x, training=True).numpy()
     assert (ours[0] != ours[1]).any()
-    for own in ours:
-        distinct = [len(np.unique(np.round(a, 3), axis=0)) for a in (own, theirs)]
+    for drawn in ours:
+        distinct = [len(np.unique(np.round(a, 3), axis=0)) for a in (drawn, theirs)]
         assert abs(np.log(distinct[0] / distinct[1])) < 0.1
         for pixel in PIXELS:
-            a, b = (np.round(images[:, *pixel], 4) for images in (own, theirs))
+            a, b = (np.round(images[:, *pixel], 4) for images in (drawn, theirs))
             assert ks_2samp(a, b).pvalue > 1e-4
 
 

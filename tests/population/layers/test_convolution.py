@@ -24,14 +24,14 @@ def images_and_kernel(before, after=5, members=3, size=6):
 def test_both_ways_are_the_same(before, strides):
     images, kernel = images_and_kernel(before)
     geometry = {**PLAIN, "strides": (1, strides, strides, 1), "padding": "VALID"}
-    found = []
+    results = []
     for grouped in (True, False):
         with tf.GradientTape() as tape:
             tape.watch([images, kernel])
             y = convolve(images, kernel, geometry, grouped=grouped)
             loss = tf.reduce_sum(y * y)
-        found.append([y, *tape.gradient(loss, [images, kernel])])
-    for one, other in zip(*found, strict=True):
+        results.append([y, *tape.gradient(loss, [images, kernel])])
+    for one, other in zip(*results, strict=True):
         scale = float(tf.reduce_max(tf.abs(one)))
         np.testing.assert_allclose(one / scale, other / scale, atol=1e-5)
 

@@ -41,10 +41,10 @@ def test_dropout_agrees_with_keras_in_distribution(cell):
     stacked = Stacked(tf.repeat(x[None], members, axis=0), members)
     ours = form.call(stacked, context=Context(True, noise)).member_first().numpy()
     mix = np.array([[1, 0, 1], [0, 1, -1]], "float32")
-    for own, other in zip(ours, theirs, strict=True):
-        assert len(np.unique(own[:, 0])) > 3
+    for drawn, expected in zip(ours, theirs, strict=True):
+        assert len(np.unique(drawn[:, 0])) > 3
         # the difference of outputs shows what units share
-        for a, b in zip((own @ mix).T, (other @ mix).T, strict=True):
+        for a, b in zip((drawn @ mix).T, (expected @ mix).T, strict=True):
             assert ks_2samp(np.round(a, 4), np.round(b, 4)).pvalue > 1e-4
 
 
