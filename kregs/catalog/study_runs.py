@@ -286,9 +286,7 @@ def _train_and_score(
         population = Population.from_models(models, seeds=seeds)
         population.fit(*train, epochs=epochs, batch_size=batch_size)
         metrics = population.evaluate(*test, batch_size=_TEST_BATCH)
-        for model in population.unstack():
-            # its state stays in the population; a file of a model without it warns when loaded
-            model.optimizer.build(model.trainable_variables)
+        population.unstack()
     except NotStackable as reason:
         log(f"One by one, since they cannot be stacked: {reason}")
         return [

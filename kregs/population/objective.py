@@ -186,12 +186,12 @@ class StackedMetrics:
     ) -> None:
         self._loss = loss
         entries = resolved_metrics(model, y, prediction)
+        for _, metric, _ in entries:  # the few rows are not to be counted
+            metric.reset_state()
         self.has_data_loss = any(name == DATA_LOSS for name, *_ in entries)
         entries = [entry for entry in entries if entry[0] != DATA_LOSS]
         self.means = [entry for entry in entries if _is_row_mean(entry[1])]
         self.others = [entry for entry in entries if not _is_row_mean(entry[1])]
-        for _, metric, _ in entries:
-            metric.reset_state()
 
     def sums(
         self,

@@ -207,11 +207,17 @@ class Population:
         return np.concatenate(groups)
 
     def unstack(self) -> list[keras.Model]:
-        """Return the members as plain Keras models, with the weights that they ended with."""
+        """Return the members as plain Keras models, with the weights that they ended with.
+
+        Their optimizers are built, as after `fit`, but their momenta stay in the population.
+        """
         if self._weights is not None:
             for member, weights in zip(self.members, self._weights, strict=True):
                 for variable, value in zip(member.weights, weights, strict=True):
                     variable.assign(value)
+                optimizer = member.model.optimizer
+                if not optimizer.built:  # else the file of a model warns when it is loaded
+                    optimizer.build(member.model.trainable_variables)
         return self.models
 
     def _sparse(self) -> bool:

@@ -29,6 +29,7 @@ class QuietTuner(keras_tuner.Tuner):
     """A `keras_tuner.Tuner` that prints nothing and whose files do not depend on its role."""
 
     def __init__(self, **kwargs: Any) -> None:
+        self._saved_state: str | None = None
         # keras-tuner prints that it reloads a project
         with contextlib.redirect_stdout(io.StringIO()):
             super().__init__(**kwargs)
@@ -36,6 +37,14 @@ class QuietTuner(keras_tuner.Tuner):
     def _populate_initial_space(self) -> None:
         if not self.oracle.get_space().space:
             super()._populate_initial_space()
+
+    def save(self) -> None:
+        """Write the tuner's file whole, which keras-tuner does not, and the oracle's."""
+        self.oracle.save()
+        state = json.dumps(self.get_state())
+        if state != self._saved_state:  # it hardly ever changes
+            write_text(self._get_tuner_fname(), state)
+            self._saved_state = state
 
     def _get_tuner_fname(self) -> str:
         # a search that one process began can be resumed by a chief, and the other way round
@@ -118,7 +127,7 @@ def try_again(oracle: Any, trial_ids: Iterable[str]) -> None:
 
 
 def write_whole_files(oracle: keras_tuner.Oracle) -> None:
-    """Make an oracle write its files whole, and its own state only as often as is cheap.
+    """Make an oracle write its files whole, and spend no more on the last trial than on others.
 
     keras-tuner writes in place, and all of its state twice a trial, so that a search of n trials
     takes n² time. Each trial's own file holds what is needed to bring an older state up to date.
@@ -146,6 +155,18 @@ def write_whole_files(oracle: keras_tuner.Oracle) -> None:
         if journaled:
             _bring_up_to_date(oracle)
 
+    def check_consecutive_failures() -> None:
+        # keras-tuner's own counts through all trials at the end of each
+        for failures, trial_id in enumerate(reversed(oracle.end_order), start=1):
+            if oracle.trials[trial_id].status != "FAILED":
+                return
+            if failures == oracle.max_consecutive_failed_trials:
+                message = oracle.trials[oracle.end_order[-1]].message or ""
+                raise RuntimeError(
+                    f"Number of consecutive failures exceeded the limit of {failures}.\n{message}"
+                )
+
+    oracle._check_consecutive_failures = check_consecutive_failures
     oracle.save = (lambda: save(always=False)) if journaled else save
     oracle.save_now = save
     oracle._save_trial = save_trial

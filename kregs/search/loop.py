@@ -259,8 +259,10 @@ class SearchLoop:
         except (FailedTrialError, ValueError, TypeError) as error:
             self._fail(under_way, error, record)
             return
-        self._save_weights(under_way)
-        self._complete(under_way.trial, record, judgement)
+        trial, score = under_way.trial, judgement.metrics[self._oracle.objective.name]
+        if self._tuner.keeps_weights(trial.trial_id, score):
+            self._save_weights(under_way)
+        self._complete(trial, record, judgement)
         self._under_way.pop(under_way.trial.trial_id, None)
 
     def _record(self, under_way: TrialUnderWay, outcomes: list[RunOutcome]) -> TrialRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import inspect
 import logging
@@ -31,6 +32,7 @@ from kregs.search.keras_tuner_internals import (
     write_whole_files,
 )
 from kregs.search.loop import SearchLoop, TimeUp
+from kregs.search.objective import make_objective
 from kregs.search.oracles import ORACLE_CLASSES
 from kregs.search.progress import Progress
 from kregs.search.protocol import ENGINES
@@ -166,7 +168,6 @@ class PopulationTuner(QuietTuner):
         self._devices = check_devices(devices)
         self._halves = halves
         self._keep = keep
-        self._kept: list[tuple[float, int, str]] = []  # a heap, the worst of the best first
         self._deadline = math.inf if max_time is None else time.monotonic() + max_time
         self._given_progress = progress
         self._reasons: set[str] = set()  # why trials were trained one by one
@@ -328,6 +329,13 @@ class PopulationTuner(QuietTuner):
         if not is_worker():  # the chief knows all scores
             self.forget_weights(trial.trial_id)
 
+    def keeps_weights(self, trial_id: str, score: float) -> bool:
+        """Whether a trial of this score is among the best `keep`, whose weights stay on disk."""
+        if not self._forgets or is_worker():
+            return True
+        kept = self._kept
+        return len(kept) < (self._keep or 0) or self._rank(trial_id, score) > kept[0]
+
     def forget_weights(self, trial_id: str) -> None:
         """Remove the weights of the worst trial if one more than `keep` has them.
 
@@ -336,21 +344,36 @@ class PopulationTuner(QuietTuner):
         Args:
             trial_id: the trial that has ended.
         """
-        if self._keep is None or isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle):
+        trial = self.oracle.trials[trial_id]
+        if self._forgets and trial.status == "COMPLETED":
+            self._add_kept(self._kept, trial)
+
+    @property
+    def _forgets(self) -> bool:
+        hyperband = isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle)
+        return self._keep is not None and not hyperband
+
+    @functools.cached_property
+    def _kept(self) -> list[tuple[float, int, str]]:
+        """The trials whose weights are on disk: a heap, the worst first."""
+        kept: list[tuple[float, int, str]] = []
+        for trial in self.oracle.trials.values():  # of a search that is gone on with
+            if trial.status == "COMPLETED":
+                self._add_kept(kept, trial)
+        return kept
+
+    def _add_kept(self, kept: list[tuple[float, int, str]], trial: Any) -> None:
+        entry = self._rank(trial.trial_id, trial.score)
+        if entry in kept:
             return
-        if not self._kept:  # the first in this process
-            ended = [t for t in self.oracle.trials.values() if t.trial_id in self.oracle.end_order]
-        else:
-            ended = [self.oracle.trials[trial_id]]
+        heapq.heappush(kept, entry)
+        if len(kept) > (self._keep or 0):
+            remove_weights(self.get_trial_dir(heapq.heappop(kept)[-1]))
+
+    def _rank(self, trial_id: str, score: float) -> tuple[float, int, str]:
+        """What is the larger the better; of equals, the later trial goes."""
         sign = 1.0 if self.oracle.objective.direction == "min" else -1.0
-        for trial in ended:
-            if trial.status != "COMPLETED":
-                continue
-            # of equals, the later one goes
-            entry = -sign * trial.score, -int(trial.trial_id), trial.trial_id
-            heapq.heappush(self._kept, entry)
-            while len(self._kept) > self._keep:
-                remove_weights(self.get_trial_dir(heapq.heappop(self._kept)[-1]))
+        return -sign * score, -int(trial_id), trial_id
 
     def load_model(self, trial: Any) -> keras.Model:
         """Return a trial's model with the weights of its best epoch."""
@@ -366,6 +389,8 @@ def _make_oracle(
     oracle_class = ORACLE_CLASSES[check_choice("oracle", name, ORACLE_CLASSES)]
     known = inspect.signature(oracle_class).parameters
     check_names("PopulationTuner", kwargs, [*known, *_TUNER_ARGUMENTS])
+    if isinstance(objective, str):
+        objective = make_objective(objective)  # it knows more names than keras-tuner
     arguments = {"objective": objective, "seed": seed, "max_trials": max_trials, **kwargs}
     return oracle_class(**{k: v for k, v in arguments.items() if k in known})
 
