@@ -226,7 +226,9 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
-    >>> model = KregsClassifier((16,), learning_rate=0.05, epochs=20, random_state=0).fit(X, y)
+    >>> model = KregsClassifier(
+    ...     (16,), learning_rate=0.05, epochs=5, batch_size=64, random_state=0
+    ... ).fit(X, y)
     >>> bool(model.score(X, y) > 0.9), model.predict_proba(X[:2]).shape
     (True, (2, 3))
     """
@@ -304,7 +306,9 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
 
     >>> from sklearn.datasets import load_diabetes
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> model = KregsRegressor((16,), learning_rate=0.01, epochs=20, random_state=0).fit(X, y)
+    >>> model = KregsRegressor(
+    ...     (16,), learning_rate=0.05, epochs=5, batch_size=128, random_state=0
+    ... ).fit(X, y)
     >>> bool(model.score(X, y) > 0.4), model.predict(X[:2]).shape
     (True, (2,))
     """
