@@ -207,15 +207,13 @@ FIELDS = {
 }  # fmt: skip
 
 
+# their layers stand in other rows or in LAYERS too
+ELSEWHERE = {"autoencoder", "recurrent", "bidirectional", "text_cnn", "tied"}
+
+
 @pytest.mark.parametrize(
     "name",
-    # its parts stand in other rows too
-    [
-        pytest.param(
-            n, marks=[pytest.mark.slow] * (n in ("recurrent", "bidirectional", "text_cnn", "tied"))
-        )
-        for n in BUILDERS
-    ],
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in ELSEWHERE)) for n in BUILDERS],
 )
 def test_builder(double, name):
     shape, fields, builder = BUILDERS[name]

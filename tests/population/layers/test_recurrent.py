@@ -69,7 +69,7 @@ def classifier(rate, recurrent_rate):
 def test_independent_of_the_others(accelerate):
     """Also where the others make the gates drop apart."""
     rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 7, (40, 3)), rng.normal(size=(40, 1))
+    x, y = rng.integers(0, 7, (32, 3)), rng.normal(size=(32, 1))
 
     def trained(models):
         population = Population.from_models(models)
