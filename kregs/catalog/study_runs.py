@@ -107,6 +107,7 @@ def run_study(
 
     import kregs
     from kregs.files import atomic_path, write_json
+    from kregs.search.storage import MODEL_FILE, PLOT_FILE, REPORT_FILE, RESULT_FILE, TRIALS_FILE
 
     recipe = load(name)
     (x_train, y_train), (x_test, y_test) = recipe.load_data()
@@ -128,13 +129,13 @@ def run_study(
 
     folder = search.path
     files = {
-        "model": folder / "best.keras",
+        "model": folder / MODEL_FILE,
         "tuned model": folder / "tuned.keras",
-        "trials": folder / "trials.csv",
-        "result": folder / "result.json",
+        "trials": folder / TRIALS_FILE,
+        "result": folder / RESULT_FILE,
         "study": folder / "study.json",
-        "plot": folder / "plot.png",
-        "report": folder / "report.html",
+        "plot": folder / PLOT_FILE,
+        "report": folder / REPORT_FILE,
     }
     command = command or _command(name, changes, seed, seeds)
     search.plot(files["plot"])

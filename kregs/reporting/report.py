@@ -27,11 +27,10 @@ from kregs.reporting.report_sections.ranking import ranking
 from kregs.reporting.report_sections.repetition import repetition
 from kregs.reporting.report_sections.space import space
 from kregs.reporting.report_sections.summary import summary
+from kregs.search.storage import REPORT_FILE
 
 if TYPE_CHECKING:
     from kregs.search.result import SearchResult
-
-PAGE = "report.html"
 
 _TEMPLATES = files("kregs.reporting").joinpath("templates")
 
@@ -68,7 +67,7 @@ def write_report(
     """
     target = Path(result.path if path is None else path)
     if target.suffix.lower() not in (".html", ".htm"):
-        target = target / PAGE
+        target = target / REPORT_FILE
     page = render_report(result, command=command)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ from kregs.search.protocol import ENGINES
 from kregs.search.randomness import cheap_collection, fresh_session, preserved_state
 from kregs.search.runs import Halves, RunJob, RunOutcome, RunState, Split, make_runs
 from kregs.search.storage import locked, remove_weights, searched_values
-from kregs.search.trainers import TrainerSettings
+from kregs.search.trainers import RunControl, TrainerSettings
 from kregs.search.trainers.fit import FitTrainer, outcome_of
 from kregs.search.trainers.stacked import StackedTrainer
 from kregs.validation import check_choice, check_integer, check_names
@@ -283,7 +283,7 @@ class PopulationTuner(QuietTuner):
             warnings.warn(message, SequentialFallback, stacklevel=2)
 
     def _epoch_ended(
-        self, job: RunJob, epochs: int, logs: dict[str, float], stop: Callable[[], None]
+        self, job: RunJob, epochs: int, logs: dict[str, float], control: RunControl
     ) -> None:
         self.check_time()
         self.progress.epoch_ended(job.trial_id, epochs, job.epochs)

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from kregs.files import PREPROCESSING_FILE
+from kregs.search.storage import MODEL_FILE
 from kregs.tables.columns import Column, convert
 from kregs.tables.reading import read_frame
-from kregs.tables.record import MODEL_FILE, read_run_record
+from kregs.tables.record import read_run_record
 from kregs.tasks import class_probabilities
 from kregs.validation import suggestion
 

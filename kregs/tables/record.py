@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kregs.files import PREPROCESSING_FILE
+from kregs.search.storage import MODEL_FILE
 
 TABLE_FILE = "table.json"
-MODEL_FILE = "best.keras"
 FORMAT = 1  # of table.json
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from kregs.files import PREPROCESSING_FILE, write_json
+from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
 from kregs.tables.holdout import baseline_outputs, score_outputs, split_rows
 from kregs.tables.prediction import network_outputs
-from kregs.tables.record import FORMAT, MODEL_FILE, TABLE_FILE
+from kregs.tables.record import FORMAT, TABLE_FILE
 from kregs.tables.table import Table, read_table
 from kregs.tasks import network_head
 from kregs.validation import check_integer, check_number
@@ -170,8 +171,8 @@ def tune_table(
         "model": result.path / MODEL_FILE,
         "preprocessing": result.path / PREPROCESSING_FILE,
         "table": result.path / TABLE_FILE,
-        "trials": result.path / "trials.csv",
-        "result": result.path / "result.json",
+        "trials": result.path / TRIALS_FILE,
+        "result": result.path / RESULT_FILE,
     }
     x_train, x_test = (result.preprocess_.transform(x) for x in (x_train, x_test))
     outputs = network_outputs(model, x_test)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from kregs.reporting.figures.parameter_axis import ParameterAxis, format_axis, parameter_axis
 from kregs.reporting.figures.style import BEST, NONZERO, TRAINING, VALIDATION, plain_text
+from kregs.search.space import scale_of
 
 
 def path_figure(
@@ -40,9 +41,7 @@ def path_figure(
     figure = Figure(figsize=(6.4, 6.0), dpi=120, layout="constrained")
     errors_panel, weights_panel = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     values = frame[name].to_numpy()
-    positive = values[values > 0]
-    wide = len(positive) > 1 and positive.max() / positive.min() >= 50
-    axis = parameter_axis(frame, name, "log" if wide else "linear")
+    axis = parameter_axis(frame, name, scale_of(values))
     _draw_errors(errors_panel, axis, frame, objective)
     share_axes = _draw_weights(weights_panel, axis, frame)
     format_axis(weights_panel, axis, "x")

@@ -12,7 +12,27 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from kregs.search.runs import RunJob, RunOutcome
+from kregs.search.runs import RunJob, RunOutcome, RunState
+
+
+class RunControl(Protocol):
+    """What whoever is told of an epoch may do with the run: a driver such as successive halving."""
+
+    def stop(self) -> None:
+        """End the run with this epoch, as if a callback had stopped it."""
+
+    def state(self) -> RunState:
+        """Return the run's present weights and its optimizer's state."""
+
+    def restore(self, state: RunState) -> None:
+        """Let the run go on from another state, such as that of a better run of one structure."""
+
+    def change(self, model: Any) -> None:
+        """Let the run go on with the numbers of another compiled model of its structure.
+
+        Raises:
+            kregs.population.NotStackable: this trainer cannot, or the model has another structure.
+        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,13 +44,13 @@ class TrainerSettings:
         objective: a `keras_tuner.Objective`; its best epoch is the one whose weights are kept.
         score_at: `"best_epoch"` or `"last_epoch"`: which epoch's weights are kept.
         on_epoch: called after each epoch with the job, the number of epochs trained, the logs and a
-            function without arguments that ends this run.
+            `RunControl`. It may end the search by raising.
     """
 
     tuner: Any
     objective: Any
     score_at: str
-    on_epoch: Callable[[RunJob, int, dict[str, float], Callable[[], None]], None]
+    on_epoch: Callable[[RunJob, int, dict[str, float], RunControl], None]
 
     def value(self, logs: dict[str, float]) -> float:
         """Return the objective, lower is better."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import gc
 import math
 import time
@@ -14,6 +15,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.errors import FatalError
 
+from kregs.population.registry import NotStackable
 from kregs.search.checkpoints import restore, state_of
 from kregs.search.keras_tuner_internals import callbacks_of_run
 from kregs.search.runs import Histories, Run, RunJob, RunOutcome, RunState
@@ -184,10 +186,27 @@ class _ReportEpochs(keras.callbacks.Callback):
         self._settings, self._job = settings, job
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._settings.on_epoch(self._job, epoch + 1, dict(logs or {}), self._stop)
+        control = _ModelControl(self.model)
+        self._settings.on_epoch(self._job, epoch + 1, dict(logs or {}), control)
 
-    def _stop(self) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class _ModelControl:
+    """See `RunControl`: a run that Keras's `fit` trains."""
+
+    model: keras.Model
+
+    def stop(self) -> None:
         self.model.stop_training = True
+
+    def state(self) -> RunState:
+        return state_of(self.model)
+
+    def restore(self, state: RunState) -> None:
+        restore(self.model, state)
+
+    def change(self, model: keras.Model) -> None:
+        raise NotStackable("`fit` has traced the model's numbers: they cannot be changed any more")
 
 
 def _rows_of(run: Run, fit: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
+import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from kregs.population.jobs import Job, check_callbacks
 from kregs.population.layout import Layout
 from kregs.population.registry import NotStackable
 from kregs.population.rows import Feed, Rows, Stream, as_rows, as_source, as_validation, is_dataset
-from kregs.population.signature import read_member
+from kregs.population.signature import Member, read_member
 from kregs.population.training import Training
 from kregs.search.failures import reason_of
 from kregs.search.keras_tuner_internals import tensorboard_folder
@@ -126,14 +127,10 @@ class StackedTrainer:
                 ) from error
         member = read_member(model)
         start = job.start or RunState(None)
-        weights = None
-        if start.weights is not None:
-            by_variable = {id(v): w for v, w in zip(model.weights, start.weights, strict=True)}
-            weights = [by_variable[id(variable)] for variable in member.weights]
         split = job.run.split
         return Job(
             member=member,
-            weights=weights,
+            weights=_of_member(member, start.weights),
             state=start.population,
             seed=job.seed,
             callbacks=copy.deepcopy(self._callbacks),
@@ -186,16 +183,12 @@ class StackedTrainer:
             keep_state=isinstance(settings.tuner.oracle, keras_tuner.oracles.HyperbandOracle),
             keep_last=settings.score_at == "last_epoch",
             devices=self._devices,
-            on_epoch=self._on_epoch,
+            on_epoch=lambda member_job: settings.on_epoch(
+                member_job.name, member_job.epoch, member_job.logs, _Member(training, member_job)
+            ),
         )
         self._trainings.setdefault(signature, []).append(training)
         return training
-
-    def _on_epoch(self, member_job: Job) -> None:
-        def stop() -> None:
-            member_job.stop_training = True
-
-        self._settings.on_epoch(member_job.name, member_job.epoch, member_job.logs, stop)
 
     def _outcome(self, member_job: Job) -> RunOutcome:
         job: RunJob = member_job.name
@@ -204,26 +197,65 @@ class StackedTrainer:
                 self._settings.tuner, callback.log_dir, job.trial_id, job.run.number
             )
             write_tensorboard(callback, folder, job.trial, member_job.history)
-        member, model = member_job.member, member_job.member.model
-        weights = None
-        if member_job.best_weights is not None:
-            by_variable = {
-                id(v): w for v, w in zip(member.weights, member_job.best_weights, strict=True)
-            }
-            weights = [by_variable[id(variable)] for variable in model.weights]
         best = member_job.best_epoch
         return RunOutcome(
             history=member_job.history,
             best_epoch=best - member_job.first_epoch if best >= 0 else -1,
             best_value=member_job.best_value,
-            state=RunState(weights, population=member_job.end_state),
+            state=RunState(
+                _of_model(member_job.member, member_job.best_weights),
+                population=member_job.end_state,
+            ),
             seconds=member_job.seconds,
             failure=member_job.failure,
             halves=member_job.part_histories,
             job=job,
-            model=model,
-            signature=member.signature,
+            model=member_job.member.model,
+            signature=member_job.member.signature,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Member:
+    """See `RunControl`: a run that is a member of a population."""
+
+    training: Training
+    job: Job
+
+    def stop(self) -> None:
+        self.job.stop_training = True
+
+    def state(self) -> RunState:
+        weights = self.training.weights_of(self.job)
+        return RunState(
+            _of_model(self.job.member, weights), population=self.training.state_of(self.job)
+        )
+
+    def restore(self, state: RunState) -> None:
+        weights = _of_member(self.job.member, state.weights)
+        self.training.replace(self.job, weights=weights, state=state.population)
+
+    def change(self, model: keras.Model) -> None:
+        self.training.replace(self.job, member=read_member(model))
+
+
+def _of_member(member: Member, weights: list[np.ndarray] | None) -> list[np.ndarray] | None:
+    """Return weights in the order of `model.weights` in that of `member.weights`."""
+    return _reordered(weights, member.model.weights, member.weights)
+
+
+def _of_model(member: Member, weights: list[np.ndarray] | None) -> list[np.ndarray] | None:
+    """Return weights in the order of `member.weights` in that of `model.weights`."""
+    return _reordered(weights, member.weights, member.model.weights)
+
+
+def _reordered(
+    weights: list[np.ndarray] | None, variables: Sequence[Any], wanted: Sequence[Any]
+) -> list[np.ndarray] | None:
+    if weights is None:
+        return None
+    by_variable = {id(v): weight for v, weight in zip(variables, weights, strict=True)}
+    return [by_variable[id(variable)] for variable in wanted]
 
 
 def _bind_fit(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
