@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 # files of minutes go first, or one worker is left with them at the end
-_LONG = ("test_readme.py", "test_exact.py", "test_folds.py", "test_runs.py", "test_cli.py")
+_LONG = ("test_docs.py", "test_exact.py", "test_cross_validation.py", "test_runs.py", "test_cli.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -92,9 +92,14 @@ class SearchLoop:
         self._alone_jobs: collections.deque[RunJob] = collections.deque()
         self._under_way: dict[str, TrialUnderWay] = {}
         self._asked = 0
+        self._cut_short = False
 
     def run(self) -> None:
-        """Train trials until the oracle has no more."""
+        """Train trials until the oracle has no more.
+
+        Raises:
+            TimeUp: the time was up before.
+        """
         self._ask()
         while self._stacked_jobs or self._alone_jobs or self._oracle_waits():
             if self._stacked_jobs and self._stacked is not None:
@@ -104,6 +109,8 @@ class SearchLoop:
             else:  # others train what the next proposals depend on, or may leave theirs
                 self._tuner.check_time()
             self._ask()
+        if self._cut_short:
+            raise TimeUp
 
     def run_trial(self, trial: Any) -> list[RunOutcome]:
         """Train the runs of one trial by themselves and return what came of them."""
@@ -134,6 +141,9 @@ class SearchLoop:
 
     def _ask(self) -> None:
         """Ask the oracle for trials until enough are under way or it has none at the moment."""
+        if self._tuner.time_is_up:  # what has ended is reported, nothing is begun
+            self._cut_short = True
+            return
         most = self._most_runs()
         share = getattr(self._oracle, "share", None)  # so that other workers get some, too
         while len(self._under_way) * len(self._tuner.runs) < most and len(self._under_way) < (

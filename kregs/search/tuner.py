@@ -290,8 +290,13 @@ class PopulationTuner(QuietTuner):
 
     def check_time(self) -> None:
         """Raise `TimeUp` if the search has used up its time."""
-        if time.monotonic() > self._deadline:
+        if self.time_is_up:
             raise TimeUp
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the search has used up its time."""
+        return time.monotonic() > self._deadline
 
     # ---- one trial by itself ---------------------------------------------------------------
 

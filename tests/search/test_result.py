@@ -81,7 +81,7 @@ def test_files_of_a_project(project):
     record = json.loads((project.path / "result.json").read_text())
     assert record["versions"]["keras"] == keras.__version__
     assert record["versions"]["kregs"] == kregs.__version__
-    assert record["protocol"]["validation"] == "shuffled split"
+    assert record["protocol"]["data"]["validation"] == "shuffled split"
     assert record["best"]["score"] == project.best_score
     assert record["seconds"] > 0
     table = pd.read_csv(project.path / "trials.csv")

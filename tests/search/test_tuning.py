@@ -84,11 +84,11 @@ def test_an_interruption_before_the_first_trial_ends(project, build, linear_data
     with pytest.raises(KeyboardInterrupt):
         run(Interrupt(build, at=3), linear_data, tmp_path)
     partial = kregs.load_result(tmp_path / "search")
-    assert partial.trials()["status"].tolist() == ["interrupted"]
+    assert set(partial.trials()["status"]) == {"interrupted"}
     with pytest.raises(RuntimeError, match="no trial"):
         _ = partial.best_score
-    resumed = run(build, linear_data, tmp_path, resume=True, max_trials=2)
-    assert resumed.trials()["status"].tolist() == ["completed"] * 2
+    resumed = run(build, linear_data, tmp_path, resume=True)
+    assert resumed.trials()["status"].tolist() == ["completed"] * len(partial.trials())
 
 
 def test_resume_starts_a_new_search_and_may_extend_it(

@@ -30,7 +30,7 @@ def test_the_test_part_is_kept_and_scored_once(run):
     assert run.record["rows"] == {"train": 96, "test": 24}
     assert run.scores.index.tolist() == ["network", "logistic regression", "most frequent class"]
     assert (run.search.trials()["status"] == "completed").all()
-    protocol = json.loads(run.files["result"].read_text())["protocol"]
+    protocol = json.loads(run.files["result"].read_text())["protocol"]["data"]
     assert protocol["rows"] == 96
     assert protocol["folds"] == 2
 

@@ -203,7 +203,11 @@ class _ModelControl:
         return state_of(self.model)
 
     def restore(self, state: RunState) -> None:
+        learning_rate = self.model.optimizer.learning_rate
+        value = learning_rate.numpy() if hasattr(learning_rate, "assign") else None
         restore(self.model, state)
+        if value is not None:  # for Keras it is part of the state, here it is the run's own
+            learning_rate.assign(value)
 
     def change(self, model: keras.Model) -> None:
         raise NotStackable("`fit` has traced the model's numbers: they cannot be changed any more")

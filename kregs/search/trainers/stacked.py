@@ -154,7 +154,7 @@ class StackedTrainer:
             queue = collections.deque(member_job for _, member_job in group)
             with contextlib.closing(training.run(queue)) as ended:
                 for member_job in ended:
-                    del under_way[id(member_job.name)]
+                    under_way.pop(id(member_job.name), None)  # it may be of an earlier run
                     yield self._outcome(member_job)
                     yield from self._sort(jobs)
                     for job, new in self._waiting.pop(signature, []):

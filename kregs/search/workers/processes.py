@@ -20,7 +20,7 @@ import keras
 import keras_tuner
 
 from kregs.population.rows import is_dataset
-from kregs.search.keras_tuner_internals import is_chief, is_worker
+from kregs.search.keras_tuner_internals import is_chief, is_worker, save_now
 from kregs.search.progress import Progress
 from kregs.search.randomness import preserved_state
 from kregs.search.storage import WORKERS_FOLDER
@@ -110,26 +110,29 @@ def search_with_workers(tuner: Any, task: Any, *, workers: int, progress: Progre
     chief = Chief(tuner.oracle, progress, tuner.forget_weights)
     logs = Path(tuner.project_dir) / WORKERS_FOLDER
     logs.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, chief.serving(_HOST, 0) as port:
+    with contextlib.ExitStack() as stack:
+        stack.callback(save_now, tuner.oracle)
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
+        port = stack.enter_context(chief.serving(_HOST, 0))
         payload = Path(scratch) / "search"
         _write_payload(payload, task)
-        with _team(payload, logs, port=port, workers=workers) as team:
-            noted: set[str] = set()
-            while not chief.finished:
-                time.sleep(0.1)
-                for worker in team:
-                    for note in worker.notes():
-                        if note not in noted:
-                            noted.add(note)
-                            progress.note(note)
-                chief.check()
-                tuner.check_time()
-                for worker in team:
-                    if worker.ended() and not chief.finished:
-                        chief.lost(worker.name)
-                        worker.start()
+        team = stack.enter_context(_team(payload, logs, port=port, workers=workers))
+        noted: set[str] = set()
+        while not chief.finished:
+            time.sleep(0.1)
             for worker in team:
-                worker.wait(_PATIENCE)
+                for note in worker.notes():
+                    if note not in noted:
+                        noted.add(note)
+                        progress.note(note)
+            chief.check()
+            tuner.check_time()
+            for worker in team:
+                if worker.ended() and not chief.finished:
+                    chief.lost(worker.name)
+                    worker.start()
+        for worker in team:
+            worker.wait(_PATIENCE)
 
 
 def _write_payload(path: Path, task: Any) -> None:
