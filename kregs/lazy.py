@@ -41,4 +41,4 @@ def lazy_names(
         setattr(sys.modules[package], name, value)
         return value
 
-    return get_attribute, lambda: public
+    return get_attribute, lambda: list(getattr(sys.modules[package], "__all__", public))

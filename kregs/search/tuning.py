@@ -149,7 +149,7 @@ def tune(
 
     Example:
 
-    >>> import keras, numpy as np, tempfile
+    >>> import keras, kregs, numpy as np, tempfile
     >>> def build(hp):
     ...     l2 = hp.Choice("l2", [0.0, 1e-3])
     ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(
