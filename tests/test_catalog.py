@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from kregs import Population, Regularization, catalog
-from kregs.catalog.study_runs import _spread, _train_and_score
+from kregs.catalog.study_runs import ModelGroup, _spread, train_and_score
 from kregs.population import NotStackable
 
 
@@ -101,9 +101,9 @@ def train_both_ways(monkeypatch, recipe, **regularization):
             for seed in seeds
         ]
         said = []
-        metrics = _train_and_score(
-            models, seeds, train, test, epochs=20, batch_size=64, log=said.append
-        )
+        group = ModelGroup(models=models, seeds=seeds, epochs=20)
+        scores = train_and_score({"a": group}, train, test, batch_size=64, log=said.append)
+        metrics = scores["a"]
         model_loss = models[1].evaluate(*test, verbose=0, return_dict=True)["loss"]
         assert model_loss == pytest.approx(metrics[1]["data_loss"], rel=1e-4)
         return pd.DataFrame(metrics), said
@@ -135,14 +135,45 @@ def test_a_model_that_diverges_does_not_count_as_a_score():
     models = [recipe.make_model(seed=seed) for seed in (4, 5)]
     models[1].set_weights([np.full_like(weights, np.nan) for weights in models[1].get_weights()])
     said = []
-    scores = _train_and_score(
-        models, (4, 5), (x, y), test, epochs=1, batch_size=64, log=said.append
-    )
+    group = ModelGroup(models=models, seeds=(4, 5), epochs=1)
+    scores = train_and_score({"a": group}, (x, y), test, batch_size=64, log=said.append)["a"]
     assert len(said) == 1
     assert "seed 5" in said[0]
     assert np.isfinite(list(scores[0].values())).all()
     assert np.isnan(list(scores[1].values())).all()
     assert catalog.spread(_spread(scores)["accuracy"]) == "nan ± nan"
+
+
+@pytest.mark.parametrize("normalization", [None, "batch"])
+def test_groups_train_as_one_population_where_they_have_one_structure(monkeypatch, normalization):
+    recipe = catalog.load("breast_cancer_mlp")
+    train, test = recipe.load_data()
+    sizes, fit = [], Population.fit
+
+    def counted(population, *args, epochs, **kwargs):
+        sizes.append((len(population), epochs))
+        return fit(population, *args, epochs=epochs, **kwargs)
+
+    monkeypatch.setattr(Population, "fit", counted)
+    regularizations = {
+        "tuned": Regularization(dropout=0.2, l2=1e-3, normalization=normalization),
+        "plain": Regularization(),
+    }
+    groups = {
+        name: ModelGroup(
+            models=[recipe.make_model(value, seed=seed) for seed in (0, 1)],
+            seeds=(0, 1),
+            epochs=epochs,
+        )
+        for (name, value), epochs in zip(regularizations.items(), (3, 2), strict=True)
+    }
+    scores = train_and_score(groups, train, test, batch_size=64, log=print)
+    together = [(4, [3, 3, 2, 2])]
+    assert sizes == (together if normalization is None else [(2, [3, 3]), (2, [2, 2])])
+    for name, group in groups.items():
+        for model, values in zip(group.models, scores[name], strict=True):
+            evaluated = model.evaluate(*test, verbose=0, return_dict=True)
+            assert values["data_loss"] == pytest.approx(evaluated["data_loss"], rel=1e-4)
 
 
 def test_spread_is_the_mean_and_the_sample_standard_deviation():

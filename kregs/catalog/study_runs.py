@@ -143,26 +143,23 @@ def run_study(
     tuned = recipe.sample(search.hyperparameters())
     unregularized = tuned | {"regularization": tuned["regularization"].unregularized()}
     model_seeds = list(range(seed, seed + seeds))
-    test_scores: dict[str, Any] = {}
-    for kind, arguments, duration in (
-        ("tuned", tuned, search.best_epoch),
-        ("unregularized", unregularized, protocol["epochs"]),
-    ):
+    kinds = {
+        "tuned": (tuned, search.best_epoch),
+        "unregularized": (unregularized, protocol["epochs"]),
+    }
+    groups = {}
+    for kind, (arguments, duration) in kinds.items():
         log(f"Training {seeds} {kind} models on {examples} examples for {duration} epochs")
         models = [recipe.make_model(**arguments, seed=model_seed) for model_seed in model_seeds]
-        scores = _train_and_score(
-            models,
-            model_seeds,
-            (x_train, y_train),
-            (x_test, y_test),
-            epochs=duration,
-            batch_size=protocol["batch_size"],
-            log=log,
-        )
-        test_scores[kind] = {"epochs": duration} | _spread(scores)
-        if kind == "tuned":
-            with atomic_path(files["tuned model"]) as temporary:
-                models[0].save(temporary)
+        groups[kind] = ModelGroup(models=models, seeds=model_seeds, epochs=duration)
+    scores = train_and_score(
+        groups, (x_train, y_train), (x_test, y_test), batch_size=protocol["batch_size"], log=log
+    )
+    test_scores: dict[str, Any] = {
+        kind: {"epochs": group.epochs} | _spread(scores[kind]) for kind, group in groups.items()
+    }
+    with atomic_path(files["tuned model"]) as temporary:
+        groups["tuned"].models[0].save(temporary)
 
     record = {
         "study": name,
@@ -266,45 +263,96 @@ def spread(scores: Mapping[str, Any]) -> str:
     return f"{scores['mean']:.4f}{deviation}"
 
 
-def _train_and_score(
-    models: Sequence[keras.Model],
-    seeds: Sequence[int],
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelGroup:
+    """Models of one architecture, one seed each, that train for the same number of epochs.
+
+    Args:
+        models: compiled; they hold the trained weights in the end.
+        seeds: of the order of batches and the noise, one a model.
+        epochs: of the training.
+    """
+
+    models: Sequence[keras.Model]
+    seeds: Sequence[int]
+    epochs: int
+
+
+def train_and_score(
+    groups: Mapping[str, ModelGroup],
     train: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
     *,
-    epochs: int,
     batch_size: int,
     log: Callable[[str], None],
-) -> list[dict[str, float]]:
-    """Train models of one architecture, one seed each, and return their metrics on the test set.
+) -> dict[str, list[dict[str, float]]]:
+    """Train groups of models and return the metrics of each model on the test set.
 
-    A seed decides the order of the batches and the noise. Models that cannot be stacked are trained
-    one by one; `log` is told why.
+    All of them are one population if they have one structure; else each group is one, and models
+    that cannot be stacked at all are trained one by one; `log` is told why.
+
+    Args:
+        groups: the models by group.
+        train, test: inputs and targets.
+        batch_size: of the training.
+        log: called with a line.
     """
-    from kregs.population import NotStackable, Population
+    from kregs.population import NotStackable
 
     try:
-        population = Population.from_models(models, seeds=seeds)
-        population.fit(*train, epochs=epochs, batch_size=batch_size)
-        metrics = population.evaluate(*test, batch_size=_TEST_BATCH)
-        population.unstack()
-    except NotStackable as reason:
-        log(f"One by one, since they cannot be stacked: {reason}")
-        return [
-            _fit_and_score(model, seed, train, test, epochs=epochs, batch_size=batch_size)
-            for model, seed in zip(models, seeds, strict=True)
+        return _train_together(groups, train, test, batch_size=batch_size, log=log)
+    except NotStackable as error:
+        reason = error
+    scores: dict[str, list[dict[str, float]]] = {}
+    if len(groups) > 1:  # of different structures
+        for name, group in groups.items():
+            scores |= train_and_score({name: group}, train, test, batch_size=batch_size, log=log)
+        return scores
+    log(f"One by one, since they cannot be stacked: {reason}")
+    for name, group in groups.items():
+        scores[name] = [
+            _fit_and_score(model, seed, train, test, epochs=group.epochs, batch_size=batch_size)
+            for model, seed in zip(group.models, group.seeds, strict=True)
         ]
-    for seed, failure in zip(seeds, population.failures, strict=True):
-        if failure is not None:
-            log(f"The model of seed {seed} failed: {failure}")
-    return [
-        {
-            metric: float(values[k]) if population.failures[k] is None else math.nan
-            for metric, values in sorted(metrics.items())
-            if metric != "loss"
-        }
-        for k in range(len(models))
+    return scores
+
+
+def _train_together(
+    groups: Mapping[str, ModelGroup],
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    *,
+    batch_size: int,
+    log: Callable[[str], None],
+) -> dict[str, list[dict[str, float]]]:
+    """See `train_and_score`: as one population, or raise `NotStackable`."""
+    from kregs.population import Population
+
+    members = [
+        (name, model, seed)
+        for name, group in groups.items()
+        for model, seed in zip(group.models, group.seeds, strict=True)
     ]
+    population = Population.from_models(
+        [model for _, model, _ in members], seeds=[seed for *_, seed in members]
+    )
+    epochs = [groups[name].epochs for name, *_ in members]
+    population.fit(*train, epochs=epochs, batch_size=batch_size)
+    metrics = population.evaluate(*test, batch_size=_TEST_BATCH)
+    population.unstack()
+    scores: dict[str, list[dict[str, float]]] = {name: [] for name in groups}
+    for k, (name, _, seed) in enumerate(members):
+        failure = population.failures[k]
+        if failure is not None:
+            log(f"The {name} model of seed {seed} failed: {failure}")
+        scores[name].append(
+            {
+                metric: float(values[k]) if failure is None else math.nan
+                for metric, values in sorted(metrics.items())
+                if metric != "loss"
+            }
+        )
+    return scores
 
 
 def _fit_and_score(

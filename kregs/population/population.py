@@ -101,7 +101,7 @@ class Population:
         y: Any = None,
         *,
         validation_data: Any = None,
-        epochs: int = 1,
+        epochs: int | Sequence[int] = 1,
         batch_size: int = 32,
         validation_batch_size: int | None = None,
         shuffle: bool = True,
@@ -120,7 +120,8 @@ class Population:
                 `keras.utils.PyDataset` of batches `(x, y)` as `x`, which is streamed: all members
                 see the same batches.
             validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset.
-            epochs, batch_size, validation_batch_size, shuffle, sample_weight, class_weight: as in
+            epochs: as in `keras.Model.fit`, one number for all or one a member.
+            batch_size, validation_batch_size, shuffle, sample_weight, class_weight: as in
                 `keras.Model.fit`.
             early_stopping: applied to each member by itself.
             callbacks: further ones of EarlyStopping, ReduceLROnPlateau, LearningRateScheduler,
@@ -138,7 +139,14 @@ class Population:
         Raises:
             ValueError: arguments or shapes do not fit.
         """
-        check_integer("epochs", epochs, minimum=1)
+        if isinstance(epochs, (int, np.integer)):
+            epochs = [int(epochs)] * len(self)
+        if len(epochs) != len(self):
+            raise ValueError(
+                f"`epochs` must be one integer or one a member ({len(self)}). "
+                f"Received: {len(epochs)} numbers"
+            )
+        durations = [check_integer("epochs", number, minimum=1) for number in epochs]
         check_integer("batch_size", batch_size, minimum=1)
         callbacks = [*callbacks, *([early_stopping] if early_stopping is not None else [])]
         check_callbacks(callbacks)
@@ -150,7 +158,7 @@ class Population:
                 weights=None if self._weights is None else self._weights[k],
                 seed=seed,
                 callbacks=copy.deepcopy(callbacks),
-                epochs=epochs,
+                epochs=durations[k],
                 name=k,
             )
             for k, (member, seed) in enumerate(zip(self.members, self.seeds, strict=True))

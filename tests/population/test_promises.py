@@ -372,3 +372,24 @@ def test_bad_calls(name):
     call, error, message = BAD_CALLS[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_members_train_for_epochs_of_their_own():
+    def build(rate):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(rate), "mse")
+        return model
+
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+    population = Population.from_models([build(rate) for rate in (0.1, 0.01, 0.05)], seeds=3)
+    histories = population.fit(x, x.sum(1), epochs=[3, 1, 2], batch_size=10)
+    assert [len(history["loss"]) for history in histories] == [3, 1, 2]
+    alone = Population.from_models([build(0.05)], seeds=3)
+    for one, other in zip(alone.models[0].weights, population.models[2].weights, strict=True):
+        one.assign(other)
+    (history,) = alone.fit(x, x.sum(1), epochs=2, batch_size=10)
+    np.testing.assert_allclose(history["loss"], histories[2]["loss"], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"`epochs` must be one integer or one a member \(3\)"):
+        population.fit(x, x.sum(1), epochs=[1, 2])
+    with pytest.raises(ValueError, match="epochs"):
+        population.fit(x, x.sum(1), epochs=[1, 2, 0])
