@@ -239,6 +239,7 @@ def test_report_of_a_search_without_a_completed_trial(copied_search, capsys):
     assert "no trial" in error
 
 
+@pytest.mark.slow  # an interrupted search is tested in tests/search, here the command
 def test_interrupt_keeps_the_trials_and_says_how_to_go_on(tmp_path, capsys, start_interruptible):
     argv = ["tune", "forkme", "--max-trials", "40", "--epochs", "12", "--seeds", "1"]
     argv += ["--output", str(tmp_path / "runs")]

@@ -235,6 +235,7 @@ def test_a_script_with_keras_tuners_variables(tmp_path):
     assert said["chief"].splitlines() == ["ended 0", "(None, 1)"]
 
 
+@pytest.mark.slow  # what becomes of its trials is tested above, without processes
 def test_a_worker_is_killed_in_the_middle(tmp_path, capfd):
     recipe = catalog.load("forkme")
     (x, y), _ = recipe.load_data()
