@@ -19,7 +19,6 @@ import grpc
 from kregs.search.keras_tuner_internals import (
     knows,
     messages,
-    silence_messages,
     trial_folder,
     try_again,
 )
@@ -33,7 +32,6 @@ _THREADS = 32  # calls wait for one another: a sign of life must not wait behind
 _SERVER = (("grpc.so_reuseport", 0),)
 
 _messages = messages()
-silence_messages()
 
 
 class Chief(_messages.OracleServicer):  # type: ignore[name-defined]

@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from kregs.search.keras_tuner_internals import messages
+from kregs.search.keras_tuner_internals import messages, silence_messages
 from kregs.search.oracles import expected_trials
 
 CALLER_HEADER = "kregs-worker"
@@ -36,6 +36,7 @@ _NO_ANSWER = (
 
 
 _messages = messages()
+silence_messages()
 
 
 class Client(_messages.OracleClient):  # type: ignore[name-defined]
