@@ -254,16 +254,6 @@ def build_model(tuner: keras_tuner.Tuner, hp: Any) -> Any:
     return keras_tuner.Tuner._build_hypermodel(tuner, hp)
 
 
-def checkpoint_file(tuner: Any, trial_id: str) -> Path:
-    """Return where the weights of a trial's best epoch lie."""
-    return Path(tuner._get_checkpoint_fname(trial_id))
-
-
-def build_config_file(tuner: Any, trial_id: str) -> Path:
-    """Return where keras-tuner looks for what builds a model that has no input shape."""
-    return Path(tuner._get_build_config_fname(trial_id))
-
-
 def tensorboard_folder(tuner: Any, log_dir: Any, trial_id: str, number: int) -> str:
     """Return where the logs of one run of a trial go."""
     return tuner._get_tensorboard_dir(log_dir, trial_id, number)
