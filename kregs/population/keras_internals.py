@@ -8,15 +8,22 @@ here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+# what Keras's loss classes are made of; it exports the classes only
+from keras.src.losses.losses import LossFunctionWrapper
+
 # operations that Keras puts into a graph to compute masks; it exports the functions only
 from keras.src.ops.numpy import Any as AnyOperation
 from keras.src.ops.numpy import NotEqual as NotEqualOperation
+
+# how Keras names a metric that is given no name
+from keras.src.utils.naming import to_snake_case
 
 __all__ = [
     "AnyOperation",
@@ -24,8 +31,10 @@ __all__ = [
     "broadcast_shape",
     "calls_of",
     "decays_weight",
+    "has_automatic_name",
     "has_mask",
     "inner_functional",
+    "is_plain_function_loss",
     "learning_rate_of",
     "loss_arguments",
     "merge",
@@ -148,6 +157,14 @@ def resolved_metrics(
     return entries
 
 
+def has_automatic_name(metric: keras.metrics.Metric) -> bool:
+    """Return whether a metric was given no name, so that Keras made one and may have counted it up.
+
+    Why: nothing public says who gave the name.
+    """
+    return bool(re.fullmatch(rf"{to_snake_case(type(metric).__name__)}(_\d+)?", metric.name))
+
+
 def loss_arguments(loss: keras.losses.Loss) -> dict[str, Any]:
     """Return the arguments that a loss hands to its function.
 
@@ -156,12 +173,23 @@ def loss_arguments(loss: keras.losses.Loss) -> dict[str, Any]:
     return getattr(loss, "_fn_kwargs", {})
 
 
-def row_function(metric: keras.metrics.MeanMetricWrapper) -> Any:
-    """Return the function of a metric that is the mean of one number a row.
+def is_plain_function_loss(loss: Any) -> bool:
+    """Return whether a loss is a function, its arguments and a reduction, and nothing else.
+
+    Why: the class whose `call` says so is not public.
+    """
+    if not isinstance(loss, LossFunctionWrapper):
+        return False
+    kind = type(loss)
+    return kind.call is LossFunctionWrapper.call and kind.__call__ is keras.losses.Loss.__call__
+
+
+def row_function(metric: keras.metrics.MeanMetricWrapper) -> tuple[Any, dict[str, Any]]:
+    """Return the function that a metric is the mean of, and its further arguments.
 
     Why: the metric's config holds a serialized one at most.
     """
-    return metric._fn
+    return metric._fn, metric._fn_kwargs
 
 
 def row_values(metric: keras.metrics.MeanMetricWrapper, y: Any, prediction: Any) -> Any:
