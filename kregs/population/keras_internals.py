@@ -9,11 +9,12 @@ here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 # what Keras's loss classes are made of; it exports the classes only
 from keras.src.losses.losses import LossFunctionWrapper
@@ -22,13 +23,14 @@ from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.ops.numpy import Any as AnyOperation
 from keras.src.ops.numpy import NotEqual as NotEqualOperation
 
-# how Keras names a metric that is given no name
+# how Keras names and counts what is given no name
 from keras.src.utils.naming import to_snake_case
 
 __all__ = [
     "AnyOperation",
     "NotEqualOperation",
     "broadcast_shape",
+    "built_with_fresh_names",
     "calls_of",
     "decays_weight",
     "has_automatic_name",
@@ -162,7 +164,44 @@ def has_automatic_name(metric: keras.metrics.Metric) -> bool:
 
     Why: nothing public says who gave the name.
     """
-    return bool(re.fullmatch(rf"{to_snake_case(type(metric).__name__)}(_\d+)?", metric.name))
+    return _number_in_name(metric) is not None
+
+
+def built_with_fresh_names(build: Callable[[], Any]) -> Any:
+    """Return what a function builds, its metrics named as in a process that has built nothing yet.
+
+    Why: Keras calls the second AUC of a process `auc_1`, so that the model of every trial would
+    log it by another name. The counters are private. Names that were given stay.
+    """
+    before = dict(_name_counters())
+    model = build()
+    metrics = keras.tree.flatten(user_metrics(model)) if getattr(model, "compiled", False) else []
+    for metric in metrics:
+        if not isinstance(metric, keras.metrics.Metric):
+            continue
+        number, kind = _number_in_name(metric), to_snake_case(type(metric).__name__)
+        first, end = before.get(kind, 0), _name_counters().get(kind, 0)
+        if number is not None and first <= number < end:
+            metric.name = kind if number == first else f"{kind}_{number - first}"
+    return model
+
+
+def _name_counters() -> dict[str, int]:
+    """Return how many things of each kind Keras has named.
+
+    Why: they are a global attribute without a public name.
+    """
+    return global_state.get_global_attribute("object_name_uids") or {}
+
+
+def _number_in_name(metric: keras.metrics.Metric) -> int | None:
+    """Return the number in a name that Keras may have made, 0 for the first, `None` in others.
+
+    Why: how a class's name is written in small letters is not public.
+    """
+    kind = to_snake_case(type(metric).__name__)
+    match = re.fullmatch(rf"{kind}(?:_(\d+))?", metric.name)
+    return int(match[1] or 0) if match else None
 
 
 def loss_arguments(loss: keras.losses.Loss) -> dict[str, Any]:

@@ -162,6 +162,9 @@ class StackedMetrics:
                 if np.isfinite(prediction).all():
                     raise
                 return dict(self._missing)  # a member that diverges harms nobody
+            finally:
+                for _, metric, _ in self.others:  # Keras's `fit` takes new metrics to be reset
+                    metric.reset_state()
             return {name: number_or_array(value) for name, value in values.items()}
 
     def _update_all(

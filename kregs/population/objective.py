@@ -95,10 +95,11 @@ class StackedLoss:
         by_row = by_row and (weight is None or len(prediction.shape) == 3)
         if not (by_row and self._sparse):
             y = tf.cast(y, dtype)
-        if smoothing is not None and self.smoothed:
-            y = self._smooth(y, smoothing)
+        smoothing = smoothing if self.smoothed else None
         if not by_row:
-            return self._one_by_one(y, prediction, weight, rows)
+            return self._one_by_one(y, prediction, weight, rows, smoothing)
+        if smoothing is not None:
+            y = self._smooth(y, smoothing)
         if self._sparse and len(y.shape) == len(prediction.shape):
             y = tf.squeeze(y, -1)
         return self._reduce(self.loss.call(y, prediction), weight, rows)
@@ -115,6 +116,7 @@ class StackedLoss:
         prediction: tf.Tensor,
         weight: tf.Tensor | None,
         rows: tf.Tensor | None,
+        smoothing: tf.Tensor | None,
     ) -> tf.Tensor:
         """Call Keras's loss, with its reduction, on the real rows of one member after another."""
         values = []
@@ -123,6 +125,8 @@ class StackedLoss:
             if rows is not None:
                 real = rows[k] > 0
                 parts = [None if part is None else tf.boolean_mask(part, real) for part in parts]
+            if smoothing is not None:
+                parts[0] = self._smooth(parts[0][None], smoothing[k : k + 1])[0]
             values.append(self.loss(*parts))
         return tf.stack(values)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -21,8 +21,8 @@ class DataLoss(keras.metrics.Metric):
     smooths the labels of both, so choosing a coefficient or the smoothing by `val_loss` favours 0.
     This metric calls the same loss, its `label_smoothing` set to 0, with its own reduction, sample
     weights and masks, and averages over batches as Keras's loss tracker does: weighted by the
-    number of samples of the batch. Without smoothing it is `loss` minus `sum(model.losses)`. It
-    knows nothing of `loss_weights`.
+    number of samples of the batch. Without smoothing it is `loss` minus `sum(model.losses)`. As
+    Keras's `<output>_loss`, that of one of several outputs, it knows nothing of `loss_weights`.
 
     Label smoothing is an argument `label_smoothing` of a Keras loss, of a loss class of one's own
     whose `get_config()` has it, or of a `functools.partial`. What a function does within itself
@@ -113,6 +113,30 @@ class DataLoss(keras.metrics.Metric):
     def from_config(cls, config: dict[str, Any]) -> DataLoss:
         """Rebuild the metric from `get_config()`."""
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
+
+
+@keras.saving.register_keras_serializable(package="kregs")
+class TotalDataLoss(keras.metrics.Metric):
+    """The weighted sum of the data losses of several outputs, `data_loss` in the logs.
+
+    Keras gives a metric the targets of one output, so this one sees none: it adds up what the
+    outputs' `DataLoss` have measured.
+
+    Args:
+        parts: a `DataLoss` of each output, and its `loss_weights`.
+    """
+
+    def __init__(self, parts: Iterable[tuple[DataLoss, float]]) -> None:
+        super().__init__(name="total")
+        pairs = tuple(parts)
+        self._parts = lambda: pairs  # out of the reach of Keras, which would track them twice
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Do nothing: the outputs' metrics are updated by Keras."""
+
+    def result(self) -> dict[str, Any]:
+        """Return the sum under its name: Keras would put that of an output before it."""
+        return {"data_loss": sum(weight * part.result() for part, weight in self._parts())}
 
 
 def smoothing_of(loss: Any) -> float | None:

@@ -14,7 +14,9 @@ import pytest
 import tensorflow as tf
 from keras import layers, losses, metrics, ops
 
-from kregs.population import Population
+import kregs
+from kregs.population import NotStackable, Population
+from kregs.population.objective import StackedLoss
 
 ROWS, VALIDATION, BATCH, EPOCHS = 45, 21, 16, 2
 RNG = np.random.default_rng(0)
@@ -329,32 +331,299 @@ def shaped(output, loss, k=0):
     return model
 
 
-def outcome(action):
-    """What an action returns, or that it fails."""
+def outcome(function, *args, **kwargs):
+    """What a function returns, or the error that it raises about its arguments."""
     try:
-        return action()
+        return function(*args, **kwargs)
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         return error
 
 
+def assert_same_outcome(ours, theirs, case):
+    """Return whether both are errors."""
+    assert isinstance(ours, Exception) == isinstance(theirs, Exception), (case, ours, theirs)
+    if isinstance(theirs, Exception):
+        return True
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, err_msg=case)
+    return False
+
+
+def targets_of(loss, rows, shape):
+    y = np.random.default_rng(2).uniform(size=(rows, *shape)).astype("float32")
+    return (y > 0.5).astype("int32") if loss == "sparse" else y
+
+
+@pytest.mark.filterwarnings("ignore:In loss categorical_crossentropy")  # of one column
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_shapes_have_the_same_loss_or_an_error_as_in_keras(loss, weighted):
-    x = np.random.default_rng(1).normal(size=(8, 3)).astype("float32")
-    fit = {"batch_size": 4, "shuffle": False}
-    on = {"sample_weight": np.linspace(0.5, 2, 8).astype("float32")} if weighted else {}
+@pytest.mark.parametrize("masked", [False, True])
+def test_shapes_have_the_same_loss_or_an_error_as_in_keras(loss, weighted, masked):
+    """Of a batch: `compute_loss` of Keras tells what the second of two members has."""
+    rows, real = 6, 4 if masked else 6
+    weight = np.linspace(0.5, 2, rows).astype("float32") if weighted else None
+    mask = np.broadcast_to(np.arange(rows) < real, (2, rows)).astype("float32")
     fails = []
     for target, output in SHAPES:
+        y = targets_of(loss, rows, target)
+        prediction = np.random.default_rng(3).uniform(0.1, 0.9, (rows, *output)).astype("float32")
+        model = shaped((3,), loss)
+        theirs = outcome(
+            model.compute_loss, y=tf.constant(y[:real]), y_pred=tf.constant(prediction[:real]),
+            sample_weight=None if weight is None else tf.constant(weight[:real]),
+        )  # fmt: skip
+
+        def pair(array):
+            return None if array is None else tf.constant(np.stack([array[::-1], array]))
+
+        def ours(y=y, prediction=prediction, model=model, pair=pair):
+            stacked = StackedLoss(model, tf.constant(y[:2]), tf.constant(prediction[:2]))
+            smoothing = tf.constant([0.0, 0.3 if loss == "smoothed" else 0.0])
+            rows = tf.constant(mask) if masked else None
+            return stacked(pair(y), pair(prediction), pair(weight), rows, smoothing)[1]
+
         case = f"targets {target}, outputs {output}"
-        y = np.random.default_rng(2).uniform(size=(8, *target)).astype("float32")
-        y = (y > 0.5).astype("int32") if loss == "sparse" else y
-        model = shaped(output, loss)
-        model.run_eagerly = True  # the same sums without a trace
-        theirs = outcome(lambda: model.fit(x, y, verbose=0, **fit, **on).history["loss"][0])
-        population = Population.from_models([shaped(output, loss), shaped(output, loss, 1)])
-        ours = outcome(lambda: population.fit(x, y, **fit, **on)[0]["loss"][0])
-        assert isinstance(ours, Exception) == isinstance(theirs, Exception), (case, ours, theirs)
-        fails.append(isinstance(theirs, Exception))
-        if not fails[-1]:
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5, err_msg=case)
+        fails.append(assert_same_outcome(outcome(ours), theirs, case))
     assert any(fails) != all(fails)
+
+
+@pytest.mark.parametrize(
+    ("target", "output"), [((), (10,)), ((), (1,)), ((), (4,)), ((3,), (3, 1)), ((1,), (2,))]
+)
+def test_fit_of_shapes_is_that_of_keras(target, output):
+    x = np.random.default_rng(1).normal(size=(8, 3)).astype("float32")
+    y = targets_of("mse", 8, target)
+    fit = {"batch_size": 4, "shuffle": False}
+    reference = shaped(output, "mse")
+    reference.run_eagerly = True  # the same sums without a trace
+    theirs = outcome(lambda: reference.fit(x, y, verbose=0, **fit).history["loss"][0])
+    population = Population.from_models([shaped(output, "mse", k) for k in (0, 1)])
+    ours = outcome(lambda: population.fit(x, y, **fit)[0]["loss"][0])
+    failed = assert_same_outcome(ours, theirs, f"targets {target}, outputs {output}")
+    assert failed == (output == (10,))
+
+
+# ---- label smoothing and the data loss --------------------------------------------------------
+
+
+class RowLoss(losses.Loss):
+    def call(self, y_true, y_pred):
+        return ops.mean(ops.abs(y_true - y_pred), axis=-1)
+
+
+def smoothed_model(k, loss="categorical", compile_with=kregs.compile_model):
+    """The first member smooths, the second does not."""
+    keras.utils.set_random_seed(3 + k)
+    smoothing = (0.3, 0.0)[k]
+    head, made = {
+        "categorical": ("softmax", losses.CategoricalCrossentropy(label_smoothing=smoothing)),
+        "binary": ("sigmoid", losses.BinaryCrossentropy(label_smoothing=smoothing)),
+        "sum": (
+            "softmax",
+            losses.CategoricalCrossentropy(label_smoothing=smoothing, reduction="sum"),
+        ),
+        "axis": ("softmax", losses.CategoricalCrossentropy(label_smoothing=smoothing, axis=1)),
+        "own class": ("softmax", RowLoss()),
+        "function": ("softmax", own_error),
+    }[loss]
+    penalty = keras.regularizers.L2((0.02, 0.001)[k])
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(3, head, kernel_regularizer=penalty)])
+    if compile_with is kregs.compile_model:
+        return kregs.compile_model(model, made, optimizer="sgd", learning_rate=0.1)
+    model.compile(keras.optimizers.SGD(0.1), made, **compile_with())
+    return model
+
+
+@pytest.mark.parametrize("loss", ["categorical", "binary", "sum", "axis", "own class", "function"])
+def test_data_loss_of_members_is_that_of_keras(loss):
+    check_data_loss(loss, kregs.compile_model)
+
+
+@pytest.mark.parametrize(
+    "measured", [losses.CategoricalCrossentropy(), losses.MeanSquaredError(), own_error, "plain"]
+)
+def test_data_loss_of_another_loss(measured):
+    """A `DataLoss` measures what it is given; a metric of its name is a metric."""
+
+    def compile_with():
+        metric = metrics.MeanSquaredError(name="data_loss")
+        if measured != "plain":
+            metric = kregs.DataLoss(measured)
+        return {"loss_weights": [2.0], "weighted_metrics": [metric]}
+
+    check_data_loss("categorical", compile_with)
+
+
+def check_data_loss(loss, compile_with):
+    y = np.eye(3, dtype="float32")[np.random.default_rng(4).integers(0, 3, ROWS)]
+    fit = {
+        "sample_weight": WEIGHT, "batch_size": BATCH, "epochs": 2, "shuffle": False,
+        "validation_data": (X[:9], y[:9]),
+    }  # fmt: skip
+    models = [smoothed_model(k, loss, compile_with) for k in (0, 1)]
+    population = Population.from_models(models)
+    histories = population.fit(X, y, **fit)
+    evaluated = population.evaluate(X, y, batch_size=BATCH, sample_weight=WEIGHT)
+    for k in (0, 1):
+        model = smoothed_model(k, loss, compile_with)
+        history = model.fit(X, y, verbose=0, **fit).history
+        values = model.evaluate(
+            X, y, batch_size=BATCH, sample_weight=WEIGHT, verbose=0, return_dict=True
+        )
+        assert "data_loss" in values
+        assert set(evaluated) == set(values)
+        assert set(history) == set(histories[k])
+        for name, expected in history.items():
+            np.testing.assert_allclose(histories[k][name], expected, rtol=1e-4, err_msg=name)
+        for name, expected in values.items():
+            assert evaluated[name][k] == pytest.approx(expected, rel=1e-4), name
+
+
+# ---- evaluate and predict ---------------------------------------------------------------------
+
+
+def plain_model(k, loss="mse"):
+    keras.utils.set_random_seed(5 + k)
+    body = [layers.Dense(4, "relu"), layers.Dropout((0.5, 0.1)[k]), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((5,)), *body])
+    model.compile(keras.optimizers.SGD(0.01), loss)
+    return model
+
+
+def inner_loss(weight):
+    def loss(y_true, y_pred):
+        return weight * ops.mean(ops.square(y_true - y_pred), axis=-1)
+
+    return loss
+
+
+def refusing(y_true, y_pred):
+    raise ValueError("the loss is called")
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("loss", ["mse", inner_loss(2.0), losses.Huber(), OwnLoss()])
+def test_evaluate_and_predict_are_those_of_the_models(fitted, loss):
+    population = Population.from_models([plain_model(k, loss) for k in (0, 1)])
+    y = np.random.default_rng(6).normal(size=(ROWS, 3)).astype("float32")
+    if fitted:
+        population.fit(X, y, epochs=2)
+    predictions = population.predict(X, batch_size=8)
+    scores = population.evaluate(X, y, batch_size=8)
+    assert set(scores) == {"loss"}
+    for k, model in enumerate(population.unstack()):
+        np.testing.assert_allclose(predictions[k], model.predict(X, verbose=0), atol=1e-5)
+        expected = model.evaluate(X, y, batch_size=8, verbose=0)
+        assert scores["loss"][k] == pytest.approx(expected, rel=1e-5)
+
+
+def test_predict_asks_no_loss():
+    population = Population.from_models([plain_model(k, refusing) for k in (1, 0)])
+    predictions = population.predict(X, batch_size=7)
+    for k, model in enumerate(population.models):
+        np.testing.assert_allclose(predictions[k], model.predict(X, verbose=0), atol=1e-5)
+    with pytest.raises(ValueError, match="the loss is called"):
+        population.evaluate(X, np.zeros((ROWS, 3)))
+
+
+# ---- what members may differ in ---------------------------------------------------------------
+
+
+def with_metric(metric, k=0):
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(2)])
+    model.compile(keras.optimizers.SGD((0.1, 0.01)[k]), "mse", metrics=[metric])
+    return model
+
+
+def threshold(value):
+    def metric(y_true, y_pred):
+        return ops.cast(ops.abs(y_true - y_pred) < value, "float32")
+
+    return metric
+
+
+class Above(metrics.Mean):
+    def __init__(self, bound):
+        super().__init__(name="above")
+        self._bound = bound
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(ops.cast(y_pred > self._bound, "float32"), sample_weight)
+
+
+OWN_METRICS = {
+    "closure": threshold,
+    "wrapped": lambda value: metrics.MeanMetricWrapper(threshold(value), name="wrapped"),
+    "partial": lambda value: functools.partial(losses.huber, delta=value),
+    "class": Above,
+    "loss object": lambda value: losses.Huber(delta=value),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_METRICS)
+def test_metrics_made_anew_are_one_structure_unless_they_differ(kind):
+    make = OWN_METRICS[kind]
+    Population.from_models([with_metric(make(0.5), k) for k in (0, 1)])
+    with pytest.raises(NotStackable, match="metrics"):
+        Population.from_models([with_metric(make(value)) for value in (0.5, 0.7)])
+
+
+def test_metrics_that_keras_names_by_itself_are_one_structure():
+    population = Population.from_models([with_metric(metrics.R2Score(), k) for k in (0, 1)])
+    y = X[:, :2]
+    histories = population.fit(X, y)
+    assert len({tuple(history) for history in histories}) == 1
+    assert "loss" in histories[1]
+    assert sum(name.startswith("r2_score") for name in histories[1]) == 1
+
+
+@pytest.mark.parametrize("kind", ["closure", "class"])
+def test_losses_made_anew_are_one_structure_unless_they_differ(kind):
+    class Weighted(losses.Loss):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def call(self, y_true, y_pred):
+            return self.factor * ops.square(y_true - y_pred)
+
+    make = {"closure": inner_loss, "class": Weighted}[kind]
+    Population.from_models([plain_model(k, make(2.0)) for k in (0, 1)])
+    with pytest.raises(NotStackable, match="loss"):
+        Population.from_models([plain_model(0, make(value)) for value in (2.0, 3.0)])
+
+
+def test_the_members_own_metrics_are_left_as_new():
+    """Else Keras, which does not reset metrics that it has not built, would count them on."""
+    y = X[:, :2]
+    population = Population.from_models(
+        [with_metric(metrics.R2Score(name="r2"), k) for k in (0, 1)]
+    )
+    population.fit(X, y)
+    for model, expected in zip(population.unstack(), population.evaluate(X, y)["r2"], strict=True):
+        values = model.evaluate(X, y, verbose=0, return_dict=True)
+        assert values["r2"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_member_that_diverges_harms_no_metric_of_the_others():
+    def model(rate):
+        keras.utils.set_random_seed(8)
+        made = keras.Sequential([keras.Input((5,)), layers.Dense(3, "softmax")])
+        made.compile(
+            keras.optimizers.SGD(rate),
+            "categorical_crossentropy",
+            metrics=[
+                metrics.MeanIoU(3, sparse_y_true=False, sparse_y_pred=False, name="iou"),
+                "mae",
+            ],
+        )
+        return made
+
+    y = np.eye(3, dtype="float32")[np.random.default_rng(4).integers(0, 3, ROWS)]
+    population = Population.from_models([model(np.inf), model(0.01)])
+    histories = population.fit(X, y, epochs=2, validation_data=(X, y), shuffle=False)
+    expected = (
+        model(0.01).fit(X, y, epochs=2, validation_data=(X, y), shuffle=False, verbose=0).history
+    )
+    assert population.failures[0] is not None
+    for name, values in expected.items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=1e-5, err_msg=name)
