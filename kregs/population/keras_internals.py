@@ -8,24 +8,35 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common import global_state
+
+# what Keras's loss classes are made of; it exports the classes only
+from keras.src.losses.losses import LossFunctionWrapper
 
 # operations that Keras puts into a graph to compute masks; it exports the functions only
 from keras.src.ops.numpy import Any as AnyOperation
 from keras.src.ops.numpy import NotEqual as NotEqualOperation
 
+# how Keras names and counts what is given no name
+from keras.src.utils.naming import to_snake_case
+
 __all__ = [
     "AnyOperation",
     "NotEqualOperation",
     "broadcast_shape",
+    "built_with_fresh_names",
     "calls_of",
     "decays_weight",
+    "has_automatic_name",
     "has_mask",
     "inner_functional",
+    "is_plain_function_loss",
     "learning_rate_of",
     "loss_arguments",
     "merge",
@@ -148,6 +159,51 @@ def resolved_metrics(
     return entries
 
 
+def has_automatic_name(metric: keras.metrics.Metric) -> bool:
+    """Return whether a metric was given no name, so that Keras made one and may have counted it up.
+
+    Why: nothing public says who gave the name.
+    """
+    return _number_in_name(metric) is not None
+
+
+def built_with_fresh_names(build: Callable[[], Any]) -> Any:
+    """Return what a function builds, its metrics named as in a process that has built nothing yet.
+
+    Why: Keras calls the second AUC of a process `auc_1`, so that the model of every trial would
+    log it by another name. The counters are private. Names that were given stay.
+    """
+    before = dict(_name_counters())
+    model = build()
+    metrics = keras.tree.flatten(user_metrics(model)) if getattr(model, "compiled", False) else []
+    for metric in metrics:
+        if not isinstance(metric, keras.metrics.Metric):
+            continue
+        number, kind = _number_in_name(metric), to_snake_case(type(metric).__name__)
+        first, end = before.get(kind, 0), _name_counters().get(kind, 0)
+        if number is not None and first <= number < end:
+            metric.name = kind if number == first else f"{kind}_{number - first}"
+    return model
+
+
+def _name_counters() -> dict[str, int]:
+    """Return how many things of each kind Keras has named.
+
+    Why: they are a global attribute without a public name.
+    """
+    return global_state.get_global_attribute("object_name_uids") or {}
+
+
+def _number_in_name(metric: keras.metrics.Metric) -> int | None:
+    """Return the number in a name that Keras may have made, 0 for the first, `None` in others.
+
+    Why: how a class's name is written in small letters is not public.
+    """
+    kind = to_snake_case(type(metric).__name__)
+    match = re.fullmatch(rf"{kind}(?:_(\d+))?", metric.name)
+    return int(match[1] or 0) if match else None
+
+
 def loss_arguments(loss: keras.losses.Loss) -> dict[str, Any]:
     """Return the arguments that a loss hands to its function.
 
@@ -156,12 +212,23 @@ def loss_arguments(loss: keras.losses.Loss) -> dict[str, Any]:
     return getattr(loss, "_fn_kwargs", {})
 
 
-def row_function(metric: keras.metrics.MeanMetricWrapper) -> Any:
-    """Return the function of a metric that is the mean of one number a row.
+def is_plain_function_loss(loss: Any) -> bool:
+    """Return whether a loss is a function, its arguments and a reduction, and nothing else.
+
+    Why: the class whose `call` says so is not public.
+    """
+    if not isinstance(loss, LossFunctionWrapper):
+        return False
+    kind = type(loss)
+    return kind.call is LossFunctionWrapper.call and kind.__call__ is keras.losses.Loss.__call__
+
+
+def row_function(metric: keras.metrics.MeanMetricWrapper) -> tuple[Any, dict[str, Any]]:
+    """Return the function that a metric is the mean of, and its further arguments.
 
     Why: the metric's config holds a serialized one at most.
     """
-    return metric._fn
+    return metric._fn, metric._fn_kwargs
 
 
 def row_values(metric: keras.metrics.MeanMetricWrapper, y: Any, prediction: Any) -> Any:

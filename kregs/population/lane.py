@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kregs.population.jobs import Job, Slot
 from kregs.population.layout import Layout
+from kregs.population.metrics import Predicted, concatenated, number_or_array, predicted_rows
 from kregs.population.optimizers import OptimizerState
 from kregs.population.program import Program, Sums
 from kregs.population.rows import GATHER_BYTES, Feed, Rows, Stream, in_steps
@@ -218,32 +219,37 @@ class Lane:
         return slot_logs
 
     def _epoch(self) -> list[EpochLogs]:
-        metrics, active = self._program.metrics, self.active
-        trained = self._train(active).means()
-        predicted = self._predicted_metrics(active) if metrics.others else {}
+        trained = self._logs([self._train(self.active)])
         validated, by_part = self._validate()
-        slot_logs = []
-        for i, slot in active:
-            logs = _of_slot(trained, i) | predicted.get(i, {}) | _of_slot(validated, i)
-            if not metrics.has_data_loss:
-                logs.pop("data_loss")
-                logs.pop("val_data_loss", None)
-            slot_logs.append(EpochLogs(i, slot, logs, [_of_slot(part, i) for part in by_part]))
-        return slot_logs
+        return [
+            EpochLogs(
+                i,
+                slot,
+                _of_slot(trained, i) | _of_slot(validated, i),
+                [_of_slot(part, i) for part in by_part],
+            )
+            for i, slot in self.active
+        ]
 
-    def _train(self, active: list[tuple[int, Slot]]) -> Sums:
+    def _train(self, active: list[tuple[int, Slot]]) -> _Pass:
         program = self._program
+        collect = bool(program.metrics.others)
         if not isinstance(self.feed.data, Stream):
             index = self._train_index(active)
             rates = self._rates(active, 0, index.shape[1])
-            return program.train(self.feed.data, index, rates, GATHER_BYTES)
-        chunk_sums, first = [], 0
+            rows = self.feed.data
+            sums, predictions = program.train(rows, index, rates, GATHER_BYTES, collect=collect)
+            return _Pass(sums, _of_slots(rows, index, predictions))
+        chunk_passes, first = [], 0
         for rows, index in self.feed.data.chunks(padded=program.accelerated):
             shared = np.broadcast_to(index, [program.slots, *index.shape])
             rates = self._rates(active, first, len(index))
-            chunk_sums.append(program.train(rows, shared, rates, GATHER_BYTES, shared=True))
+            sums, predictions = program.train(
+                rows, shared, rates, GATHER_BYTES, shared=True, collect=collect
+            )
+            chunk_passes.append(_Pass(sums, _of_slots(rows, shared, predictions)))
             first += len(index)
-        return _total(chunk_sums)
+        return _total(chunk_passes)
 
     def _train_index(self, active: list[tuple[int, Slot]]) -> np.ndarray:
         steps = max(self.feed.steps(slot.job.train_rows) for _, slot in active)
@@ -284,7 +290,7 @@ class Lane:
             part_indices = [self._common_rows(part) for part in feed.validation_parts]
             part_passes = [self._pass(rows, index, shared=True) for index in part_indices]
             passes = part_passes
-            if not part_passes or not self._program.loss.is_mean:  # else their sums are all rows'
+            if not part_passes or not self._has_only_means:  # else their sums are all rows'
                 all_rows = self._common_rows(np.arange(len(rows)))
                 passes = [self._pass(rows, all_rows, shared=True)]
         logs = self._validation_logs(passes)
@@ -293,10 +299,15 @@ class Lane:
     def _validation_logs(self, passes: list[_Pass]) -> dict[str, np.ndarray]:
         return {f"val_{name}": values for name, values in self._logs(passes).items()}
 
+    @property
+    def _has_only_means(self) -> bool:
+        """Whether loss and metrics are means over rows, however these are cut into batches."""
+        return self._program.loss.is_mean and not self._program.metrics.others
+
     def _validation_batch(self) -> int:
         """How many validation rows to take at once."""
         batch = self.feed.validation_batch_size or self.feed.batch_size
-        if self.feed.validation_batch_size or not self._program.loss.is_mean:
+        if self.feed.validation_batch_size or not self._has_only_means:
             return batch
         # a mean does not depend on how the rows are cut
         return max(batch, min(len(self.feed.validation), _VALIDATION_BATCH))  # type: ignore[arg-type]
@@ -316,14 +327,6 @@ class Lane:
             [in_steps(present[0] if rows is None else rows, steps, batch) for rows in job_rows]
         )
 
-    def _predicted_metrics(self, active: list[tuple[int, Slot]]) -> dict[int, dict[str, float]]:
-        """Metrics that need all predictions, on the training rows after the epoch."""
-        streamed = isinstance(self.feed.data, Stream)
-        index = None if streamed else self._train_index(active)
-        logs = self._logs([self._pass(self.feed.data, index, shared=streamed)])
-        others = [name for name in logs if name not in self._program.sum_names]
-        return {i: {name: float(logs[name][i]) for name in others} for i, _ in active}
-
     def _pass(self, source: Rows | Stream, index: np.ndarray | None, *, shared: bool) -> _Pass:
         """Go over rows once: add up sums, and gather each slot's predictions if needed.
 
@@ -332,7 +335,7 @@ class Lane:
                 batch)`; not of a stream.
         """
         collect = bool(self._program.metrics.others)
-        chunk_sums, chunk_predictions = [], []
+        chunk_passes = []
         chunks: Any = source.chunks() if isinstance(source, Stream) else [(source, index)]
         for rows, chunk_index in chunks:
             slot_index = np.broadcast_to(
@@ -341,20 +344,17 @@ class Lane:
             sums, predictions = self._program.test(
                 rows, slot_index, shared, GATHER_BYTES, collect=collect
             )
-            chunk_sums.append(sums)
-            if predictions is not None:
-                pairs = zip(slot_index, predictions, strict=True)
-                chunk_predictions.append([_predicted_rows(rows, *pair) for pair in pairs])
-        return _Pass(_total(chunk_sums), chunk_predictions)
+            chunk_passes.append(_Pass(sums, _of_slots(rows, slot_index, predictions)))
+        return _total(chunk_passes)
 
     def _logs(self, passes: Sequence[_Pass]) -> dict[str, np.ndarray]:
-        """Return all metrics of all slots over the rows of some passes, `(K,)` each."""
-        logs = _total([each.sums for each in passes]).means()
+        """Return all metrics of all slots over the rows of some passes, `(K, ...)` each."""
+        total = _total(passes)
+        logs = total.sums.means()
         if self._program.metrics.others:
-            chunks = [chunk for each in passes for chunk in each.predictions]
             slot_values = [
-                self._program.metrics.compute_others(*_concatenated(slot_chunks))
-                for slot_chunks in zip(*chunks, strict=True)
+                self._program.metrics.compute_others(*concatenated(slot_chunks))
+                for slot_chunks in zip(*total.predictions, strict=True)
             ]
             logs |= {
                 name: np.array([values[name] for values in slot_values]) for name in slot_values[0]
@@ -368,34 +368,32 @@ class _Pass:
 
     Args:
         sums: of losses and mean metrics.
-        predictions: by chunk and slot, (targets, predictions, weights); empty if not needed.
+        predictions: by chunk and slot; empty if not needed.
     """
 
     sums: Sums
-    predictions: list[list[tuple]]
+    predictions: list[list[Predicted]]
 
 
-def _of_slot(values: dict[str, np.ndarray], position: int) -> dict[str, float]:
-    return {name: float(vector[position]) for name, vector in values.items()}
+def _of_slot(values: dict[str, np.ndarray], position: int) -> dict[str, Any]:
+    return {
+        name: number_or_array(values_of_slots[position]) for name, values_of_slots in values.items()
+    }
 
 
-def _total(sums: Sequence[Sums]) -> Sums:
-    if not sums:
+def _total(passes: Sequence[_Pass]) -> _Pass:
+    """What going over rows gave in several passes, or chunks of one."""
+    if not passes:
         raise ValueError("the dataset was empty in a later epoch: it cannot be read twice")
-    return sum(sums[1:], sums[0])
+    sums = [each.sums for each in passes]
+    return _Pass(sum(sums[1:], sums[0]), [chunk for each in passes for chunk in each.predictions])
 
 
-def _predicted_rows(rows: Rows, index: np.ndarray, predictions: np.ndarray) -> tuple:
-    """The targets, predictions and weights of the rows that an index of steps really holds."""
-    numbers = index.reshape(-1)
-    real = numbers >= 0
-    numbers = numbers[real]
-    predictions = predictions.reshape(-1, *predictions.shape[2:])[real]
-    weights = None if rows.weight is None else rows.weight.numpy()[numbers]
-    return rows.y.numpy()[numbers], predictions, weights
-
-
-def _concatenated(chunks: tuple) -> list:
-    """Join what several chunks gave, `None` where there are no weights."""
-    columns = zip(*chunks, strict=True)
-    return [None if column[0] is None else np.concatenate(column) for column in columns]
+def _of_slots(
+    rows: Rows, index: np.ndarray, predictions: np.ndarray | None
+) -> list[list[Predicted]]:
+    """The predictions of a chunk by slot, as `_Pass` has them."""
+    if predictions is None:
+        return []
+    pairs = zip(index, predictions, strict=True)
+    return [[predicted_rows(rows, *pair) for pair in pairs]]

@@ -1,27 +1,24 @@
-"""Stacked loss and metrics: Keras's own functions on K members, summed member by member."""
+"""Stacked loss: Keras's own functions on K members, reduced member by member."""
 
 from __future__ import annotations
 
-import inspect
-import threading
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import losses
 
 from kregs.population.keras_internals import (
+    is_plain_function_loss,
+    loss_arguments,
     resolved_loss,
-    resolved_metrics,
-    row_function,
-    row_values,
 )
 from kregs.population.registry import NotStackable
+from kregs.training.data_loss import smoothing_of, without_smoothing
 
 # these look at the last axis alone, so that a leading member axis does not matter to them; Keras's
 # loss classes and names all stand for one of them
-_ROW_FUNCTIONS = frozenset(
+ROW_FUNCTIONS = frozenset(
     {
         losses.mean_squared_error, losses.mean_absolute_error,
         losses.mean_absolute_percentage_error, losses.mean_squared_logarithmic_error,
@@ -34,25 +31,20 @@ _ROW_FUNCTIONS = frozenset(
 )  # fmt: skip
 _REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight")
 
-DATA_LOSS = "data_loss"
-
-# the programs of several devices share the metric objects that the user made
-_ONE_AT_A_TIME = threading.Lock()
-
 
 class StackedLoss:
-    """The loss of every member, without penalties.
+    """The loss of every member, without penalties and without its `loss_weights`.
 
     Args:
         model: the template's, whose loss all members have but for label smoothing.
         y, prediction: a few rows of each, for Keras to resolve the loss's name.
 
     Attributes:
-        loss: the resolved Keras loss.
+        loss: the resolved Keras loss, without label smoothing where members may differ in it.
         weight: its `loss_weights`.
         by_row: whether it looks at rows one by one, so that all members are one call.
         is_mean: whether it is the mean over rows, however they are cut into batches.
-        sparse: whether targets are class numbers.
+        smoothed: whether members may have label smoothing.
 
     Raises:
         NotStackable: the model has no loss, or one with an unknown reduction.
@@ -61,14 +53,22 @@ class StackedLoss:
     def __init__(self, model: keras.Model, y: tf.Tensor, prediction: tf.Tensor) -> None:
         if model.loss is None:
             raise NotStackable("the model is compiled without a loss")
-        self.loss, self.weight = resolved_loss(model, y, prediction)
-        if self.loss.reduction not in _REDUCTIONS:
-            raise NotStackable(f"the loss has reduction={self.loss.reduction!r}")
-        function = getattr(self.loss, "fn", None)
-        self.by_row = function in _ROW_FUNCTIONS
+        resolved, self.weight = resolved_loss(model, y, prediction)
+        if resolved.reduction not in _REDUCTIONS:
+            raise NotStackable(f"the loss has reduction={resolved.reduction!r}")
+        self._smoothing_kind = smoothing_kind(resolved)
+        self.smoothed = self._smoothing_kind is not None
+        self.loss = without_smoothing(resolved) if self.smoothed else resolved
+        self._aligns = is_plain_function_loss(self.loss)
+        function = self.loss.fn if self._aligns else None
+        self._sparse = function is losses.sparse_categorical_crossentropy
+        self._looks_at_rows = function in ROW_FUNCTIONS and looks_at_last_axis(
+            loss_arguments(self.loss)
+        )
+        self.by_row = self._looks_at_rows and self._fits(
+            *aligned(y[None], prediction[None])  # one member
+        )
         self.is_mean = self.by_row and self.loss.reduction in ("sum_over_batch_size", "mean")
-        self.sparse = function is losses.sparse_categorical_crossentropy
-        self._smoothing_kind = _smoothing_kind(function)
 
     def __call__(
         self,
@@ -76,7 +76,7 @@ class StackedLoss:
         prediction: tf.Tensor,
         weight: tf.Tensor | None,
         rows: tf.Tensor | None,
-        smoothing: tf.Tensor,
+        smoothing: tf.Tensor | None,
     ) -> tf.Tensor:
         """Return the loss of each member, `(K,)`.
 
@@ -84,47 +84,62 @@ class StackedLoss:
             y, prediction: of shape `(K, batch, ...)`.
             weight: sample weights `(K, batch)` or `None`.
             rows: which rows are real, `(K, batch)`, or `None` if all are.
-            smoothing: label smoothing, `(K,)`.
+            smoothing: label smoothing, `(K,)`; `None`: leave it out.
         """
         dtype = self.loss.dtype
         prediction = tf.cast(prediction, dtype) if prediction.dtype != dtype else prediction
-        y = self.align(y, prediction)
-        y = tf.cast(y, dtype) if not self.sparse else y
-        if self._smoothing_kind is not None:
+        if self._aligns:
+            y, prediction = aligned(y, prediction)
+        # Keras multiplies weights along the last axis of values, which is that of rows in a vector
+        by_row = self._looks_at_rows and self._fits(y, prediction)
+        by_row = by_row and (weight is None or len(prediction.shape) == 3)
+        if not (by_row and self._sparse):
+            y = tf.cast(y, dtype)
+        smoothing = smoothing if self.smoothed else None
+        if not by_row:
+            return self._one_by_one(y, prediction, weight, rows, smoothing)
+        if smoothing is not None:
             y = self._smooth(y, smoothing)
-        if self.by_row:
-            values = self.loss.call(y, prediction)
-        else:
-            pairs = zip(tf.unstack(y), tf.unstack(prediction), strict=True)
-            values = tf.stack([self.loss.call(targets, guesses) for targets, guesses in pairs])
-        return self.weight * self._reduce(values, weight, rows)
+        if self._sparse and len(y.shape) == len(prediction.shape):
+            y = tf.squeeze(y, -1)
+        return self._reduce(self.loss.call(y, prediction), weight, rows)
 
-    def align(self, y: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
-        """Give `y` the shape that Keras gives it: a column where it is a list of numbers."""
-        if self.sparse:
-            if len(y.shape) == len(prediction.shape) and y.shape[-1] == 1:
-                return tf.squeeze(y, -1)
-            return y
-        if len(y.shape) == len(prediction.shape) - 1:
-            return y[..., None]
-        return y
+    def _fits(self, y: tf.Tensor, prediction: tf.Tensor) -> bool:
+        """Whether aligned targets belong to the predictions row by row, number by number."""
+        if self._sparse:
+            return is_sparse_pair(y, prediction)
+        return is_equal_pair(y, prediction)
+
+    def _one_by_one(
+        self,
+        y: tf.Tensor,
+        prediction: tf.Tensor,
+        weight: tf.Tensor | None,
+        rows: tf.Tensor | None,
+        smoothing: tf.Tensor | None,
+    ) -> tf.Tensor:
+        """Call Keras's loss, with its reduction, on the real rows of one member after another."""
+        values = []
+        for k in range(prediction.shape[0]):
+            parts = [y[k], prediction[k], None if weight is None else weight[k]]
+            if rows is not None:
+                real = rows[k] > 0
+                parts = [None if part is None else tf.boolean_mask(part, real) for part in parts]
+            if smoothing is not None:
+                parts[0] = self._smooth(parts[0][None], smoothing[k : k + 1])[0]
+            values.append(self.loss(*parts))
+        return tf.stack(values)
 
     def _smooth(self, y: tf.Tensor, smoothing: tf.Tensor) -> tf.Tensor:
         smoothing = tf.cast(tf.reshape(smoothing, [-1] + [1] * (len(y.shape) - 1)), y.dtype)
-        uniform = 0.5 if self._smoothing_kind == "binary" else 1.0 / y.shape[-1]
+        classes = tf.cast(tf.shape(y)[-1], y.dtype)
+        uniform = 0.5 if self._smoothing_kind == "binary" else 1.0 / classes
         return y * (1 - smoothing) + uniform * smoothing
 
     def _reduce(
         self, values: tf.Tensor, weight: tf.Tensor | None, rows: tf.Tensor | None
     ) -> tf.Tensor:
         """Reduce `(K, batch, ...)` to `(K,)` as `keras.losses.Loss` does for one member."""
-        if len(values.shape) < 2:
-            if weight is not None or rows is not None:
-                raise NotStackable(
-                    f"the loss {self.loss.name!r} returns one value for all rows, which cannot be "
-                    "weighted by row"
-                )
-            return values
         dtype = values.dtype
         axes = list(range(1, len(values.shape)))
         inner = tf.cast(tf.reduce_prod(tf.shape(values)[2:]), dtype)
@@ -152,107 +167,56 @@ class StackedLoss:
         return tf.math.divide_no_nan(total, count)
 
 
-def _smoothing_kind(function: Any) -> str | None:
-    if function is None or "label_smoothing" not in inspect.signature(function).parameters:
+def aligned(y: tf.Tensor, prediction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Give targets and predictions one rank where Keras does: an axis of length 1 comes or goes.
+
+    Args:
+        y, prediction: of shape `(K, batch, ...)`.
+    """
+    y_rank, rank = len(y.shape) - 1, len(prediction.shape) - 1  # of one member
+    if y_rank == rank + 1 and y.shape[-1] == 1:
+        return (y, prediction[..., None]) if rank == 1 else (tf.squeeze(y, -1), prediction)
+    if rank == y_rank + 1 and prediction.shape[-1] == 1:
+        return (y[..., None], prediction) if y_rank == 1 else (y, tf.squeeze(prediction, -1))
+    return y, prediction
+
+
+def is_equal_pair(y: tf.Tensor, prediction: tf.Tensor) -> bool:
+    """Whether each prediction, of shape `(K, batch, ...)`, has one target."""
+    ranks_fit = len(y.shape) == len(prediction.shape) >= 3
+    return ranks_fit and y.shape[2:].is_compatible_with(prediction.shape[2:])
+
+
+def is_sparse_pair(y: tf.Tensor, prediction: tf.Tensor) -> bool:
+    """Whether targets are class numbers, one for each last axis of the predictions."""
+    if len(y.shape) == len(prediction.shape) >= 3 and y.shape[-1] == 1:
+        inner = y.shape[2:-1]
+    elif len(y.shape) == len(prediction.shape) - 1 >= 2:
+        inner = y.shape[2:]
+    else:
+        return False
+    return inner.is_compatible_with(prediction.shape[2:-1])
+
+
+def looks_at_last_axis(arguments: dict[str, Any]) -> bool:
+    """Whether the arguments of one of Keras's functions leave it at one number a row.
+
+    An axis counted from the front would be another one behind the members', and a class that is
+    ignored takes rows out of the mean.
+    """
+    return arguments.get("axis", -1) == -1 and arguments.get("ignore_class") is None
+
+
+def smoothing_kind(loss: Any) -> str | None:
+    """Return how a loss smooths labels where members may differ in how much, else `None`."""
+    if not (is_plain_function_loss(loss) and loss.fn in ROW_FUNCTIONS):
         return None
-    return "binary" if "binary" in function.__name__ else "categorical"
+    if smoothing_of(loss) is None:
+        return None
+    return "binary" if "binary" in loss.fn.__name__ else "categorical"
 
 
 def label_smoothing_of(model: keras.Model) -> float:
-    """Return the label smoothing of a model's loss, 0 if it has none."""
-    if isinstance(model.loss, losses.Loss):
-        return float(model.loss.get_config().get("label_smoothing", 0.0) or 0.0)
-    return 0.0
-
-
-class StackedMetrics:
-    """The compiled metrics of every member.
-
-    Metrics that are means of one number a row are summed inside the compiled step. All others
-    (AUC, F1, ...) are given each member's predictions after the epoch, and compute themselves.
-
-    Args:
-        model: the template's, whose metrics all members have.
-        loss: its stacked loss, which knows the shape of targets.
-        y, prediction: a few rows of each, for Keras to resolve names.
-
-    Attributes:
-        means, others: (name, metric, whether it is weighted) of both kinds.
-        has_data_loss: whether `data_loss` is among the compiled metrics, and so in the logs.
-    """
-
-    def __init__(
-        self, model: keras.Model, loss: StackedLoss, y: tf.Tensor, prediction: tf.Tensor
-    ) -> None:
-        self._loss = loss
-        entries = resolved_metrics(model, y, prediction)
-        for _, metric, _ in entries:  # the few rows are not to be counted
-            metric.reset_state()
-        self.has_data_loss = any(name == DATA_LOSS for name, *_ in entries)
-        entries = [entry for entry in entries if entry[0] != DATA_LOSS]
-        self.means = [entry for entry in entries if _is_row_mean(entry[1])]
-        self.others = [entry for entry in entries if not _is_row_mean(entry[1])]
-
-    def sums(
-        self,
-        y: tf.Tensor,
-        prediction: tf.Tensor,
-        weight: tf.Tensor | None,
-        rows: tf.Tensor | None,
-    ) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """Return, per mean metric, (sum of values, sum of weights) of each member, `(K,)` each.
-
-        Args:
-            y, prediction, weight, rows: see `StackedLoss`.
-        """
-        y = self._loss.align(y, prediction)
-        sums = []
-        for _, metric, weighted in self.means:
-            members, batch = prediction.shape[0], tf.shape(prediction)[1]
-            values = tf.cast(row_values(metric, y, prediction), metric.dtype)
-            values = tf.reshape(values, [members, batch, -1])
-            row_weights = tf.ones(tf.stack([members, batch]), values.dtype)
-            if rows is not None:
-                row_weights = row_weights * tf.cast(rows, row_weights.dtype)
-            if weighted and weight is not None:
-                row_weights = row_weights * tf.cast(weight, row_weights.dtype)
-            counted = row_weights[..., None]
-            values = tf.where(counted != 0, values, tf.zeros([], values.dtype))
-            inner = tf.cast(tf.shape(values)[2], values.dtype)
-            total = tf.reduce_sum(values * counted, [1, 2])
-            sums.append((total, tf.reduce_sum(row_weights, 1) * inner))
-        return sums
-
-    def compute_others(
-        self, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None
-    ) -> dict[str, float]:
-        """Let the metrics that are no means compute themselves on one member's predictions.
-
-        Args:
-            y, prediction, weight: of all rows, `(rows, ...)`; `weight` may be `None`.
-
-        Returns:
-            Their values by name.
-        """
-        if len(y.shape) == len(prediction.shape) - 1 and not self._loss.sparse:
-            y = y[..., None]
-        values: dict[str, float] = {}
-        with _ONE_AT_A_TIME:
-            for name, metric, weighted in self.others:
-                metric.reset_state()
-                metric.update_state(y, prediction, sample_weight=weight if weighted else None)
-                result = metric.result()
-                if isinstance(result, dict):
-                    values |= {part: float(value) for part, value in result.items()}
-                else:
-                    values[name] = float(result)
-        return values
-
-
-def _is_row_mean(metric: Any) -> bool:
-    if not isinstance(metric, keras.metrics.MeanMetricWrapper):
-        return False
-    # a subclass with its own update may do more than take the mean
-    plain = type(metric).update_state is keras.metrics.MeanMetricWrapper.update_state
-    module = getattr(row_function(metric), "__module__", "")
-    return plain and module.startswith("keras.")
+    """Return the label smoothing of a model's loss where members may differ in it, else 0."""
+    loss = model.loss
+    return float(smoothing_of(loss) or 0.0) if smoothing_kind(loss) is not None else 0.0

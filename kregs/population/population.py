@@ -14,10 +14,11 @@ import numpy as np
 from kregs.population.capacity import members_at_once
 from kregs.population.jobs import Job, check_callbacks
 from kregs.population.layout import Layout
+from kregs.population.metrics import predicted_rows
+from kregs.population.program import Program
 from kregs.population.rows import (
     GATHER_BYTES,
     Feed,
-    Rows,
     as_rows,
     as_source,
     as_validation,
@@ -133,8 +134,9 @@ class Population:
                 streamed to one device only.
 
         Returns:
-            The history of each member: metric name to a list with one number an epoch. A member
-            whose loss is not finite ends there; `failures` says so.
+            The history of each member: metric name to a list with one number an epoch, or one array
+            where Keras's metric is itself an array. A member whose loss is not finite ends there;
+            `failures` says so.
 
         Raises:
             ValueError: arguments or shapes do not fit.
@@ -190,11 +192,26 @@ class Population:
             sample_weight: `(rows,)`.
 
         Returns:
-            Metric name to an array of shape `(members,)`.
+            What `keras.Model.evaluate` returns, of all members: metric name to an array of shape
+            `(members,)`, or `(members, ...)` where a metric is itself an array.
+
+        Raises:
+            ValueError: arguments or shapes do not fit.
         """
         data = as_rows(x, y, sample_weight)
-        groups = [means for means, _ in self._test(data, batch_size, collect=False)]
-        return {name: np.concatenate([means[name] for means in groups]) for name in groups[0]}
+        index = self._steps(len(data), batch_size)
+        values: list[dict[str, Any]] = []
+        for program, chosen in self._programs(data.head, batch_size):
+            others = bool(program.metrics.others)
+            slot_index = np.broadcast_to(index, (program.slots, *index.shape))
+            sums, predictions = program.test(data, slot_index, True, GATHER_BYTES, collect=others)
+            means = sums.means()
+            for position in range(len(chosen)):
+                values.append({name: slots[position] for name, slots in means.items()})
+                if predictions is not None:
+                    predicted = predicted_rows(data, index, predictions[position])
+                    values[-1] |= program.metrics.compute_others(*predicted)
+        return {name: np.array([member[name] for member in values]) for name in values[0]}
 
     def predict(self, x: Any, *, batch_size: int = 32) -> np.ndarray:
         """Return the predictions of all members, shape `(members, rows, ...)`.
@@ -203,16 +220,13 @@ class Population:
             x: inputs, `(rows, ...)`.
             batch_size: rows at a time.
         """
-        x = np.asarray(x)
-        shape = self.layout.template.model.output_shape[1:]
-        y = np.zeros((len(x), *shape), keras.config.floatx())
-        if self._sparse():
-            y = np.zeros(len(x), "int32")
-        groups = [
-            predictions.reshape(len(predictions), -1, *predictions.shape[3:])[:, : len(x)]
-            for _, predictions in self._test(as_rows(x, y), batch_size, collect=True)
-        ]
-        return np.concatenate(groups)
+        rows = as_rows(x, np.zeros(len(x)))  # targets play no part
+        index = self._steps(len(rows), batch_size)
+        groups = []
+        for program, chosen in self._programs(None, batch_size):
+            predictions = program.predict(rows.x, index)[: len(chosen)]
+            groups.append(predictions.reshape(len(chosen), -1, *predictions.shape[3:]))
+        return np.concatenate(groups)[:, : len(rows)]
 
     def unstack(self) -> list[keras.Model]:
         """Return the members as plain Keras models, with the weights that they ended with.
@@ -228,21 +242,25 @@ class Population:
                     optimizer.build(member.model.trainable_variables)
         return self.models
 
-    def _sparse(self) -> bool:
-        loss = self.layout.template.model.loss
-        name = loss if isinstance(loss, str) else getattr(loss, "name", "")
-        return "sparse" in name.lower()
+    @staticmethod
+    def _steps(rows: int, batch_size: int) -> np.ndarray:
+        """The rows of each step, in order, `(steps, batch)`."""
+        check_integer("batch_size", batch_size, minimum=1)
+        order = np.arange(rows, dtype=np.int32)
+        return in_steps(order, math.ceil(rows / batch_size), batch_size)
 
-    def _test(
-        self, data: Rows, batch_size: int, *, collect: bool
-    ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
-        """Yield the means and, if asked for, the predictions of one group of members at a time."""
+    def _programs(self, head: Any, batch_size: int) -> Iterator[tuple[Program, range]]:
+        """Put one group of members after another into slots; yield the program and who they are.
+
+        Args:
+            head: a few targets; `None`: for predictions alone.
+        """
         slots = min(len(self), members_at_once(self.layout, batch_size, None))
-        training = self._training or Training(self.layout, slots, Feed(data, None, batch_size))
-        program = training.program(slots)
-        steps = math.ceil(len(data) / batch_size)
-        index = in_steps(np.arange(len(data), dtype=np.int32), steps, batch_size)
-        index = np.broadcast_to(index, (slots, steps, batch_size))
+        fitted = self._training is not None and (head is None or self._training.targets_like(head))
+        if fitted:
+            program = self._training.program(slots)  # type: ignore[union-attr]
+        else:
+            program = Program(self.layout, slots, head, batch_size=batch_size)
         weights = self._weights or [[v.value.numpy() for v in m.weights] for m in self.members]
         for first in range(0, len(self), slots):
             chosen = range(first, min(first + slots, len(self)))
@@ -252,6 +270,4 @@ class Population:
                 [self.layout.settings[k] for k in chosen],
                 [self.seeds[k] for k in chosen],
             )
-            sums, predictions = program.test(data, index, True, GATHER_BYTES, collect=collect)
-            means = {name: values[: len(chosen)] for name, values in sums.means().items()}
-            yield means, None if predictions is None else predictions[: len(chosen)]
+            yield program, chosen

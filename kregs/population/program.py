@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from kregs.population.layout import Layout, Settings
-from kregs.population.objective import DATA_LOSS, StackedLoss, StackedMetrics
+from kregs.population.metrics import StackedMetrics
+from kregs.population.objective import StackedLoss
 from kregs.population.optimizers import OptimizerState
 from kregs.population.registry import Context
 from kregs.population.stacked import per_member
@@ -77,6 +78,7 @@ class Program:
         layout: the members' common structure.
         slots: K.
         y: a few targets, for Keras to resolve losses and metrics by name; shape `(rows, ...)`.
+            `None`: it only predicts.
         batch_size: rows of a full training step.
         accelerate: compile training steps with XLA. `None`: if the loss looks at rows one by one
             and every layer's form runs well under XLA on a CPU (`StackedLayer.accelerated`).
@@ -92,7 +94,7 @@ class Program:
         self,
         layout: Layout,
         slots: int,
-        y: np.ndarray,
+        y: Any,
         *,
         batch_size: int = 32,
         accelerate: bool | None = None,
@@ -101,10 +103,11 @@ class Program:
         self.slots = slots
         self._batch_size = batch_size
         template = layout.template.model
-        targets = tf.convert_to_tensor(y)
-        prediction = tf.zeros([len(y), *template.output_shape[1:]], template.outputs[0].dtype)
-        self.loss = StackedLoss(template, targets, prediction)
-        self.metrics = StackedMetrics(template, self.loss, targets, prediction)
+        if y is not None:
+            targets = tf.convert_to_tensor(y)
+            prediction = tf.zeros([len(y), *template.output_shape[1:]], template.outputs[0].dtype)
+            self.loss = StackedLoss(template, targets, prediction)
+            self.metrics = StackedMetrics(template, self.loss, targets, prediction)
         self.model = StackedModel(layout, slots)
         self.optimizer = layout.optimizer_form(
             template.optimizer, [self.weights[i] for i in self.model.trainable], slots
@@ -113,10 +116,14 @@ class Program:
         self.steps = tf.Variable(tf.zeros([slots], tf.int32), trainable=False)
         self.seeds = tf.Variable(tf.zeros([slots], tf.int32), trainable=False)
         if accelerate is None:
-            # XLA wants one shape, so it masks the rows that the last batch lacks
-            accelerate = self.loss.by_row and all(form.accelerated for form in self.model.forms)
+            accelerate = (
+                y is not None
+                and self.loss.by_row
+                and all(form.accelerated for form in self.model.forms)
+            )
         self.accelerated = accelerate
         self._functions: dict[_Kind, Callable] = {}
+        self._predict: Callable | None = None
         self.kept_weights: dict[str, list[tf.Variable]] = {}
 
     @property
@@ -128,7 +135,7 @@ class Program:
 
     def _train_step(
         self, x, y, weight, rows, rate, idle: bool
-    ) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    ) -> tuple[list[tuple[tf.Tensor, tf.Tensor]], tf.Tensor]:
         noise = Noise(self.seeds, self.steps, batch=self._batch_size, compiled=self.accelerated)
         context = Context(True, noise, rows)
         variables = [self.weights[i] for i in self.model.trainable]
@@ -147,7 +154,7 @@ class Program:
             variable.assign(value)
         taken = tf.ones_like(self.steps) if alive is None else tf.cast(alive, tf.int32)
         self.steps.assign_add(taken)
-        return self._amounts(y, prediction, weight, rows, data_loss, loss)
+        return self._amounts(y, prediction, weight, rows, data_loss, loss), prediction
 
     def _test_step(self, x, y, weight, rows) -> tuple[list, tf.Tensor]:
         context = Context(False, None, rows)
@@ -156,8 +163,11 @@ class Program:
         return self._amounts(y, prediction, weight, rows, data_loss, loss), prediction
 
     def _losses(self, y, prediction, weight, rows, context) -> tuple[tf.Tensor, tf.Tensor]:
-        data_loss = self.loss(y, prediction, weight, rows, self.model.smoothing)
-        loss = data_loss
+        loss = self.loss(y, prediction, weight, rows, self.model.smoothing)
+        data_loss = loss
+        if self.loss.smoothed and self.metrics.data_losses:
+            data_loss = self.loss(y, prediction, weight, rows, None)
+        loss = self.loss.weight * loss
         for term in (*self.model.weight_penalties(), *context.penalties):
             loss = loss + tf.cast(term, loss.dtype)
         return data_loss, loss
@@ -165,7 +175,7 @@ class Program:
     @property
     def sum_names(self) -> list[str]:
         """The names of what a pass adds up, in order."""
-        return ["loss", DATA_LOSS, *(name for name, *_ in self.metrics.means)]
+        return ["loss", *self.metrics.data_losses, *(name for name, *_ in self.metrics.means)]
 
     def _amounts(self, y, prediction, weight, rows, data_loss, loss) -> list:
         dtype = loss.dtype
@@ -176,35 +186,42 @@ class Program:
             # an empty step of an ended member must not add its 0 / 0
             data_loss = tf.where(count > 0, data_loss, tf.zeros_like(data_loss))
             loss = tf.where(count > 0, loss, tf.zeros_like(loss))
-        amounts = [(loss * count, count), (data_loss * count, count)]
+        amounts = [(loss * count, count)]
+        amounts += [(data_loss * count, count)] * len(self.metrics.data_losses)
         amounts += self.metrics.sums(y, prediction, weight, rows)
         return [(tf.cast(a, dtype), tf.cast(b, dtype)) for a, b in amounts]
 
     def _loop(
-        self, fetch: Callable, count: Any, rates: tf.Tensor, kind: _Kind
+        self, fetch: Callable, count: Any, width: int | None, rates: tf.Tensor, kind: _Kind
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Run `count` steps in one compiled loop; return totals, counts and predictions.
 
         Args:
             fetch: of a step's number, its (x, y, weight, rows).
+            width: how many rows a step has, where that is known.
             rates: learning rates `(K, count)`; of no use in a test.
         """
         names = len(self.sum_names)
         dtype = self.loss.loss.dtype
         zeros = tf.zeros([names, self.slots], dtype)
+        shape = None
+        if self._is_compiled(kind):  # XLA wants to know it before the first step
+            shape = [self.slots, width, *self.layout.template.model.output_shape[1:]]
         kept = tf.TensorArray(
             self.layout.template.model.outputs[0].dtype, size=count if kind.collect else 0,
-            infer_shape=False, element_shape=None,
+            infer_shape=False, element_shape=shape,
         )  # fmt: skip
 
         def body(step, totals, counts, kept):
             x, y, weight, rows = fetch(step)
             if kind.train:
-                amounts = self._train_step(x, y, weight, rows, rates[:, step], kind.idle)
+                amounts, prediction = self._train_step(
+                    x, y, weight, rows, rates[:, step], kind.idle
+                )
             else:
                 amounts, prediction = self._test_step(x, y, weight, rows)
-                if kind.collect:
-                    kept = kept.write(step, prediction)
+            if kind.collect:
+                kept = kept.write(step, prediction)
             totals = totals + tf.stack([a for a, _ in amounts])
             counts = counts + tf.stack([b for _, b in amounts])
             return step + 1, totals, counts, kept
@@ -223,8 +240,7 @@ class Program:
         if kind in self._functions:
             return self._functions[kind]
 
-        # evaluation is short: tracing is cheaper than compiling it
-        jit = self.accelerated and kind.train
+        jit = self._is_compiled(kind)
 
         def core(x, y, weight, index, rates):
             count = tf.shape(index)[1] if index.shape[1] is None else index.shape[1]
@@ -244,7 +260,7 @@ class Program:
 
                 return take(x), take(y), take(weight) if kind.weighted else None, rows
 
-            return self._loop(fetch, count, rates, kind)
+            return self._loop(fetch, count, index.shape[2], rates, kind)
 
         compiled = tf.function(core, jit_compile=True, autograph=False) if jit else core
 
@@ -259,6 +275,12 @@ class Program:
         self._functions[kind] = tf.function(run, autograph=False, reduce_retracing=not jit)
         return self._functions[kind]
 
+    def _is_compiled(self, kind: _Kind) -> bool:
+        """Whether a pass is compiled with XLA."""
+        # evaluation is short: tracing is cheaper than compiling it. A loss that looks at a batch as
+        # a whole is shown the rows that are real, whose number XLA would have to know
+        return self.accelerated and kind.train and (self.loss.by_row or not kind.masked)
+
     def train(
         self,
         rows: Any,
@@ -267,7 +289,8 @@ class Program:
         budget: int,
         *,
         shared: bool = False,
-    ) -> Sums:
+        collect: bool = False,
+    ) -> tuple[Sums, np.ndarray | None]:
         """Train one epoch.
 
         Args:
@@ -277,12 +300,12 @@ class Program:
             rates: the learning rate of each member in each step, `(K, steps)`.
             budget: how many bytes of batches may be gathered at once.
             shared: whether all members take the rows that the first takes.
+            collect: return the predictions, too, each made before its step.
 
         Returns:
-            The sums over all steps.
+            The sums over all steps, and the predictions `(K, steps, batch, ...)` or `None`.
         """
-        sums, _ = self._run(rows.tensors, index, rates, budget, collect=False, shared=shared)
-        return sums
+        return self._run(rows.tensors, index, rates, budget, collect=collect, shared=shared)
 
     def test(
         self, rows: Any, index: np.ndarray, shared: bool, budget: int, *, collect: bool = False
@@ -311,10 +334,12 @@ class Program:
         totals: Any = 0.0
         counts: Any = 0.0
         kept = []
-        jit = self.accelerated and rates is not None
-        most = self._steps_a_call(data, index[:1] if shared else index, budget)
-        most = most if jit else index.shape[1]
-        for first, last, width, masked in self._calls(index, most, jit):
+        most = index.shape[1]
+        if self.accelerated and rates is not None:  # the batches are gathered before the call
+            most = self._steps_a_call(data, index[:1] if shared else index, budget)
+        # XLA wants one shape, so it masks the rows that the last batch lacks
+        one_shape = self.accelerated and rates is not None and self.loss.by_row
+        for first, last, width, masked in self._calls(index, most, one_shape):
             call_index = index[:, first:last, :width]
             call_rates = np.zeros([1, 1]) if rates is None else rates[:, first:last]
             weighted = data[2] is not None
@@ -339,21 +364,42 @@ class Program:
         return max(1, budget // max(1, row * index.shape[0] * index.shape[2]))
 
     @staticmethod
-    def _calls(index: np.ndarray, most: int, jit: bool) -> list[tuple[int, int, int, bool]]:
+    def _calls(index: np.ndarray, most: int, one_shape: bool) -> list[tuple[int, int, int, bool]]:
         """Cut steps into calls of few shapes: (first step, last, rows a step, whether masked)."""
         steps, batch = index.shape[1], index.shape[2]
         real = (index >= 0).sum(2)
         full = np.all(real == batch, axis=0)
         uniform = np.all(real == real[:1], axis=0)
-        if not jit and full[:-1].all() and uniform[-1]:
+        size = math.ceil(steps / math.ceil(steps / most))
+
+        def cut(last: int, masked: bool) -> list[tuple[int, int, int, bool]]:
+            return [(i, min(i + size, last), batch, masked) for i in range(0, last, size)]
+
+        if not one_shape and full[:-1].all() and uniform[-1]:
             # outside of XLA a smaller last batch costs no second compilation
             if full[-1]:
-                return [(0, steps, batch, False)]
-            short = (steps - 1, steps, int(real[0, -1]), False)
-            return [short] if steps == 1 else [(0, steps - 1, batch, False), short]
-        size = math.ceil(steps / math.ceil(steps / most))
-        masked = not full.all()
-        return [(first, min(first + size, steps), batch, masked) for first in range(0, steps, size)]
+                return cut(steps, False)
+            return [*cut(steps - 1, False), (steps - 1, steps, int(real[0, -1]), False)]
+        return cut(steps, not full.all())
+
+    def predict(self, x: tf.Tensor, index: np.ndarray) -> np.ndarray:
+        """Return the predictions `(K, steps, batch, ...)` on rows that all members share.
+
+        Args:
+            x: inputs, `(rows, ...)`.
+            index: which rows each step takes, int32 `(steps, batch)`; what is predicted where it is
+                -1, which is no row, means nothing.
+        """
+        if self._predict is None:
+
+            def step(x: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+                batch = tf.gather(x, tf.maximum(numbers, 0))[None]
+                batches = tf.repeat(batch, self.slots, axis=0)
+                return self.model.forward(batches, Context(False, None, None))
+
+            self._predict = tf.function(step, autograph=False, reduce_retracing=True)
+        steps = [self._predict(x, tf.constant(numbers)).numpy() for numbers in index]
+        return np.stack(steps, axis=1)
 
     # ---- slots -----------------------------------------------------------------------------
 

@@ -7,20 +7,28 @@ numbers such as λ, rates and the learning rate are no part of it.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kregs.population.graph import Graph, read_graph
 from kregs.population.keras_internals import (
+    has_automatic_name,
+    is_plain_function_loss,
     loss_arguments,
+    row_function,
     user_loss_weights,
     user_metrics,
 )
+from kregs.population.objective import smoothing_kind
 from kregs.population.optimizers import OPTIMIZER_NUMBERS
 from kregs.population.registry import Call, NotStackable, StackedLayer, class_of, form_of
+from kregs.training.data_loss import DataLoss
 
 # what a layer was born with, or is told apart by, says nothing of what it computes
 _NOT_STRUCTURE = ("name", "seed", "batch_shape", "batch_input_shape", "lora_rank", "lora_alpha")
@@ -176,18 +184,87 @@ def _compiled_structure(model: keras.Model) -> dict[str, Any]:
 def _loss_config(loss: Any) -> Any:
     if isinstance(loss, keras.losses.Loss):
         config = {**loss.get_config(), **loss_arguments(loss)}
-        config = {k: v for k, v in config.items() if k not in ("name", "label_smoothing")}
-        return [type(loss).__name__, config]
+        left_out = {"name", "fn", *(("label_smoothing",) if smoothing_kind(loss) else ())}
+        config = {name: value for name, value in config.items() if name not in left_out}
+        function = loss.fn if is_plain_function_loss(loss) else None
+        return [*_class_config(loss), config, function and _function_config(function)]
     if loss is None or isinstance(loss, str):
         return loss
     if callable(loss):
-        return [getattr(loss, "__module__", ""), getattr(loss, "__qualname__", repr(loss))]
+        return _function_config(loss)
     raise NotStackable("the model has several losses")
 
 
 def _metric_config(metric: Any) -> Any:
     if isinstance(metric, keras.metrics.Metric):
-        config = metric.get_config()
-        config.pop("fn", None)
-        return [type(metric).__name__, _as_text(config)]
-    return metric if metric is None or isinstance(metric, str) else repr(metric)
+        config = {name: value for name, value in metric.get_config().items() if name != "fn"}
+        if has_automatic_name(metric):
+            config.pop("name", None)
+        functions = []
+        if isinstance(metric, keras.metrics.MeanMetricWrapper):
+            function, arguments = row_function(metric)
+            functions = [_value_config(function), _value_config(arguments)]
+        elif isinstance(metric, DataLoss):
+            config.pop("loss")
+            functions = [_loss_config(metric.loss)]
+        return [*_class_config(metric), _as_text(config), functions]
+    return metric if metric is None or isinstance(metric, str) else _value_config(metric)
+
+
+def _class_config(thing: Any) -> list[Any]:
+    """The class of a loss or a metric and, where it is no class of Keras, its attributes.
+
+    A class of one's own need not have a config that says what it was made with.
+    """
+    kind = type(thing)
+    if kind.__module__.partition(".")[0] in ("keras", "kregs"):
+        return [kind.__name__]
+    usual = vars(keras.metrics.Mean(name="any")).keys() | vars(keras.losses.Huber()).keys()
+    attributes = {
+        name: _value_config(value) for name, value in vars(thing).items() if name not in usual
+    }
+    return [f"{kind.__module__}.{kind.__qualname__}", attributes]
+
+
+def _function_config(function: Any) -> Any:
+    """What two functions must share to do the same: code, defaults and what they close over."""
+    if isinstance(function, functools.partial):
+        return [
+            "partial",
+            _value_config(function.func),
+            _value_config(function.args),
+            _value_config(function.keywords),
+        ]
+    code = getattr(function, "__code__", None)
+    if code is None:  # of a class that is called, or built in
+        return [repr(function)]
+    cells = [_value_config(cell.cell_contents) for cell in function.__closure__ or ()]
+    return [
+        function.__module__,
+        function.__qualname__,
+        [code.co_firstlineno, code.co_code.hex(), repr(code.co_names)],
+        _value_config(function.__defaults__),
+        _value_config(function.__kwdefaults__),
+        cells,
+    ]
+
+
+def _value_config(value: Any) -> Any:
+    """What a function closes over, or an object has, as far as two of them can be compared."""
+    if isinstance(value, keras.losses.Loss):
+        return _loss_config(value)
+    if isinstance(value, keras.metrics.Metric):
+        return _metric_config(value)
+    if isinstance(value, keras.Variable):
+        return ["variable", list(value.shape)]
+    if isinstance(value, dict):
+        return {str(name): _value_config(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_value_config(part) for part in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return [str(value.dtype), value.tolist()]
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return value
+    if inspect.isfunction(value) or isinstance(value, functools.partial):
+        return _function_config(value)
+    return repr(value)  # with the place in memory, where it has no form of its own

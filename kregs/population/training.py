@@ -121,6 +121,11 @@ class Training:
         """Return the program with this many slots on the first device, made once."""
         return self._lanes[0].program(slots)
 
+    def targets_like(self, head: tf.Tensor) -> bool:
+        """Return whether targets have the type and the shape of those that it trains on."""
+        own = self._lanes[0].feed.data.head
+        return own.dtype == head.dtype and own.shape[1:] == head.shape[1:]
+
     def run(self, queue: collections.deque[Job]) -> Generator[Job, None, None]:
         """Train all jobs in the queue, and those that are added to it meanwhile.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import keras
 import keras_tuner
 
+from kregs.population.keras_internals import built_with_fresh_names
 from kregs.search.data import Data
+from kregs.search.runs import numbers_of
 
 
 def make_hypermodel(build: Any) -> keras_tuner.HyperModel:
@@ -58,7 +61,7 @@ def explore(
         for condition in unseen[0] if unseen else ():
             hp.values[condition.name] = condition.values[0]
         hp.ensure_active_values()
-        model = hypermodel.build(hp)
+        model = built_with_fresh_names(functools.partial(hypermodel.build, hp))
         if first is None:
             first = _checked(model)
         space.merge([h for h in hp.space if not space._exists(h.name, h.conditions)])
@@ -94,5 +97,5 @@ def logged_metrics(
     """Return the names that training will log, or `None` if the user's own `fit` decides them."""
     if type(hypermodel).fit is not keras_tuner.HyperModel.fit:
         return None
-    names = model.evaluate(**data.sample(rows), return_dict=True, verbose=0)
+    names = numbers_of(model.evaluate(**data.sample(rows), return_dict=True, verbose=0))
     return [*names, *(f"val_{name}" for name in names)]

@@ -20,6 +20,7 @@ import keras_tuner
 from keras_tuner.src.distribute import utils as distribute_utils
 
 from kregs.files import write_text
+from kregs.population.keras_internals import built_with_fresh_names
 
 # an oracle's state is written when that takes at most this share of the time
 _SHARE_FOR_STATE = 0.02
@@ -251,7 +252,7 @@ def shrink_sweep(oracle: Any, max_trials: int | None) -> int:
 
 def build_model(tuner: keras_tuner.Tuner, hp: Any) -> Any:
     """Build as keras-tuner does: the hypermodel's model, compiled anew if the tuner says how."""
-    return keras_tuner.Tuner._build_hypermodel(tuner, hp)
+    return built_with_fresh_names(lambda: keras_tuner.Tuner._build_hypermodel(tuner, hp))
 
 
 def tensorboard_folder(tuner: Any, log_dir: Any, trial_id: str, number: int) -> str:

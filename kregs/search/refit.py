@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kregs.population.keras_internals import built_with_fresh_names
 from kregs.population.rows import is_dataset
 from kregs.search.data import as_arrays
 from kregs.search.folds import fit_transform
@@ -65,7 +67,7 @@ def refit(
         hp = result.hyperparameters()
         if result.preprocess is not None:
             result.preprocess_, x = fit_transform(result.preprocess, x, np.asarray(y))
-        model = result.build.build(hp)
+        model = built_with_fresh_names(functools.partial(result.build.build, hp))
         if not isinstance(x, keras.utils.PyDataset):
             check_data(x, y, model=model)
         keras.utils.set_random_seed(trial_seed)

@@ -7,6 +7,7 @@ for, by modules that are loaded then.
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import shutil
 import warnings
@@ -196,11 +197,13 @@ class SearchResult:
         """
         import keras
 
+        from kregs.population.keras_internals import built_with_fresh_names
         from kregs.search.checkpoints import load_checkpoint
 
         checkpoint_folder = self.trial_folder(self.chosen_trial)
         if self.build is not None and checkpoint_folder is not None and not self.protocol.folds:
-            model = self.build.build(self.hyperparameters())
+            hp = self.hyperparameters()
+            model = built_with_fresh_names(functools.partial(self.build.build, hp))
             load_checkpoint(model, checkpoint_folder)
             return model
         path = self.path / MODEL_FILE

@@ -1,21 +1,21 @@
-"""`compile_model`: compile a Keras model so that its logs hold the loss without penalties."""
+"""`compile_model`: compile a Keras model so that its logs hold the loss of the data alone."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from kregs.training.data_loss import DataLoss
+from kregs.training.data_loss import DataLoss, TotalDataLoss, smoothing_of, with_smoothing
 from kregs.validation import check_number, suggestion
 
-# the variables that weight decay leaves alone; Keras matches its own names ("bias") and
-# TensorFlow's ("model/dense/bias:0")
-_NOT_DECAYED = r"(^|/)(bias|gamma|beta)(:\d+)?$"
+# the variables that weight decay leaves alone: biases, what normalization and PReLU scale and shift
+# by, embeddings. Keras matches its own names ("bias") and TensorFlow's ("model/dense/bias:0")
+_NOT_DECAYED = r"(^|/)(\w*bias|gamma|beta|scale|concat_score_weight|alpha|\w*embeddings)(:\d+)?$"
 _SHORT_METRICS = ("accuracy", "acc", "crossentropy", "ce")  # resolved by Keras from the shapes
 _ABBREVIATIONS = ("mse", "mae", "mape", "msle", "bce", "kld")  # which dir() does not list
 _RESERVED_NAMES = ("loss", "data_loss")
@@ -23,19 +23,20 @@ _RESERVED_NAMES = ("loss", "data_loss")
 
 def compile_model(
     model: keras.Model,
-    loss: str | keras.losses.Loss | Callable,
+    loss: Any,
     *,
+    loss_weights: Mapping[str, float] | Sequence[float] | None = None,
     optimizer: str | keras.optimizers.Optimizer = "adam",
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
     weight_decay: float | None = None,
     label_smoothing: float = 0.0,
-    metrics: Iterable[Any] = (),
+    metrics: Iterable[Any] | Mapping[str, Any] = (),
 ) -> keras.Model:
-    """Compile a model, with `data_loss` (the loss without penalties) among its metrics.
+    """Compile a model, with `data_loss` (the loss of the data alone) among its metrics.
 
     The logs then hold `loss` and `data_loss`, and with validation data `val_loss` and
-    `val_data_loss`; `data_loss` is `loss` minus the penalties, `sum(model.losses)`. Label
-    smoothing is part of the loss, hence of `data_loss`: choose its value by another metric.
+    `val_data_loss`; `data_loss` is the loss on the labels as they are, without label smoothing and
+    without the penalties, `sum(model.losses)`. So both can be chosen by `val_data_loss`.
 
     A saved `.keras` file loads by `keras.models.load_model` where kregs is not installed, and its
     training goes on. The file, and any copy of the model, hold a stock
@@ -44,19 +45,26 @@ def compile_model(
     variables from weight decay is in no Keras file. Call `compile_model` again to have both back.
 
     Args:
-        model: a Keras model with one output; compiled in place. Under a `tf.distribute` strategy
+        model: a Keras model; compiled in place. Under a `tf.distribute` strategy
             call this inside `strategy.scope()`, as `model.compile`.
         loss: a Keras loss by name (`"mse"`, `"sparse_categorical_crossentropy"`,
             `"SparseCategoricalCrossentropy"`, ...), a `keras.losses.Loss`, or a function of
-            `(y_true, y_pred)`. Any reduction but `"none"`.
+            `(y_true, y_pred)`. Any reduction but `"none"`. For a model with several outputs a list
+            of them, or a dictionary by the outputs' names: `data_loss` is then the sum of the
+            outputs' data losses, weighted by `loss_weights` as `loss` is, and each output's own is
+            in the logs as `<output>_data_loss`.
+        loss_weights: of several outputs, in the form of `loss`; default: all 1.
         optimizer: a Keras optimizer by name, or an optimizer object with all that belongs to it.
         learning_rate: number > 0 or a schedule such as `kregs.warmup_cosine`; default: Keras's.
         weight_decay: decoupled weight decay per step and unit of learning rate, >= 0: each step
-            multiplies the weights by `1 - learning_rate * weight_decay`. Biases and the scales and
-            shifts of normalization layers are left alone. Default: Keras's.
+            multiplies the weights by `1 - learning_rate * weight_decay`. What is decayed are
+            kernels (of dense, convolutional, recurrent and attention layers); biases, the scales
+            and shifts of normalization and attention layers, the slopes of PReLU and embeddings
+            are left alone. Default: Keras's value; an optimizer object leaves out what it was told.
         label_smoothing: in [0, 1), for the losses that know it (categorical and binary
             crossentropies).
-        metrics: Keras metrics by name, as objects, or as functions; not weighted by samples.
+        metrics: Keras metrics by name, as objects, or as functions; not weighted by samples. For
+            several outputs a dictionary of such lists by the outputs' names.
 
     Returns:
         The same model.
@@ -64,8 +72,8 @@ def compile_model(
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: a loss, optimizer or metric has an unknown name (the message gives the
-            nearest), there are several losses or outputs, the loss knows no label smoothing, or an
-            optimizer object comes together with `learning_rate` or `weight_decay`.
+            nearest), there are more or fewer losses than outputs, a loss knows no label smoothing,
+            or an optimizer object comes together with `learning_rate` or `weight_decay`.
 
     Example:
 
@@ -88,38 +96,104 @@ def compile_model(
         raise TypeError(
             f"`model` must be a keras.Model. Received: model={model!r} of {type(model).__name__}"
         )
-    outputs = getattr(model, "outputs", None) or []
-    if len(outputs) > 1:
-        raise ValueError(
-            f"`model` must have one output. Received: {len(outputs)} outputs, "
-            f"{', '.join(map(repr, model.output_names))}"
-        )
-    resolved_loss = _loss(loss, label_smoothing)
-    resolved_metrics = _metrics(metrics)
+    names = list(model.output_names) if len(getattr(model, "outputs", None) or []) > 1 else []
     resolved_optimizer = _optimizer(optimizer, learning_rate, weight_decay)
-    data_loss = DataLoss(resolved_loss)
+    if names:
+        resolved_loss: Any = {
+            name: _loss(part, label_smoothing) for name, part in _by_output("loss", loss, names)
+        }
+        weights = dict.fromkeys(resolved_loss, 1.0)
+        if loss_weights is not None:
+            pairs = _by_output("loss_weights", loss_weights, list(resolved_loss))
+            weights |= {
+                name: check_number(f"loss_weights[{name!r}]", value) for name, value in pairs
+            }
+        measured: Any = {name: [DataLoss(part)] for name, part in resolved_loss.items()}
+        total = TotalDataLoss((measured[name][0], weights[name]) for name in measured)
+        measured[next(iter(measured))].append(total)
+        resolved_metrics: Any = _metrics_by_output(metrics, names)
+        # Keras wants an entry for each output
+        resolved_loss = {name: resolved_loss.get(name) for name in names}
+        weights = {name: weights.get(name, 0.0) for name in names}
+    else:
+        if loss_weights is not None:
+            raise ValueError(
+                "`loss_weights` are for models with several outputs. "
+                f"Received: loss_weights={loss_weights!r} for one output"
+            )
+        resolved_loss, weights = _loss(loss, label_smoothing), None
+        measured, resolved_metrics = [DataLoss(resolved_loss)], _metrics(metrics)
+    data_losses = [m for m in keras.tree.flatten(measured) if isinstance(m, DataLoss)]
     model.compile(
         optimizer=resolved_optimizer,
         loss=resolved_loss,
+        loss_weights=weights,
         metrics=resolved_metrics or None,
-        weighted_metrics=[data_loss],
+        weighted_metrics=measured,
     )
     model.get_compile_config = types.MethodType(
-        functools.partial(_portable_compile_config, data_loss.stand_in()), model
+        functools.partial(_portable_compile_config, data_losses), model
     )
     return model
 
 
-def _portable_compile_config(stand_in: keras.metrics.Metric, model: keras.Model) -> dict[str, Any]:
-    """Return the model's compile config with the stock metric in place of `DataLoss`."""
+def _by_output(name: str, given: Any, outputs: list[str]) -> list[tuple[str, Any]]:
+    """Return what is given for each of several outputs with the output's name."""
+    if isinstance(given, Mapping):
+        for output in given:
+            if output not in outputs:
+                raise ValueError(
+                    f"`{name}` must have the names of outputs: {', '.join(map(repr, outputs))}. "
+                    f"Received: {output!r}.{suggestion(str(output), outputs)}"
+                )
+        pairs = [(output, given[output]) for output in outputs if given.get(output) is not None]
+    elif isinstance(given, (list, tuple)):
+        if len(given) != len(outputs):
+            raise ValueError(
+                f"`{name}` must have one entry for each of the {len(outputs)} outputs, "
+                f"{', '.join(map(repr, outputs))}. Received: {len(given)} entries"
+            )
+        pairs = [pair for pair in zip(outputs, given, strict=True) if pair[1] is not None]
+    elif name == "loss":
+        pairs = [(output, given) for output in outputs]
+    else:
+        raise TypeError(
+            f"`{name}` must be a list or a dictionary, an entry an output. Received: {given!r}"
+        )
+    if not pairs:
+        raise ValueError(f"`{name}` must hold something for one output at least. Received: none")
+    return pairs
+
+
+def _metrics_by_output(metrics: Any, outputs: list[str]) -> dict[str, list[Any]] | None:
+    if not isinstance(metrics, Mapping):
+        if isinstance(metrics, (list, tuple)) and not metrics:
+            return None
+        raise TypeError(
+            "`metrics` of a model with several outputs must be a dictionary of lists by output, "
+            f"such as {{{outputs[0]!r}: ['accuracy']}}. Received: metrics={metrics!r}"
+        )
+    return {name: _metrics(part) for name, part in _by_output("metrics", metrics, outputs)}
+
+
+def _portable_compile_config(data_losses: Sequence[DataLoss], model: keras.Model) -> dict[str, Any]:
+    """Return the model's compile config with stock metrics in place of those of kregs."""
     config = type(model).get_compile_config(model)
-    exact = keras.saving.get_registered_name(DataLoss)
-    config["weighted_metrics"] = [
-        keras.saving.serialize_keras_object(stand_in)
-        if isinstance(metric, dict) and metric.get("registered_name") == exact
-        else metric
-        for metric in config.get("weighted_metrics") or []
-    ] or None
+    stand_ins = iter([metric.stand_in() for metric in data_losses])
+
+    def portable(metrics: Any) -> Any:
+        if isinstance(metrics, dict) and "registered_name" not in metrics:
+            return {name: portable(part) for name, part in metrics.items()}
+        parts: list[Any] = []
+        for metric in metrics or []:
+            known = metric.get("registered_name") if isinstance(metric, dict) else None
+            if known == keras.saving.get_registered_name(DataLoss):
+                parts.append(keras.saving.serialize_keras_object(next(stand_ins)))
+            elif known != keras.saving.get_registered_name(TotalDataLoss):  # which has none
+                parts.append(metric)
+        return parts or None
+
+    config["weighted_metrics"] = portable(config.get("weighted_metrics"))
     return config
 
 
@@ -127,8 +201,7 @@ def _loss(loss: Any, label_smoothing: Any) -> keras.losses.Loss | Callable:
     label_smoothing = check_number("label_smoothing", label_smoothing, minimum=0.0, below=1.0)
     if isinstance(loss, (list, tuple, dict)):
         raise ValueError(
-            "`loss` must be one loss: kregs compiles models with one output. "
-            f"Received: loss={loss!r}"
+            f"`loss` must be one loss for a model with one output. Received: loss={loss!r}"
         )
     resolved = loss_object(loss)
     reduction = getattr(resolved, "reduction", "sum_over_batch_size")  # Keras's, for a function
@@ -199,19 +272,19 @@ def _smoothed(loss: keras.losses.Loss | Callable, label_smoothing: float) -> ker
             "keras.utils.to_categorical(y) as labels and loss='categorical_crossentropy'. "
             f"Received: label_smoothing={label_smoothing}"
         )
-    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
-    if not isinstance(loss, keras.losses.Loss) or "label_smoothing" not in config:
+    present = smoothing_of(loss)
+    if present is None:
         known = sorted(c.__name__ for c in _loss_classes().values() if _knows_smoothing(c))
         raise ValueError(
             f"`label_smoothing` is known to these losses only: {', '.join(known)}. "
             f"Received: label_smoothing={label_smoothing} with loss={_name_of(loss)}"
         )
-    if config["label_smoothing"]:
+    if present:
         raise ValueError(
             "`label_smoothing` is set twice: in the loss object "
-            f"({config['label_smoothing']}) and here ({label_smoothing}). Give it once."
+            f"({present}) and here ({label_smoothing}). Give it once."
         )
-    return type(loss).from_config({**config, "label_smoothing": label_smoothing})
+    return with_smoothing(loss, label_smoothing)
 
 
 def _knows_smoothing(loss_class: type[keras.losses.Loss]) -> bool:

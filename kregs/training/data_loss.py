@@ -1,8 +1,9 @@
-"""`DataLoss`: the loss without penalties, measured exactly as Keras measures `loss`."""
+"""`DataLoss`: the loss without penalties and label smoothing, measured as Keras measures `loss`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -14,12 +15,18 @@ from keras.src.losses.losses import LossFunctionWrapper
 
 @keras.saving.register_keras_serializable(package="kregs")
 class DataLoss(keras.metrics.Metric):
-    """The loss of the data alone: Keras's `loss` minus `sum(model.losses)`.
+    """The loss of the data alone: Keras's `loss` without penalties and without label smoothing.
 
-    Keras adds every penalty (kernel, bias and activity regularizers) to `loss` and `val_loss`, so
-    choosing a penalty's coefficient by `val_loss` favours 0. This metric calls the same loss
-    object, with its own reduction, sample weights and masks, and averages over batches as Keras's
-    loss tracker does: weighted by the number of samples of the batch.
+    Keras adds every penalty (kernel, bias and activity regularizers) to `loss` and `val_loss`, and
+    smooths the labels of both, so choosing a coefficient or the smoothing by `val_loss` favours 0.
+    This metric calls the same loss, its `label_smoothing` set to 0, with its own reduction, sample
+    weights and masks, and averages over batches as Keras's loss tracker does: weighted by the
+    number of samples of the batch. Without smoothing it is `loss` minus `sum(model.losses)`. As
+    Keras's `<output>_loss`, that of one of several outputs, it knows nothing of `loss_weights`.
+
+    Label smoothing is an argument `label_smoothing` of a Keras loss, of a loss class of one's own
+    whose `get_config()` has it, or of a `functools.partial`. What a function does within itself
+    stays as it is.
 
     `kregs.compile_model` adds it to a model. To use it with `model.compile`, put it into
     `weighted_metrics`, where it sees sample and class weights.
@@ -49,19 +56,25 @@ class DataLoss(keras.metrics.Metric):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        if isinstance(loss, keras.losses.Loss):
-            self._loss = loss
-        elif callable(loss):
-            self._loss = LossFunctionWrapper(loss)
-        else:
+        if not callable(loss):  # as every keras.losses.Loss is
             raise TypeError(
                 "`loss` must be a keras.losses.Loss or a function of (y_true, y_pred). "
                 f"Received: loss={loss!r} of type {type(loss).__name__}"
             )
-        self._argument = loss
-        self._stand_in_fn = _unreduced(loss)
+        self._argument = without_smoothing(loss)
+        self._loss = (
+            self._argument
+            if isinstance(self._argument, keras.losses.Loss)
+            else LossFunctionWrapper(self._argument)
+        )
+        self._stand_in_fn = _unreduced(self._argument)
         self.total = self.add_weight(name="total", initializer="zeros")
         self.count = self.add_weight(name="count", initializer="zeros")
+
+    @property
+    def loss(self) -> keras.losses.Loss | Callable:
+        """What it measures: the constructor's argument, without label smoothing."""
+        return self._argument
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add one batch: the loss's own value, weighted by the batch's number of samples."""
@@ -102,11 +115,92 @@ class DataLoss(keras.metrics.Metric):
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
 
 
+@keras.saving.register_keras_serializable(package="kregs")
+class TotalDataLoss(keras.metrics.Metric):
+    """The weighted sum of the data losses of several outputs, `data_loss` in the logs.
+
+    Keras gives a metric the targets of one output, so this one sees none: it adds up what the
+    outputs' `DataLoss` have measured.
+
+    Args:
+        parts: a `DataLoss` of each output, and its `loss_weights`.
+    """
+
+    def __init__(self, parts: Iterable[tuple[DataLoss, float]]) -> None:
+        super().__init__(name="total")
+        pairs = tuple(parts)
+        self._parts = lambda: pairs  # out of the reach of Keras, which would track them twice
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Do nothing: the outputs' metrics are updated by Keras."""
+
+    def result(self) -> dict[str, Any]:
+        """Return the sum under its name: Keras would put that of an output before it."""
+        return {"data_loss": sum(weight * part.result() for part, weight in self._parts())}
+
+
+def smoothing_of(loss: Any) -> float | None:
+    """Return the `label_smoothing` that a loss was made with; `None`: it knows none.
+
+    Example:
+
+    >>> smoothing_of(keras.losses.BinaryCrossentropy(label_smoothing=0.1))
+    0.1
+    >>> smoothing_of(keras.losses.MeanSquaredError()) is None
+    True
+    """
+    if isinstance(loss, LossFunctionWrapper):
+        return loss._fn_kwargs.get("label_smoothing")
+    if isinstance(loss, functools.partial):
+        return loss.keywords.get("label_smoothing")
+    if isinstance(loss, keras.losses.Loss):
+        return loss.get_config().get("label_smoothing")
+    return None
+
+
+def without_smoothing(loss: Any) -> Any:
+    """Return the same loss with `label_smoothing` 0; a loss without any as it is.
+
+    Example:
+
+    >>> loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    >>> without_smoothing(loss).get_config()["label_smoothing"], loss.label_smoothing
+    (0.0, 0.1)
+    """
+    return with_smoothing(loss, 0.0) if smoothing_of(loss) else loss
+
+
+def with_smoothing(loss: Any, label_smoothing: float) -> Any:
+    """Return a copy of a loss that knows `label_smoothing`, with this one.
+
+    Example:
+
+    >>> with_smoothing(keras.losses.BinaryCrossentropy(), 0.1).label_smoothing
+    0.1
+    """
+    if isinstance(loss, functools.partial):
+        keywords = {**loss.keywords, "label_smoothing": label_smoothing}
+        return functools.partial(loss.func, *loss.args, **keywords)
+    if isinstance(loss, LossFunctionWrapper):
+        copy = _copied(loss)
+        copy._fn_kwargs = {**loss._fn_kwargs, "label_smoothing": label_smoothing}
+        copy.label_smoothing = label_smoothing
+        return copy
+    copy = type(loss).from_config({**loss.get_config(), "label_smoothing": label_smoothing})
+    copy._dtype_policy, copy._dtype = loss._dtype_policy, loss._dtype  # which no config has
+    return copy
+
+
+def _copied(loss: keras.losses.Loss) -> Any:
+    copy = object.__new__(type(loss))  # copy.copy would go through a file: Keras's __reduce__
+    copy.__dict__.update(loss.__dict__)
+    return copy
+
+
 def _unreduced(loss: keras.losses.Loss | Callable) -> Callable:
     """Return a copy of a loss object that gives one value per sample; a function as it is."""
     if not isinstance(loss, keras.losses.Loss):
         return loss
-    copy = object.__new__(type(loss))  # copy.copy would go through a file: Keras's __reduce__
-    copy.__dict__.update(loss.__dict__)
+    copy = _copied(loss)
     copy.reduction = "none"
     return copy

@@ -421,9 +421,9 @@ def test_label_smoothing_differs(double, kind):
     activation = {"binary": "sigmoid", "categorical": "softmax"}[kind]
     models = [
         make([], (5,), "sgd", loss_class(label_smoothing=e), head=[layers.Dense(3, activation)])
-        for e in (0.0, 0.1, 0.3)
+        for e in (0.3, 0.0, 0.1)
     ]
-    check_equal(models, numbers(ROWS, 5), one_hot(ROWS, 3))
+    check_equal(models, numbers(ROWS, 5), one_hot(ROWS, 3), accelerate=(False, True))
 
 
 @keras.saving.register_keras_serializable("kregs_tests")
@@ -493,34 +493,3 @@ def test_float32_is_close():
 
     x = numbers(ROWS, 6, 6, 1).astype("float32")
     check_equal([build(0.0), build(0.01)], x, numbers(ROWS, 3).astype("float32"), tolerance=1e-3)
-
-
-def test_metrics_that_are_no_means():
-    def build():
-        model = keras.Sequential([keras.Input((5,)), layers.Dense(1, "sigmoid")])
-        auc = keras.metrics.AUC(name="auc")
-        model.compile("sgd", "binary_crossentropy", metrics=[auc, keras.metrics.Precision(), "mae"])
-        return model
-
-    x = numbers(200, 5).astype("float32")
-    y = (x[:, :1] > 0).astype("float32")
-    model = build()
-    population = Population.from_models([model])
-    (history,) = population.fit(x, y, validation_data=(x[:50], y[:50]), epochs=2)
-    (trained,) = population.unstack()
-    expected = trained.evaluate(x[:50], y[:50], return_dict=True, verbose=0)
-    for name in ("loss", "auc", "mae"):
-        assert history[f"val_{name}"][-1] == pytest.approx(expected[name], abs=1e-6)
-    assert any(name.startswith("val_precision") for name in history)
-
-
-def test_evaluate_and_predict_are_those_of_the_models():
-    models = [make([layers.Dense(4, "relu"), layers.Dropout(0.5)], (5,)) for _ in range(3)]
-    population = Population.from_models(models)
-    x, y = numbers(37, 5).astype("float32"), numbers(37, 3).astype("float32")
-    population.fit(x, y, epochs=2)
-    predictions = population.predict(x, batch_size=8)
-    scores = population.evaluate(x, y, batch_size=8)
-    for k, model in enumerate(population.unstack()):
-        np.testing.assert_allclose(predictions[k], model.predict(x, verbose=0), atol=1e-5)
-        assert scores["loss"][k] == pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-5)

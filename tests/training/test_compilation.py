@@ -89,13 +89,48 @@ def test_optimizer_object_excludes_its_settings(options):
         kregs.compile_model(small_model(), SPARSE, optimizer=keras.optimizers.Adam(), **options)
 
 
-def test_several_outputs_are_refused():
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, [L.Dense(1, name="a")(inputs), L.Dense(1, name="b")(inputs)])
-    with pytest.raises(ValueError, match=r"must have one output.* 2 outputs, 'a', 'b'"):
-        kregs.compile_model(model, "mse")
+def two_outputs():
+    x = keras.Input((4,))
+    outputs = [keras.layers.Dense(n, name=name)(x) for n, name in ((2, "a"), (3, "b"))]
+    return keras.Model(x, outputs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"loss": ["mse"]}, ValueError, "one entry for each of the 2 outputs, 'a', 'b'"),
+        ({"loss": {"aa": "mse"}}, ValueError, r"names of outputs.* 'aa'.*'a'"),
+        ({"loss": {}}, ValueError, "one output at least"),
+        ({"loss": {"a": "msee"}}, ValueError, "name of a Keras loss"),
+        ({"loss": "mse", "loss_weights": 2.0}, TypeError, "`loss_weights` must be a list"),
+        ({"loss": "mse", "loss_weights": {"a": "2"}}, TypeError, r"`loss_weights\['a'\]`"),
+        ({"loss": {"a": "mse"}, "loss_weights": {"b": 2.0}}, ValueError, "names of outputs: 'a'"),
+        ({"loss": "mse", "metrics": ["mae"]}, TypeError, "must be a dictionary of lists by output"),
+        ({"loss": "mse", "metrics": {"a": ["maee"]}}, ValueError, "names of Keras metrics"),
+    ],
+)
+def test_wrong_arguments_for_several_outputs(arguments, error, message):
+    with pytest.raises(error, match=message):
+        kregs.compile_model(two_outputs(), **arguments)
+
+
+def test_a_layer_is_no_model():
     with pytest.raises(TypeError, match=r"`model` must be a keras\.Model"):
         kregs.compile_model(L.Dense(1), "mse")
+
+
+def test_loss_weights_are_for_several_outputs():
+    with pytest.raises(ValueError, match="`loss_weights` are for models with several outputs"):
+        kregs.compile_model(small_model(), SPARSE, loss_weights=[2.0])
+
+
+def test_an_output_without_a_loss(eager):
+    model = kregs.compile_model(two_outputs(), {"b": "mse"}, loss_weights={"b": 0.5})
+    x, y = np.ones((4, 4)), [np.zeros((4, 2)), np.ones((4, 3))]
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    b = model.predict(x, verbose=0)[1]
+    assert logs["data_loss"] == pytest.approx(0.5 * ((b - 1) ** 2).mean(), rel=1e-5)
+    assert logs["loss"] == pytest.approx(logs["data_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(optimizer_classes()))
@@ -138,13 +173,44 @@ def test_weight_decay_shrinks_kernels_only(policy, eager):
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6, err_msg=variable.path)
 
 
+def test_weight_decay_leaves_out_biases_scales_and_embeddings():
+    tokens = keras.Input((4,), dtype="int32")
+    x = keras.layers.Embedding(5, 6)(tokens)
+    for layer in (
+        keras.layers.RMSNormalization(), keras.layers.LayerNormalization(),
+        keras.layers.GroupNormalization(2), keras.layers.PReLU(),
+        keras.layers.Bidirectional(keras.layers.GRU(3, return_sequences=True)),
+        keras.layers.SeparableConv1D(6, 2, padding="same"),
+    ):  # fmt: skip
+        x = layer(x)
+    x = keras.layers.MultiHeadAttention(2, 3)(x, x)
+    x = keras.layers.AdditiveAttention()([x, x])
+    tied = kregs.layers.TiedDense(4)
+    x = tied(tied(x), reverse=True)
+    model = keras.Model(tokens, keras.layers.GlobalAveragePooling1D()(x))
+    for variable in model.trainable_variables:
+        variable.assign(np.full(variable.shape, 2.0))
+    kregs.compile_model(
+        model, lambda y_true, y_pred: 0.0 * keras.ops.sum(y_pred, axis=-1),
+        optimizer="sgd", learning_rate=0.1, weight_decay=0.5,
+    )  # fmt: skip
+    model.run_eagerly = True
+    model.fit(np.ones((4, 4), "int32"), np.ones((4, 1)), verbose=0)
+    changed = {v.name: float(np.min(v.numpy())) != 2.0 for v in model.trainable_variables}
+    kernels = {"kernel", "recurrent_kernel", "depthwise_kernel", "pointwise_kernel"}
+    assert {name for name, is_changed in changed.items() if is_changed} == kernels
+    left_out = {"embeddings", "scale", "gamma", "beta", "alpha", "bias", "reverse_bias"}
+    assert set(changed) - kernels == left_out
+
+
 @pytest.mark.parametrize("name", ["categorical_crossentropy", "binary_crossentropy"])
 def test_label_smoothing(name, eager):
     # sigmoid for binary: given softmax, Keras would take its logits for those of a sigmoid
     model = small_model("softmax" if name == "categorical_crossentropy" else "sigmoid")
     one_hot = np.eye(3)[Y]
     kregs.compile_model(model, name, label_smoothing=0.2)
-    smoothed = model.evaluate(X, one_hot, verbose=0, return_dict=True)["data_loss"]
+    logs = model.evaluate(X, one_hot, verbose=0, return_dict=True)
+    smoothed = logs["loss"] - float(sum(model.losses))
     p = model.predict(X, verbose=0).astype("float64")
     if name == "categorical_crossentropy":
         expected = -((0.8 * one_hot + 0.2 / 3) * np.log(p)).sum(axis=1).mean()

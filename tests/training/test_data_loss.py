@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -326,8 +327,124 @@ def test_config_round_trip():
     # at logit 0 the loss is log 2 whatever the label
     assert float(again(np.ones((5, 2)), np.zeros((5, 2)))) == pytest.approx(np.log(2), rel=1e-6)
     again.reset_state()
-    expected = 0.9 * np.log1p(np.exp(-1)) + 0.1 * np.log1p(np.exp(1))
-    assert float(again(np.ones((5, 2)), np.ones((5, 2)))) == pytest.approx(expected, rel=1e-6)
+    unsmoothed = np.log1p(np.exp(-1))
+    assert float(again(np.ones((5, 2)), np.ones((5, 2)))) == pytest.approx(unsmoothed, rel=1e-6)
+
+
+class SmoothedSquares(keras.losses.Loss):
+    """A loss of one's own that smooths labels."""
+
+    def __init__(self, label_smoothing=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        y_true = y_true * (1 - self.label_smoothing) + self.label_smoothing / 3
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def crossentropies(y, p):
+    """Per row, by NumPy: categorical and binary."""
+    return {
+        "categorical": -(y * np.log(p)).sum(-1),
+        "binary": -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(-1),
+        "squares": ((y - p) ** 2).mean(-1),
+    }
+
+
+def smoothing_losses(smoothing):
+    partial = functools.partial(
+        keras.losses.categorical_crossentropy, label_smoothing=smoothing, axis=-1
+    )
+    return {
+        "object": (keras.losses.CategoricalCrossentropy(label_smoothing=smoothing), "categorical"),
+        "binary": (keras.losses.BinaryCrossentropy(label_smoothing=smoothing), "binary"),
+        "sum": (
+            keras.losses.CategoricalCrossentropy(label_smoothing=smoothing, reduction="sum"),
+            "categorical",
+        ),
+        "own class": (SmoothedSquares(label_smoothing=smoothing), "squares"),
+        "partial": (partial, "categorical"),
+    }
+
+
+@pytest.mark.parametrize("smoothing", [0.3, 0.0])
+@pytest.mark.parametrize("kind", smoothing_losses(0.0))
+def test_data_loss_is_without_label_smoothing(kind, smoothing):
+    """Against NumPy, with weights; and the loss that is trained on is smoothed."""
+    loss, which = smoothing_losses(smoothing)[kind]
+    head = "sigmoid" if kind == "binary" else "softmax"
+    model = kregs.compile_model(penalized_model(activation=head), loss)
+    model.run_eagerly = True
+    x, y, weights = RNG.normal(size=(20, 4)), targets("one_hot", 20), RNG.uniform(0, 2, 20)
+    logs = logs_of(model, x, y, batch_size=20, sample_weight=weights)
+    by_row = crossentropies(y, np.asarray(model(x, training=False), "float64"))[which] * weights
+    expected = by_row.sum() if kind == "sum" else by_row.mean()
+    assert logs["data_loss"] == pytest.approx(expected, rel=1e-4)
+    penalty = float(sum(model.losses))
+    smoothed = logs["loss"] - penalty - logs["data_loss"]
+    assert (abs(smoothed) > 1e-3) == (smoothing > 0)
+
+
+def test_label_smoothing_of_compile_model_is_left_out_as_well():
+    loss = keras.losses.CategoricalCrossentropy(dtype="float64")
+    for smoothing in (0.4, 0.0):
+        model = kregs.compile_model(penalized_model(), loss, label_smoothing=smoothing)
+        assert (model.loss.label_smoothing, model.loss.dtype) == (smoothing, "float64")
+        x, y = RNG.normal(size=(20, 4)), targets("one_hot", 20)
+        model.run_eagerly = True
+        logs = logs_of(model, x, y)
+        by_row = crossentropies(y, np.asarray(model(x, training=False)))["categorical"]
+        assert logs["data_loss"] == pytest.approx(by_row.mean(), rel=1e-4)
+
+
+def two_outputs():
+    x = keras.Input((4,))
+    hidden = L.Dense(5, "tanh", kernel_regularizer="l2")(x)
+    first = L.Dense(3, "softmax", name="kinds")(hidden)
+    return keras.Model(x, [first, L.Dense(1, name="size")(hidden)])
+
+
+@pytest.mark.parametrize("smoothing", [0.3, 0.0])
+@pytest.mark.parametrize("weights", [{"size": 0.5, "kinds": 3.0}, [3.0, 0.5], None])
+def test_several_outputs(smoothing, weights):
+    """Keras's own `loss`, less penalties and smoothing, is the weighted sum of the data losses."""
+    crossentropy = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
+    model = kregs.compile_model(
+        two_outputs(), {"size": "mse", "kinds": crossentropy}, loss_weights=weights,
+        metrics={"size": ["mae"]},
+    )  # fmt: skip
+    x, y = RNG.normal(size=(25, 4)), [targets("one_hot", 25), RNG.normal(size=(25, 1))]
+    history = model.fit(x, y, validation_data=(x, y), verbose=0, epochs=2).history
+    logs = logs_of(model, x, y, batch_size=10)
+    assert history["val_data_loss"][-1] == pytest.approx(logs["data_loss"], rel=1e-5)
+    assert {"data_loss", "kinds_data_loss", "size_data_loss", "size_mae"} < set(history)
+    kinds, size = model.predict(x, verbose=0)
+    parts = [crossentropies(y[0], kinds)["categorical"].mean(), ((y[1] - size) ** 2).mean()]
+    assert logs["kinds_data_loss"] == pytest.approx(parts[0], rel=1e-4)
+    assert logs["size_data_loss"] == pytest.approx(parts[1], rel=1e-4)
+    factors = [3.0, 0.5] if weights else [1.0, 1.0]
+    assert logs["data_loss"] == pytest.approx(np.dot(factors, parts), rel=1e-4)
+    smoothed = logs["loss"] - float(sum(model.losses)) - logs["data_loss"]
+    assert (abs(smoothed) > 1e-3) == (smoothing > 0)
+
+
+def test_a_file_of_a_model_with_several_outputs_holds_stock_metrics(tmp_path):
+    model = kregs.compile_model(two_outputs(), ["categorical_crossentropy", "mse"])
+    config = json.dumps(model.get_compile_config())
+    assert "kregs" not in config
+    x, y = RNG.normal(size=(6, 4)), [targets("one_hot", 6), RNG.normal(size=(6, 1))]
+    model.run_eagerly = True
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    ours, theirs = logs_of(model, x, y), logs_of(again, x, y)
+    assert set(ours) - set(theirs) == {"data_loss"}
+    for name in theirs:
+        assert theirs[name] == pytest.approx(ours[name], rel=1e-5)
 
 
 def test_wrong_loss():

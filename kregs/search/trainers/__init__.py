@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from kregs.search.runs import RunJob, RunOutcome, RunState
+from kregs.search.runs import RunJob, RunOutcome, RunState, numbers_of
 
 
 class RunControl(Protocol):
@@ -55,7 +55,7 @@ class TrainerSettings:
     def value(self, logs: dict[str, float]) -> float:
         """Return the objective, lower is better."""
         try:
-            value = self.objective.get_value(logs)
+            value = self.objective.get_value(numbers_of(logs))
         except KeyError:
             raise ValueError(
                 f"the objective {self.objective.name!r} was not logged. Logged: {', '.join(logs)}"

@@ -18,7 +18,15 @@ from keras_tuner.errors import FatalError
 from kregs.population.registry import NotStackable
 from kregs.search.checkpoints import restore, state_of
 from kregs.search.keras_tuner_internals import callbacks_of_run
-from kregs.search.runs import Histories, Run, RunJob, RunOutcome, RunState
+from kregs.search.runs import (
+    Histories,
+    Run,
+    RunJob,
+    RunOutcome,
+    RunState,
+    histories_of,
+    numbers_of,
+)
 from kregs.search.trainers import TrainerSettings
 
 
@@ -112,9 +120,7 @@ def outcome_of(
     if isinstance(result, RunOutcome):
         return result
     if isinstance(result, keras.callbacks.History):
-        outcome.history = {
-            name: [float(value) for value in values] for name, values in result.history.items()
-        }
+        outcome.history = histories_of(result.history)
         return outcome
     outcome.by_epoch = False
     if isinstance(result, (int, float, np.number)):
@@ -124,7 +130,7 @@ def outcome_of(
             "`HyperModel.fit` must return what `model.fit` returns, the objective as a number, "
             f"or a dictionary with {objective.name!r}. Received: {result!r}"
         )
-    outcome.history = {name: [float(value)] for name, value in result.items()}
+    outcome.history = histories_of({name: [value] for name, value in result.items()})
     return outcome
 
 
@@ -141,7 +147,7 @@ class _BestEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         objective = self._settings.objective
-        value = float((logs or {}).get(objective.name, math.nan))
+        value = numbers_of(logs or {}).get(objective.name, math.nan)
         value = -value if objective.direction == "max" else value
         last = self._settings.score_at == "last_epoch"
         if math.isfinite(value) and (last or value < self.value):
@@ -174,8 +180,8 @@ class _HalvesHistory(keras.callbacks.Callback):
                 verbose=0,
                 return_dict=True,
             )
-            for name, value in values.items():
-                history.setdefault(f"val_{name}", []).append(float(value))
+            for name, number in numbers_of(values).items():
+                history.setdefault(f"val_{name}", []).append(number)
 
 
 class _ReportEpochs(keras.callbacks.Callback):
@@ -187,7 +193,7 @@ class _ReportEpochs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         control = _ModelControl(self.model)
-        self._settings.on_epoch(self._job, epoch + 1, dict(logs or {}), control)
+        self._settings.on_epoch(self._job, epoch + 1, numbers_of(logs or {}), control)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,14 @@ from kregs.population.signature import Member, read_member
 from kregs.population.training import Training
 from kregs.search.failures import reason_of
 from kregs.search.keras_tuner_internals import tensorboard_folder
-from kregs.search.runs import Halves, RunJob, RunOutcome, RunState
+from kregs.search.runs import (
+    Halves,
+    RunJob,
+    RunOutcome,
+    RunState,
+    histories_of,
+    numbers_of,
+)
 from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
 from kregs.search.trainers import TrainerSettings
 
@@ -184,7 +191,10 @@ class StackedTrainer:
             keep_last=settings.score_at == "last_epoch",
             devices=self._devices,
             on_epoch=lambda member_job: settings.on_epoch(
-                member_job.name, member_job.epoch, member_job.logs, _Member(training, member_job)
+                member_job.name,
+                member_job.epoch,
+                numbers_of(member_job.logs),
+                _Member(training, member_job),
             ),
         )
         self._trainings.setdefault(signature, []).append(training)
@@ -196,10 +206,10 @@ class StackedTrainer:
             folder = tensorboard_folder(
                 self._settings.tuner, callback.log_dir, job.trial_id, job.run.number
             )
-            write_tensorboard(callback, folder, job.trial, member_job.history)
+            write_tensorboard(callback, folder, job.trial, histories_of(member_job.history))
         best = member_job.best_epoch
         return RunOutcome(
-            history=member_job.history,
+            history=histories_of(member_job.history),
             best_epoch=best - member_job.first_epoch if best >= 0 else -1,
             best_value=member_job.best_value,
             state=RunState(
@@ -208,7 +218,7 @@ class StackedTrainer:
             ),
             seconds=member_job.seconds,
             failure=member_job.failure,
-            halves=member_job.part_histories,
+            halves=[histories_of(part) for part in member_job.part_histories],
             job=job,
             model=member_job.member.model,
             signature=member_job.member.signature,
