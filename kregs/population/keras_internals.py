@@ -19,6 +19,7 @@ from keras.src.ops.numpy import Any as AnyOperation
 from keras.src.ops.numpy import NotEqual as NotEqualOperation
 
 __all__ = [
+    "BUILT",
     "AnyOperation",
     "NotEqualOperation",
     "broadcast_shape",
@@ -27,7 +28,7 @@ __all__ = [
     "has_mask",
     "inner_functional",
     "learning_rate_of",
-    "loss_arguments",
+    "loss_attributes",
     "merge",
     "resolved_loss",
     "resolved_metrics",
@@ -36,6 +37,9 @@ __all__ = [
     "user_loss_weights",
     "user_metrics",
 ]
+
+# attributes that only say whether a metric or layer has seen data
+BUILT = frozenset({"built", "_built", "_build_input_shape"})
 
 
 # ---- the graph of a model ------------------------------------------------------------------
@@ -148,12 +152,13 @@ def resolved_metrics(
     return entries
 
 
-def loss_arguments(loss: keras.losses.Loss) -> dict[str, Any]:
-    """Return the arguments that a loss hands to its function.
+def loss_attributes(loss: keras.losses.Loss) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all that a loss holds: its attributes, and the arguments for its function.
 
     Why: not every loss's config has all that it was made with (Huber's `delta`).
     """
-    return getattr(loss, "_fn_kwargs", {})
+    attributes = dict(vars(loss))
+    return attributes, attributes.pop("_fn_kwargs", {})
 
 
 def row_function(metric: keras.metrics.MeanMetricWrapper) -> Any:
