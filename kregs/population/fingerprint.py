@@ -300,7 +300,7 @@ class _Reader:
 
     def _container(self, value: Any) -> tuple:
         kind: tuple = (type(value).__name__,)
-        if type(value) not in (list, tuple, set, frozenset, dict):  # such as a named tuple
+        if not is_library(type(value).__module__):  # Keras's lists hold who tracks them
             kind = (*kind, self.read(type(value)), self._pairs(getattr(value, "__dict__", {})))
         if isinstance(value, dict):
             return *kind, self._pairs(value)

@@ -112,6 +112,21 @@ def metric_class(n):
     return build(n, metric=Distance(name="distance"))
 
 
+class Distance(keras.metrics.MeanMetricWrapper):
+    def __init__(self, n):
+        super().__init__(power, name="distance", exponent=n)
+
+
+def metric_argument(n):
+    return build(n, metric=Distance(n))
+
+
+def metric_attribute(n):
+    metric = Distance(2.0)
+    metric.factors = [n]
+    return build(n, metric=metric)
+
+
 def activation(n):
     def scaled(value):
         return keras.ops.tanh(n * value)
@@ -188,7 +203,7 @@ def layer_class(n):
 
 KINDS = [
     closure, nested_closure, default, partial, array, bound_method, loss_class, loss_attribute,
-    global_of_another_module, metric, metric_class, activation, activation_lambda,
+    global_of_another_module, metric, metric_class, metric_argument, metric_attribute, activation, activation_lambda,
     activation_of_a_cell, activation_layer, long_mean, layer_attribute, layer_class,
 ]  # fmt: skip
 
