@@ -125,7 +125,8 @@ class Stream:
     Args:
         dataset: a `tf.data.Dataset` or `keras.utils.PyDataset` of `(x, y)` or `(x, y, weight)`.
         class_weight: as in `keras.Model.fit`.
-        shuffle: read the batches of a PyDataset in a new order each epoch, as `fit` does.
+        batch_order: draws the order of a PyDataset's batches anew each epoch, as `fit` does.
+            Default: the dataset's own.
         chunk_bytes: how much is put together.
 
     Raises:
@@ -138,11 +139,11 @@ class Stream:
         dataset: Any,
         class_weight: Mapping[int, float] | None = None,
         *,
-        shuffle: bool = False,
+        batch_order: np.random.Generator | None = None,
         chunk_bytes: int = GATHER_BYTES,
     ) -> None:
         self._dataset = dataset
-        self._order = np.random.default_rng(0) if shuffle else None
+        self._batch_order: np.random.Generator | None = None  # until it is trained on
         self._class_weight = class_weight
         if _length(dataset) == tf.data.INFINITE_CARDINALITY:
             raise ValueError("`x` must end. Received: an infinite dataset")
@@ -157,9 +158,10 @@ class Stream:
         self.steps = length if length > 0 else sum(1 for _ in self._batches())
         size = sum(int(np.prod(a.shape)) * a.dtype.size for a in (first.x, first.y))
         self._chunk_steps = min(self.steps, max(1, chunk_bytes // max(1, size)))
+        self._batch_order = batch_order
 
     def _batches(self) -> Iterator[Rows]:
-        for batch in _iterate(self._dataset, self._order):
+        for batch in _iterate(self._dataset, self._batch_order):
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise NotStackable("the dataset's batches are not (x, y) or (x, y, sample_weight)")
             x, y, *weight = batch
@@ -209,13 +211,13 @@ def as_source(
     sample_weight: Any = None,
     class_weight: Mapping[int, float] | None = None,
     *,
-    shuffle: bool = False,
+    batch_order: np.random.Generator | None = None,
 ) -> Rows | Stream:
     """Return what `fit` is given to train on as rows on the device, a dataset as a stream."""
     if not is_dataset(x):
         return as_rows(x, y, sample_weight, class_weight)
     check_no_targets(y, sample_weight)
-    return Stream(x, class_weight, shuffle=shuffle)
+    return Stream(x, class_weight, batch_order=batch_order)
 
 
 def check_no_targets(y: Any, sample_weight: Any) -> None:

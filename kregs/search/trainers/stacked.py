@@ -302,7 +302,7 @@ def _rows(fit: Mapping[str, Any], folds: bool) -> tuple[Rows | Stream, Rows | St
             fit["y"],
             fit["sample_weight"],
             fit["class_weight"],
-            shuffle=bool(fit["shuffle"]),
+            batch_order=np.random.default_rng(0) if fit["shuffle"] else None,
         )
         return data, None if validation is None else as_validation(validation)
     x, y, weight = np.asarray(fit["x"]), np.asarray(fit["y"]), fit["sample_weight"]
