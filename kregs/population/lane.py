@@ -85,15 +85,18 @@ class Lane:
                     self.layout,
                     slots,
                     self.feed.data.head,
-                    batch_size=self.feed.batch_size,
+                    batch_size=self.feed.step_rows,
                     accelerate=self._accelerate,
                 )
         return self._programs[slots]
 
     def forget(self) -> None:
         """Give back the memory of all programs; nothing trains then."""
+        for program in self._programs.values():
+            program.forget()
         self._programs.clear()
         self._program = None
+        self._setup_seconds.clear()
         self.slots = []
 
     def open(self, slots: int) -> None:
@@ -171,8 +174,6 @@ class Lane:
         state = state or self.state_at(position)
         if member is not None:
             slot.adopt(member)
-        else:
-            slot.set_learning_rate(state)
         settings = self.layout.settings_of(slot.member)
         with self._here():
             self._program.fill([position], [weights], [settings], [slot.job.seed], [state])
@@ -261,11 +262,11 @@ class Lane:
 
     def _train_index(self, active: list[tuple[int, Slot]]) -> np.ndarray:
         steps = max(self.feed.steps(slot.job.train_rows) for _, slot in active)
-        index = np.full([self._program.slots, steps, self.feed.batch_size], -1, np.int32)
+        index = np.full([self._program.slots, steps, self.feed.step_rows], -1, np.int32)
         for i, slot in active:
             epoch = slot.job.epochs_before + slot.job.epoch
             order = self.feed.order(slot.job.train_rows, slot.job.seed, epoch)
-            index[i] = in_steps(order, steps, self.feed.batch_size)
+            index[i] = in_steps(order, steps, self.feed.step_rows)
         for i in set(range(self._program.slots)) - {i for i, _ in active}:
             index[i] = index[active[0][0]]  # a free slot idles along; its rate is 0
         return index
@@ -310,7 +311,7 @@ class Lane:
 
     def _validation_batch(self) -> int:
         """How many validation rows to take at once."""
-        batch = self.feed.validation_batch_size or self.feed.batch_size
+        batch = self.feed.validation_step_rows
         if self.feed.validation_batch_size or not self._program.loss.is_mean:
             return batch
         # a mean does not depend on how the rows are cut

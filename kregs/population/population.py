@@ -177,7 +177,7 @@ class Population:
             for k, (member, seed) in enumerate(zip(self.members, self.seeds, strict=True))
         ]
         feed = Feed(data, validation, batch_size, validation_batch_size, shuffle=shuffle)
-        slots = members_at_once(self.layout, feed.batch_size, max_members)
+        slots = members_at_once(self.layout, feed.step_rows, max_members)
         training = Training(
             self.layout,
             slots,
@@ -193,6 +193,8 @@ class Population:
         self._epochs = [job.epochs_before + job.epoch for job in jobs]
         self.history = [job.history for job in jobs]
         self.failures = [job.failure for job in jobs]
+        if self._training is not None:
+            self._training.forget()
         self._training = training
         return self.history
 

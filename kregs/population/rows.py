@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import functools
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from kregs.validation import check_number
 
 # batches gathered at once, so that a whole epoch of a small data set is one call
 GATHER_BYTES = 128 * 2**20
+# of shuffled orders that are kept for members of the same seed
+ORDER_BYTES = 16 * 2**20
 
 
 @dataclasses.dataclass
@@ -35,11 +38,6 @@ class Rows:
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
-
-    def copy(self) -> Rows:
-        """Return the same rows where TensorFlow puts things now."""
-        weight = None if self.weight is None else tf.identity(self.weight)
-        return Rows(tf.identity(self.x), tf.identity(self.y), weight)
 
     @property
     def tensors(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
@@ -235,12 +233,35 @@ def as_validation(data: Any) -> Rows | Stream:
     return Stream(data) if is_dataset(data) else as_rows(*data)
 
 
-@functools.lru_cache(maxsize=4096)
-def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of rows of one epoch; members with one seed share it."""
-    order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
-    order.flags.writeable = False
-    return order
+class _Orders:
+    """The shuffled orders of the last epochs: members with one seed share them.
+
+    Args:
+        most_bytes: how much is kept.
+    """
+
+    def __init__(self, most_bytes: int = ORDER_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._orders: collections.OrderedDict[tuple, np.ndarray] = collections.OrderedDict()
+        self._lock = threading.Lock()  # devices have threads of their own
+
+    @property
+    def nbytes(self) -> int:
+        """How much is kept at the moment."""
+        return sum(order.nbytes for order in self._orders.values())
+
+    def get(self, seed: int, epoch: int, count: int) -> np.ndarray:
+        """Return the order of one epoch, int32 `(count,)`, which must not be written to."""
+        key = seed, epoch, count
+        with self._lock:
+            if key not in self._orders:
+                order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
+                order.flags.writeable = False
+                self._orders[key] = order
+                while self.nbytes > self._most_bytes and len(self._orders) > 1:
+                    self._orders.popitem(last=False)
+            self._orders.move_to_end(key)
+            return self._orders[key]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,6 +289,7 @@ class Feed:
     validation_batch_size: int | None = None
     validation_parts: Sequence[np.ndarray] = ()
     shuffle: bool = True
+    _orders: _Orders = dataclasses.field(default_factory=_Orders, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.data, Stream):
@@ -275,11 +297,33 @@ class Feed:
         if not isinstance(self.validation, Rows):
             object.__setattr__(self, "validation_parts", ())
 
+    @property
+    def step_rows(self) -> int:
+        """How many rows a training step has: places for more than there are only take memory."""
+        if isinstance(self.data, Stream):
+            return self.batch_size
+        return min(self.batch_size, len(self.data))
+
+    @property
+    def validation_step_rows(self) -> int:
+        """The same of a validation step."""
+        batch = self.validation_batch_size or self.batch_size
+        return min(batch, len(self.validation)) if isinstance(self.validation, Rows) else batch
+
     def on(self, device: str) -> Feed:
         """Return the same with its rows on another device."""
+        present: dict[int, tf.Tensor] = {}  # folds train and validate on the same tensors
+
+        def copied(tensor: tf.Tensor | None) -> tf.Tensor | None:
+            if tensor is None:
+                return None
+            if id(tensor) not in present:
+                present[id(tensor)] = tf.identity(tensor)
+            return present[id(tensor)]
+
         with tf.device(device):
             copies = {
-                name: rows.copy()
+                name: Rows(*map(copied, rows.tensors))
                 for name in ("data", "validation")
                 if isinstance(rows := getattr(self, name), Rows)
             }
@@ -303,7 +347,7 @@ class Feed:
         count = len(self.data) if train_rows is None else len(train_rows)  # type: ignore[arg-type]
         if not self.shuffle:
             return np.arange(count, dtype=np.int32) if train_rows is None else train_rows
-        order = _shuffled(seed, epoch, count)
+        order = self._orders.get(seed, epoch, count)
         return order if train_rows is None else train_rows[order]
 
 

@@ -121,6 +121,11 @@ class Training:
         """Return the program with this many slots on the first device, made once."""
         return self._lanes[0].program(slots)
 
+    def forget(self) -> None:
+        """Give back the memory of all programs, which are compiled anew if they are needed."""
+        for lane in self._lanes:
+            lane.forget()
+
     def run(self, queue: collections.deque[Job]) -> Generator[Job, None, None]:
         """Train all jobs in the queue, and those that are added to it meanwhile.
 
