@@ -204,7 +204,8 @@ def layer_class(n):
 KINDS = [
     closure, nested_closure, default, partial, array, bound_method, loss_class, loss_attribute,
     global_of_another_module, metric, metric_class, metric_argument, metric_attribute, activation,
-    activation_lambda, activation_of_a_cell, activation_layer, long_mean, layer_attribute, layer_class,
+    activation_lambda, activation_of_a_cell, activation_layer, long_mean, layer_attribute,
+    layer_class,
 ]  # fmt: skip
 
 
