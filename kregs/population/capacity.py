@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import tensorflow as tf
@@ -48,4 +50,36 @@ def members_at_once(layout: Layout, batch_size: int, max_members: int | None) ->
 def _memory_bytes(gpu: bool) -> float:
     if gpu:
         return 8 * 2**30
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *_container_limits()])
+
+
+def _container_limits(root: Path = Path("/")) -> Iterator[int]:
+    """Yield the memory limits, in bytes, that control groups set for this process on Linux.
+
+    A group's own limit is the least of those of the groups around it. Inside a container the
+    path of the group may be that of the host: then the mounted root is the container's group.
+
+    Source: the Linux kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    mounted = root / "sys/fs/cgroup"
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":  # version 2
+            folder, name = mounted, "memory.max"
+        elif "memory" in controllers.split(","):
+            folder, name = mounted / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        path = PurePosixPath(group.lstrip("/"))
+        for each in (path, *path.parents):
+            try:
+                text = (folder / each / name).read_text(encoding="utf-8").strip()
+            except OSError:
+                continue
+            if text.isdigit():  # "max": none; version 1 writes a huge number
+                yield int(text)

@@ -53,7 +53,9 @@ class Job:
         epochs, first_epoch: trains from `first_epoch` up to `epochs`, as `fit` does.
         train_rows, validation_rows: numbers of the rows that are its own; `None` for all.
         name: tells jobs apart, for who hands them in.
-        state: of its optimizer, if it goes on from an earlier job.
+        state: of its optimizer, if it goes on from an earlier job; `None`: that of its model's.
+        epochs_before: how many epochs it has behind it that `first_epoch` does not count, as in a
+            second `fit`: the order of rows goes on after them.
 
     Attributes:
         epoch: how many epochs are behind it, `first_epoch` included.
@@ -80,6 +82,7 @@ class Job:
     validation_rows: np.ndarray | None = None
     name: Any = None
     state: OptimizerState | None = None
+    epochs_before: int = 0
 
     epoch: int = dataclasses.field(init=False)
     history: dict[str, list[float]] = dataclasses.field(init=False)
@@ -150,29 +153,65 @@ class _FacadeOptimizer:
 
 
 class MemberModel:
-    """What a callback sees as `model`: one member of the population.
-
-    Keras's own callbacks run on it, so that stopping and learning-rate rules are Keras's. The
-    weights never leave the device: `get_weights` returns a token for "as they are now".
+    """What callbacks may see and change of one member.
 
     Args:
-        template: the model whose metrics all members have.
+        metrics: as `model.metrics` is in `fit`; all members have the same.
         member: the member's model, whose learning rate is its own.
+
+    Attributes:
+        stop_training: whether a callback has ended it.
+        optimizer: with its learning rate.
+        keep_requested: the names under which the weights after this epoch are to be kept.
+        restored: the name of those that were restored last, `None` for the present ones.
     """
 
-    def __init__(self, template: keras.Model, member: keras.Model) -> None:
+    def __init__(self, metrics: Sequence[Any], member: keras.Model) -> None:
         self.stop_training = False
         self.optimizer = _FacadeOptimizer(member.optimizer)
-        self.metrics = template.metrics
-        self.keep_requested = False
-        self.restored = False
+        self.metrics = metrics
+        self.keep_requested: set[str] = set()
+        self.restored: str | None = None
+
+
+class CallbackModel:
+    """What one callback sees as `model`: one member of the population.
+
+    Keras's own callbacks run on it, so that stopping and learning-rate rules are Keras's. The
+    weights never leave the device: `get_weights` returns the name that they are kept under, one a
+    callback, since two that restore have each their own best epoch.
+
+    Args:
+        model: what all callbacks of the member share.
+        number: of the callback, counted from 0.
+    """
+
+    def __init__(self, model: MemberModel, number: int) -> None:
+        self._model = model
+        self._name = f"callback {number}"
+
+    @property
+    def metrics(self) -> Sequence[Any]:
+        return self._model.metrics
+
+    @property
+    def optimizer(self) -> Any:
+        return self._model.optimizer
+
+    @property
+    def stop_training(self) -> bool:
+        return self._model.stop_training
+
+    @stop_training.setter
+    def stop_training(self, value: bool) -> None:
+        self._model.stop_training = value
 
     def get_weights(self) -> str:
-        self.keep_requested = True
-        return "kept"
+        self._model.keep_requested.add(self._name)
+        return self._name
 
-    def set_weights(self, token: str) -> None:
-        self.restored = True
+    def set_weights(self, name: str) -> None:
+        self._model.restored = name
 
 
 @dataclasses.dataclass(eq=False)
@@ -194,16 +233,32 @@ class Slot:
     rates_from: int = 0
 
     @classmethod
-    def begin(cls, job: Job, template: keras.Model, steps: int) -> Slot:
-        """Begin a job of so many steps an epoch: its callbacks are told."""
+    def begin(
+        cls, job: Job, state: OptimizerState | None, metrics: Sequence[Any], steps: int
+    ) -> Slot:
+        """Begin a job of so many steps an epoch: its callbacks are told.
+
+        Args:
+            job: in its beginning.
+            state: of its optimizer; `None` if it is fresh.
+            metrics: see `MemberModel`.
+            steps: of an epoch.
+        """
         job.reset()
-        slot = cls(job, job.member, MemberModel(template, job.member.model))
-        slot.tabulate(0 if job.state is None else job.state.steps, steps)
-        for callback in job.callbacks:
-            callback.set_model(slot.model)
+        slot = cls(job, job.member, MemberModel(metrics, job.member.model))
+        slot.set_learning_rate(state)
+        slot.tabulate(0 if state is None else state.steps, steps)
+        for number, callback in enumerate(job.callbacks):
+            callback.set_model(CallbackModel(slot.model, number))
             callback.set_params({"epochs": job.epochs, "verbose": 0})
             callback.on_train_begin()
         return slot
+
+    def set_learning_rate(self, state: OptimizerState | None) -> None:
+        """Go on with the learning rate of a state; a schedule's stays."""
+        optimizer = self.model.optimizer
+        if state is not None and None not in (state.learning_rate, optimizer.constant):
+            optimizer.constant = state.learning_rate
 
     def adopt(self, member: Member) -> None:
         """Go on with another member's numbers and learning rate."""

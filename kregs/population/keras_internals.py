@@ -9,7 +9,7 @@ here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -27,10 +27,12 @@ from keras.src.ops.numpy import NotEqual as NotEqualOperation
 from keras.src.utils.naming import to_snake_case
 
 __all__ = [
+    "BUILT",
     "AnyOperation",
     "NotEqualOperation",
     "broadcast_shape",
     "built_with_fresh_names",
+    "callback_metrics",
     "calls_of",
     "decays_weight",
     "has_automatic_name",
@@ -38,15 +40,19 @@ __all__ = [
     "inner_functional",
     "is_plain_function_loss",
     "learning_rate_of",
-    "loss_arguments",
+    "loss_attributes",
     "merge",
     "resolved_loss",
     "resolved_metrics",
     "row_function",
     "row_values",
+    "slot_variables",
     "user_loss_weights",
     "user_metrics",
 ]
+
+# attributes that only say whether a metric or layer has seen data
+BUILT = frozenset({"built", "_built", "_build_input_shape"})
 
 
 # ---- the graph of a model ------------------------------------------------------------------
@@ -212,6 +218,36 @@ def loss_arguments(loss: keras.losses.Loss) -> dict[str, Any]:
     return getattr(loss, "_fn_kwargs", {})
 
 
+def callback_metrics(model: keras.Model, y: tf.Tensor, prediction: tf.Tensor) -> list[Any]:
+    """Return `model.metrics` as callbacks find them in `fit`, in a list.
+
+    Why: callbacks infer from the built metrics whether more is better; a model that has seen no
+    data has not built any. A fresh container is built, so that the model's stays as it is.
+
+    Args:
+        y, prediction: a few rows of each.
+    """
+    compiled = model._compile_metrics
+    if compiled is None:
+        return model.metrics
+    fresh = type(compiled)(
+        compiled._user_metrics,
+        compiled._user_weighted_metrics,
+        output_names=getattr(compiled, "output_names", None),
+    )
+    fresh.build(y, prediction)
+    return [fresh if metric is compiled else metric for metric in model.metrics]
+
+
+def loss_attributes(loss: keras.losses.Loss) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all that a loss holds: its attributes, and the arguments for its function.
+
+    Why: not every loss's config has all that it was made with (Huber's `delta`).
+    """
+    attributes = dict(vars(loss))
+    return attributes, attributes.pop("_fn_kwargs", {})
+
+
 def is_plain_function_loss(loss: Any) -> bool:
     """Return whether a loss is a function, its arguments and a reduction, and nothing else.
 
@@ -248,6 +284,22 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     Why: the public `learning_rate` of a schedule is its present value.
     """
     return optimizer._learning_rate
+
+
+def slot_variables(
+    optimizer: keras.optimizers.Optimizer, slot: str, variables: Iterable[Any]
+) -> list[Any]:
+    """Return an optimizer's variable of a slot (`"momentums"`) for each weight.
+
+    Why: publicly there is one list of all variables, whose names depend on the path of weights.
+
+    Returns:
+        One a weight, `None` where the optimizer keeps none.
+    """
+    kept = getattr(optimizer, slot, None) or getattr(optimizer, f"_{slot}", None) or []
+    positions = optimizer._trainable_variables_indices
+    keys = [optimizer._var_key(variable) for variable in variables]
+    return [kept[positions[key]] if kept and key in positions else None for key in keys]
 
 
 def decays_weight(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from kregs.population.jobs import Job, Slot
+from kregs.population.keras_internals import callback_metrics
 from kregs.population.layout import Layout
 from kregs.population.metrics import Predicted, concatenated, number_or_array, predicted_rows
 from kregs.population.optimizers import OptimizerState
@@ -84,15 +86,18 @@ class Lane:
                     self.layout,
                     slots,
                     self.feed.data.head,
-                    batch_size=self.feed.batch_size,
+                    batch_size=self.feed.step_rows,
                     accelerate=self._accelerate,
                 )
         return self._programs[slots]
 
     def forget(self) -> None:
         """Give back the memory of all programs; nothing trains then."""
+        for program in self._programs.values():
+            program.forget()
         self._programs.clear()
         self._program = None
+        self._setup_seconds.clear()
         self.slots = []
 
     def open(self, slots: int) -> None:
@@ -115,17 +120,25 @@ class Lane:
         positions = [i for i, slot in enumerate(self.slots) if slot is None][: len(jobs)]
         if not positions:
             return
+        states = [job.state or self.layout.state_of(job.member) for job in jobs]
         with self._here():
             self._program.fill(
                 positions,
                 [job.weights or [v.value.numpy() for v in job.member.weights] for job in jobs],
                 [self.layout.settings_of(job.member) for job in jobs],
                 [job.seed for job in jobs],
-                [job.state for job in jobs],
+                states,
             )
-        for position, job in zip(positions, jobs, strict=True):
-            template = self.layout.template.model
-            self.slots[position] = Slot.begin(job, template, self.feed.steps(job.train_rows))
+        for position, job, state in zip(positions, jobs, states, strict=True):
+            steps = self.feed.steps(job.train_rows)
+            self.slots[position] = Slot.begin(job, state, self._callback_metrics, steps)
+
+    @functools.cached_property
+    def _callback_metrics(self) -> list[Any]:
+        model = self.layout.template.model
+        y = self.feed.data.head
+        prediction = tf.zeros([len(y), *model.output_shape[1:]], model.outputs[0].dtype)
+        return callback_metrics(model, y, prediction)
 
     def release(self) -> None:
         """Free all slots, whatever trains there."""
@@ -139,8 +152,10 @@ class Lane:
 
     def state_at(self, position: int) -> OptimizerState:
         """Return what a member's optimizer has gathered."""
+        slot: Any = self.slots[position]
         with self._here():
-            return self._program.state_of(position)
+            state = self._program.state_of(position)
+        return dataclasses.replace(state, learning_rate=slot.model.optimizer.constant)
 
     def replace(
         self,
@@ -253,10 +268,11 @@ class Lane:
 
     def _train_index(self, active: list[tuple[int, Slot]]) -> np.ndarray:
         steps = max(self.feed.steps(slot.job.train_rows) for _, slot in active)
-        index = np.full([self._program.slots, steps, self.feed.batch_size], -1, np.int32)
+        index = np.full([self._program.slots, steps, self.feed.step_rows], -1, np.int32)
         for i, slot in active:
-            order = self.feed.order(slot.job.train_rows, slot.job.seed, slot.job.epoch)
-            index[i] = in_steps(order, steps, self.feed.batch_size)
+            epoch = slot.job.epochs_before + slot.job.epoch
+            order = self.feed.order(slot.job.train_rows, slot.job.seed, epoch)
+            index[i] = in_steps(order, steps, self.feed.step_rows)
         for i in set(range(self._program.slots)) - {i for i, _ in active}:
             index[i] = index[active[0][0]]  # a free slot idles along; its rate is 0
         return index
@@ -306,7 +322,7 @@ class Lane:
 
     def _validation_batch(self) -> int:
         """How many validation rows to take at once."""
-        batch = self.feed.validation_batch_size or self.feed.batch_size
+        batch = self.feed.validation_step_rows
         if self.feed.validation_batch_size or not self._has_only_means:
             return batch
         # a mean does not depend on how the rows are cut

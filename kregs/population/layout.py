@@ -11,7 +11,7 @@ from keras import constraints, regularizers
 
 from kregs.population.keras_internals import decays_weight
 from kregs.population.objective import label_smoothing_of
-from kregs.population.optimizers import CLIPS, optimizer_form
+from kregs.population.optimizers import CLIPS, OptimizerState, optimizer_form
 from kregs.population.registry import NotStackable, StackedLayer, form_of
 from kregs.population.signature import Member, check_same_structure, optional_kind
 
@@ -19,6 +19,7 @@ from kregs.population.signature import Member, check_same_structure, optional_ki
 ACTIVITY_NUMBERS = ("activity_l1", "activity_l2")
 
 NumberKey = tuple  # (..., name): of which layer or place, and which number
+ConstraintKey = tuple[int, str, tuple[int, ...]]  # weight by position, kind, axes
 
 
 @dataclasses.dataclass
@@ -37,7 +38,7 @@ class Settings:
     Args:
         layers: numbers of layers (rates, slopes, activity coefficients) by key.
         penalties: l1 and l2 of each weight, `(weights, 2)`.
-        max_norms: of each weight, infinite where there is none, `(weights,)`.
+        constraints: of each constrained weight, the bound by (weight, kind, axes).
         optimizer: hyperparameters and clipping bounds by name.
         decays: weight decay of each weight, `(weights,)`.
         smoothing: label smoothing of the loss.
@@ -45,7 +46,7 @@ class Settings:
 
     layers: dict[NumberKey, float]
     penalties: np.ndarray
-    max_norms: np.ndarray
+    constraints: dict[ConstraintKey, float]
     optimizer: dict[str, float]
     decays: np.ndarray
     smoothing: float
@@ -75,11 +76,11 @@ class Layout:
             layers read the same numbers.
         weights: the template's variables, in the order in which all members' weights are listed.
         trainable: per weight, whether it is trained.
-        constraints: per weight, the kind and axes of its constraint, or `None`.
+        constraints: of which trained weight, which kind and axes, any has.
         settings: the numbers of each of `members`.
         penalized, decayed: which l1 and l2 `(weights, 2)`, and which decays `(weights,)`, any has.
         active_numbers: keys of activity coefficients that any has.
-        clips: the way to clip gradients that any uses: one of `CLIPS`, or none.
+        clips: the ways to clip gradients that any uses, of `CLIPS`.
 
     Raises:
         NotStackable: the members differ in more than numbers; the message says in what.
@@ -99,31 +100,13 @@ class Layout:
         self.weights = self.template.weights
         trainable = {id(v) for layer in self.template.layers for v in layer.trainable_weights}
         self.trainable = [id(variable) in trainable for variable in self.weights]
-        self.constraints = [self._constraint(members, i) for i in range(len(self.weights))]
         self.settings = [self.settings_of(member) for member in members]
         self.penalized = np.any([s.penalties != 0 for s in self.settings], axis=0)
         self.active_numbers = set().union(*(s.penalized_activities for s in self.settings))
         clips = set().union(*(s.clips for s in self.settings))
         self.clips = tuple(name for name in CLIPS if name in clips)
-        if len(self.clips) > 1:
-            raise NotStackable(f"the optimizers clip in different ways: {', '.join(self.clips)}")
+        self.constraints = sorted(set().union(*(s.constraints for s in self.settings)))
         self.decayed = np.any([s.decays != 0 for s in self.settings], axis=0)
-
-    def _constraint(self, members: list[Member], index: int) -> tuple[str, tuple[int, ...]] | None:
-        """The kind and axes of one weight's constraint, which some members may lack."""
-        kinds_and_axes = {
-            constraint_of(member.weights[index].constraint, member.weights[index].path)[:2]
-            for member in members
-        }
-        constrained = {(kind, axes) for kind, axes in kinds_and_axes if kind is not None}
-        if len(constrained) > 1 or (
-            constrained and len(kinds_and_axes) > 1 and next(iter(constrained))[0] != "max_norm"
-        ):
-            raise NotStackable(
-                f"weight {self.template.weights[index].path!r} has different constraints: "
-                f"{sorted(map(str, kinds_and_axes))}"
-            )
-        return next(iter(constrained)) if constrained else None
 
     def fits(self, member: Member) -> bool:
         """Return whether a member has nothing that this layout has no place for."""
@@ -136,7 +119,31 @@ class Layout:
             and not np.any((settings.decays != 0) & ~self.decayed)
             and settings.penalized_activities <= self.active_numbers
             and settings.clips <= set(self.clips)
+            and settings.constraints.keys() <= set(self.constraints)
         )
+
+    def state_of(self, member: Member) -> OptimizerState | None:
+        """Return what the optimizer of a member's model has gathered; `None` if it is fresh."""
+        return self.optimizer_form.read_state(member.model.optimizer, self._trained(member))
+
+    def restore(self, member: Member, weights: list[Any], state: OptimizerState) -> None:
+        """Let a member's model and its optimizer go on from what the member ended with.
+
+        Args:
+            member: of this structure.
+            weights: in the order of `member.weights`.
+            state: of its optimizer.
+        """
+        for variable, value in zip(member.weights, weights, strict=True):
+            variable.assign(value)
+        optimizer = member.model.optimizer
+        if not optimizer.built:
+            optimizer.build(member.model.trainable_variables)
+        self.optimizer_form.write_state(state, optimizer, self._trained(member))
+
+    def _trained(self, member: Member) -> list[Any]:
+        """The weights of a member that are trained."""
+        return [v for v, trained in zip(member.weights, self.trainable, strict=True) if trained]
 
     def settings_of(self, member: Member) -> Settings:
         """Return all numbers of a member.
@@ -152,24 +159,23 @@ class Layout:
             zip(self.places, member.graph.edges(), strict=True)
         ):
             layers |= _numbers_of_chain(list(edge.chain), places, number)
-        penalties, max_norms, decays = [], [], []
+        penalties, decays = [], []
+        constraints_of_weights: dict[ConstraintKey, float] = {}
         optimizer = member.model.optimizer
         decay = float(np.float32(optimizer.weight_decay or 0.0))  # as Keras casts it
-        for variable, trainable, expected in zip(
-            member.weights, self.trainable, self.constraints, strict=True
-        ):
+        for i, (variable, trainable) in enumerate(zip(member.weights, self.trainable, strict=True)):
             where = f"weight {variable.path!r}"
             penalties.append(penalty_coefficients(variable.regularizer, where))
-            kind, axes, maximum = constraint_of(variable.constraint, where)
-            if kind is not None and (kind, axes) != expected:
-                raise NotStackable(f"{where} has the constraint {kind} on axes {axes}")
-            max_norms.append(maximum)
+            constraint = constraint_of(variable.constraint, where)
+            if constraint is not None and trainable:
+                kind, axes, bound = constraint
+                constraints_of_weights[i, kind, axes] = bound
             decayed = trainable and decay and decays_weight(optimizer, variable)
             decays.append(decay if decayed else 0.0)
         return Settings(
             layers,
             np.array(penalties).reshape(-1, 2),
-            np.array(max_norms),
+            constraints_of_weights,
             self.optimizer_form.read(optimizer),
             np.array(decays),
             label_smoothing_of(member.model),
@@ -271,14 +277,14 @@ def penalty_coefficients(regularizer: Any, where: str) -> tuple[float, float]:
     )
 
 
-def constraint_of(constraint: Any, where: str) -> tuple[str | None, tuple[int, ...], float]:
-    """Return (kind, axes, maximum) of a Keras constraint; without one (None, (), infinity).
+def constraint_of(constraint: Any, where: str) -> tuple[str, tuple[int, ...], float] | None:
+    """Return (kind, axes, bound) of a Keras constraint; of kinds without a bound it is infinite.
 
     Raises:
         NotStackable: it is of another kind; the message says `where`.
     """
     if constraint is None:
-        return None, (), np.inf
+        return None
     if type(constraint) is constraints.MaxNorm:
         return "max_norm", _axes(constraint), float(constraint.max_value)
     if type(constraint) is constraints.NonNeg:

@@ -14,11 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kregs.population.keras_internals import learning_rate_of
+from kregs.population.keras_internals import learning_rate_of, slot_variables
 from kregs.population.registry import NotStackable
 from kregs.population.stacked import per_member
 
-# the three ways to clip gradients; at most one is used
+# the three ways to clip gradients; a member uses at most one
 CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
 
 
@@ -29,10 +29,12 @@ class OptimizerState:
     Args:
         slots: moments and the like, one array a slot and trainable weight, slot by slot.
         steps: how many steps it has taken.
+        learning_rate: its present one, which callbacks may have set; `None`: that of the member.
     """
 
     slots: list[np.ndarray]
     steps: int
+    learning_rate: float | None = None
 
 
 class StackedOptimizer:
@@ -87,6 +89,35 @@ class StackedOptimizer:
             value = getattr(optimizer, name)
             numbers[name] = float(value) if value and value > 0 else np.inf
         return numbers
+
+    @classmethod
+    def read_state(cls, optimizer: Any, variables: Sequence[Any]) -> OptimizerState | None:
+        """Return what a Keras optimizer has gathered for weights; `None` if it is not built."""
+        if not optimizer.built:
+            return None
+        slots = [
+            np.zeros(weight.shape) if variable is None else variable.numpy()
+            for slot in cls.slots_of(optimizer)
+            for weight, variable in zip(
+                variables, slot_variables(optimizer, slot, variables), strict=True
+            )
+        ]
+        return OptimizerState(slots, int(optimizer.iterations))
+
+    @classmethod
+    def write_state(cls, state: OptimizerState, optimizer: Any, variables: Sequence[Any]) -> None:
+        """Let a built Keras optimizer go on from a state; the opposite of `read_state`."""
+        kept = [
+            variable
+            for slot in cls.slots_of(optimizer)
+            for variable in slot_variables(optimizer, slot, variables)
+        ]
+        for variable, value in zip(kept, state.slots, strict=True):
+            if variable is not None:
+                variable.assign(value)
+        optimizer.iterations.assign(state.steps)
+        if state.learning_rate is not None:
+            optimizer.learning_rate = state.learning_rate
 
     def number(self, name: str, variable: tf.Variable, *, cast: bool = False) -> tf.Tensor:
         """Return a hyperparameter so that it broadcasts over a stacked variable.
@@ -151,21 +182,25 @@ class StackedOptimizer:
         raise NotImplementedError
 
     def _clip(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Clip in every way that a member uses; of the others its bound is infinite."""
         if "clipnorm" in self.clips:
-            return [
+            gradients = [
                 g * self._norm_scale(tf.reduce_sum(tf.square(g), _inner(g)), "clipnorm", g)
                 for g in gradients
             ]
         if "global_clipnorm" in self.clips:
             squares = [tf.reduce_sum(tf.square(g), _inner(g)) for g in gradients]
             total = tf.add_n([tf.cast(s, squares[0].dtype) for s in squares])
-            return [g * self._norm_scale(total, "global_clipnorm", g) for g in gradients]
+            gradients = [g * self._norm_scale(total, "global_clipnorm", g) for g in gradients]
         if "clipvalue" in self.clips:
-            clipped = []
-            for g in gradients:
-                bound = per_member(tf.cast(self.vectors["clipvalue"], g.dtype), len(g.shape))
-                clipped.append(tf.minimum(tf.maximum(g, -bound), bound))
-            return clipped
+            bounds = [
+                per_member(tf.cast(self.vectors["clipvalue"], g.dtype), len(g.shape))
+                for g in gradients
+            ]
+            gradients = [
+                tf.minimum(tf.maximum(g, -bound), bound)
+                for g, bound in zip(gradients, bounds, strict=True)
+            ]
         return gradients
 
     def _norm_scale(self, squares: tf.Tensor, clip: str, gradient: tf.Tensor) -> tf.Tensor:

@@ -15,6 +15,7 @@ from kregs.population.capacity import members_at_once
 from kregs.population.jobs import Job, check_callbacks
 from kregs.population.layout import Layout
 from kregs.population.metrics import predicted_rows
+from kregs.population.optimizers import OptimizerState
 from kregs.population.program import Program
 from kregs.population.rows import (
     GATHER_BYTES,
@@ -60,7 +61,11 @@ class Population:
         self.seeds = list(seeds)
         self.history: list[dict[str, list[float]]] = [{} for _ in self.models]
         self.failures: list[str | None] = [None] * len(self.models)
-        self._weights: list[list[np.ndarray]] | None = None  # that they ended with
+        # what they ended with; `None`: their models are as far
+        self._weights: list[list[np.ndarray]] | None = None
+        self._states: list[OptimizerState | None] = [None] * len(self.models)
+        self._epochs = [0] * len(self.models)  # of all calls of fit
+        self._batch_order = np.random.default_rng(0)  # of a PyDataset
         self._training: Training | None = None  # the last one, whose programs are compiled
 
     @classmethod
@@ -114,7 +119,12 @@ class Population:
         accelerate: bool | None = None,
         devices: Sequence[str] | None = None,
     ) -> list[dict[str, list[float]]]:
-        """Train all members.
+        """Train all members, from where an earlier call has left them.
+
+        As in Keras, a further call goes on with the weights, the optimizer's state, its step count
+        and learning rate, and counts epochs from 0 again. The order of the rows is kregs's own: a
+        function of the member's seed and of the epoch, counted over all calls, so that two calls of
+        2 and 3 epochs do what one of 5 does.
 
         Args:
             x, y: arrays, rows first, shared by all members; or a `tf.data.Dataset` or
@@ -152,7 +162,8 @@ class Population:
         check_integer("batch_size", batch_size, minimum=1)
         callbacks = [*callbacks, *([early_stopping] if early_stopping is not None else [])]
         check_callbacks(callbacks)
-        data = as_source(x, y, sample_weight, class_weight, shuffle=shuffle)
+        batch_order = self._batch_order if shuffle else None
+        data = as_source(x, y, sample_weight, class_weight, batch_order=batch_order)
         validation = None if validation_data is None else as_validation(validation_data)
         jobs = [
             Job(
@@ -162,22 +173,30 @@ class Population:
                 callbacks=copy.deepcopy(callbacks),
                 epochs=durations[k],
                 name=k,
+                state=self._states[k],
+                epochs_before=self._epochs[k],
             )
             for k, (member, seed) in enumerate(zip(self.members, self.seeds, strict=True))
         ]
-        slots = members_at_once(self.layout, batch_size, max_members)
+        feed = Feed(data, validation, batch_size, validation_batch_size, shuffle=shuffle)
+        slots = members_at_once(self.layout, feed.step_rows, max_members)
         training = Training(
             self.layout,
             slots,
-            Feed(data, validation, batch_size, validation_batch_size, shuffle=shuffle),
+            feed,
+            keep_state=True,
             accelerate=accelerate,
             devices=check_devices(devices),
         )
         for _ in training.run(collections.deque(jobs)):
             pass
         self._weights = [job.best_weights for job in jobs]  # type: ignore[misc]
+        self._states = [job.end_state for job in jobs]
+        self._epochs = [job.epochs_before + job.epoch for job in jobs]
         self.history = [job.history for job in jobs]
         self.failures = [job.failure for job in jobs]
+        if self._training is not None:
+            self._training.forget()
         self._training = training
         return self.history
 
@@ -229,17 +248,18 @@ class Population:
         return np.concatenate(groups)[:, : len(rows)]
 
     def unstack(self) -> list[keras.Model]:
-        """Return the members as plain Keras models, with the weights that they ended with.
+        """Return the members as plain Keras models, as they ended.
 
-        Their optimizers are built, as after `fit`, but their momenta stay in the population.
+        Their weights, their optimizers' state, step count and learning rate are those that `fit`
+        ended with, so that Keras's `fit` goes on from there; and the population goes on from what
+        becomes of them.
         """
         if self._weights is not None:
-            for member, weights in zip(self.members, self._weights, strict=True):
-                for variable, value in zip(member.weights, weights, strict=True):
-                    variable.assign(value)
-                optimizer = member.model.optimizer
-                if not optimizer.built:  # else the file of a model warns when it is loaded
-                    optimizer.build(member.model.trainable_variables)
+            for member, weights, state in zip(
+                self.members, self._weights, self._states, strict=True
+            ):
+                self.layout.restore(member, weights, state)  # type: ignore[arg-type]
+            self._weights, self._states = None, [None] * len(self)
         return self.models
 
     @staticmethod

@@ -126,6 +126,10 @@ class Program:
         self._predict: Callable | None = None
         self.kept_weights: dict[str, list[tf.Variable]] = {}
 
+    def forget(self) -> None:
+        """Drop the compiled functions, which refer to the program, so that it need not be found."""
+        self._functions.clear()
+
     @property
     def weights(self) -> list[tf.Variable]:
         """The stacked weights, `(K, *shape)`, in the layout's order."""

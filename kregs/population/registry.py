@@ -28,7 +28,7 @@ class Context:
         noise: the step's random numbers; `None` outside of training.
         rows: which rows of the batch are real, float tensor of shape `(K, batch)`; `None` if all.
         penalties: what layers add to the loss, `(K,)` each.
-        updates: (variable, new value) of moving statistics, assigned after the step.
+        updates: (variable, new value) of moving statistics, assigned after the step in this order.
     """
 
     training: bool
@@ -36,6 +36,11 @@ class Context:
     rows: tf.Tensor | None = None
     penalties: list[tf.Tensor] = dataclasses.field(default_factory=list)
     updates: list[tuple[tf.Variable, tf.Tensor]] = dataclasses.field(default_factory=list)
+
+    def value_of(self, variable: tf.Variable) -> tf.Tensor:
+        """Return what a variable of `updates` will be, where the step goes by several times."""
+        noted = [value for updated, value in self.updates if updated is variable]
+        return noted[-1] if noted else tf.convert_to_tensor(variable)
 
 
 class Call:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import functools
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from kregs.validation import check_number
 
 # batches gathered at once, so that a whole epoch of a small data set is one call
 GATHER_BYTES = 128 * 2**20
+# of shuffled orders that are kept for members of the same seed
+ORDER_BYTES = 16 * 2**20
 
 
 @dataclasses.dataclass
@@ -35,11 +38,6 @@ class Rows:
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
-
-    def copy(self) -> Rows:
-        """Return the same rows where TensorFlow puts things now."""
-        weight = None if self.weight is None else tf.identity(self.weight)
-        return Rows(tf.identity(self.x), tf.identity(self.y), weight)
 
     @property
     def tensors(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
@@ -125,7 +123,8 @@ class Stream:
     Args:
         dataset: a `tf.data.Dataset` or `keras.utils.PyDataset` of `(x, y)` or `(x, y, weight)`.
         class_weight: as in `keras.Model.fit`.
-        shuffle: read the batches of a PyDataset in a new order each epoch, as `fit` does.
+        batch_order: draws the order of a PyDataset's batches anew each epoch, as `fit` does.
+            Default: the dataset's own.
         chunk_bytes: how much is put together.
 
     Raises:
@@ -138,11 +137,11 @@ class Stream:
         dataset: Any,
         class_weight: Mapping[int, float] | None = None,
         *,
-        shuffle: bool = False,
+        batch_order: np.random.Generator | None = None,
         chunk_bytes: int = GATHER_BYTES,
     ) -> None:
         self._dataset = dataset
-        self._order = np.random.default_rng(0) if shuffle else None
+        self._batch_order: np.random.Generator | None = None  # until it is trained on
         self._class_weight = class_weight
         if _length(dataset) == tf.data.INFINITE_CARDINALITY:
             raise ValueError("`x` must end. Received: an infinite dataset")
@@ -157,9 +156,10 @@ class Stream:
         self.steps = length if length > 0 else sum(1 for _ in self._batches())
         size = sum(int(np.prod(a.shape)) * a.dtype.size for a in (first.x, first.y))
         self._chunk_steps = min(self.steps, max(1, chunk_bytes // max(1, size)))
+        self._batch_order = batch_order
 
     def _batches(self) -> Iterator[Rows]:
-        for batch in _iterate(self._dataset, self._order):
+        for batch in _iterate(self._dataset, self._batch_order):
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise NotStackable("the dataset's batches are not (x, y) or (x, y, sample_weight)")
             x, y, *weight = batch
@@ -209,13 +209,13 @@ def as_source(
     sample_weight: Any = None,
     class_weight: Mapping[int, float] | None = None,
     *,
-    shuffle: bool = False,
+    batch_order: np.random.Generator | None = None,
 ) -> Rows | Stream:
     """Return what `fit` is given to train on as rows on the device, a dataset as a stream."""
     if not is_dataset(x):
         return as_rows(x, y, sample_weight, class_weight)
     check_no_targets(y, sample_weight)
-    return Stream(x, class_weight, shuffle=shuffle)
+    return Stream(x, class_weight, batch_order=batch_order)
 
 
 def check_no_targets(y: Any, sample_weight: Any) -> None:
@@ -233,12 +233,35 @@ def as_validation(data: Any) -> Rows | Stream:
     return Stream(data) if is_dataset(data) else as_rows(*data)
 
 
-@functools.lru_cache(maxsize=4096)
-def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of rows of one epoch; members with one seed share it."""
-    order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
-    order.flags.writeable = False
-    return order
+class _Orders:
+    """The shuffled orders of the last epochs: members with one seed share them.
+
+    Args:
+        most_bytes: how much is kept.
+    """
+
+    def __init__(self, most_bytes: int = ORDER_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._orders: collections.OrderedDict[tuple, np.ndarray] = collections.OrderedDict()
+        self._lock = threading.Lock()  # devices have threads of their own
+
+    @property
+    def nbytes(self) -> int:
+        """How much is kept at the moment."""
+        return sum(order.nbytes for order in self._orders.values())
+
+    def get(self, seed: int, epoch: int, count: int) -> np.ndarray:
+        """Return the order of one epoch, int32 `(count,)`, which must not be written to."""
+        key = seed, epoch, count
+        with self._lock:
+            if key not in self._orders:
+                order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
+                order.flags.writeable = False
+                self._orders[key] = order
+                while self.nbytes > self._most_bytes and len(self._orders) > 1:
+                    self._orders.popitem(last=False)
+            self._orders.move_to_end(key)
+            return self._orders[key]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,6 +289,7 @@ class Feed:
     validation_batch_size: int | None = None
     validation_parts: Sequence[np.ndarray] = ()
     shuffle: bool = True
+    _orders: _Orders = dataclasses.field(default_factory=_Orders, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.data, Stream):
@@ -273,11 +297,33 @@ class Feed:
         if not isinstance(self.validation, Rows):
             object.__setattr__(self, "validation_parts", ())
 
+    @property
+    def step_rows(self) -> int:
+        """How many rows a training step has: places for more than there are only take memory."""
+        if isinstance(self.data, Stream):
+            return self.batch_size
+        return min(self.batch_size, len(self.data))
+
+    @property
+    def validation_step_rows(self) -> int:
+        """The same of a validation step."""
+        batch = self.validation_batch_size or self.batch_size
+        return min(batch, len(self.validation)) if isinstance(self.validation, Rows) else batch
+
     def on(self, device: str) -> Feed:
         """Return the same with its rows on another device."""
+        present: dict[int, tf.Tensor] = {}  # folds train and validate on the same tensors
+
+        def copied(tensor: tf.Tensor | None) -> tf.Tensor | None:
+            if tensor is None:
+                return None
+            if id(tensor) not in present:
+                present[id(tensor)] = tf.identity(tensor)
+            return present[id(tensor)]
+
         with tf.device(device):
             copies = {
-                name: rows.copy()
+                name: Rows(*map(copied, rows.tensors))
                 for name in ("data", "validation")
                 if isinstance(rows := getattr(self, name), Rows)
             }
@@ -301,7 +347,7 @@ class Feed:
         count = len(self.data) if train_rows is None else len(train_rows)  # type: ignore[arg-type]
         if not self.shuffle:
             return np.arange(count, dtype=np.int32) if train_rows is None else train_rows
-        order = _shuffled(seed, epoch, count)
+        order = self._orders.get(seed, epoch, count)
         return order if train_rows is None else train_rows[order]
 
 

@@ -7,27 +7,25 @@ numbers such as λ, rates and the learning rate are no part of it.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
-import numpy as np
+from keras import losses
 
-from kregs.population.graph import Graph, read_graph
-from kregs.population.keras_internals import (
-    has_automatic_name,
-    is_plain_function_loss,
-    loss_arguments,
-    row_function,
-    user_loss_weights,
-    user_metrics,
+from kregs.population.fingerprint import (
+    Fingerprint,
+    config_of,
+    fingerprint,
+    fingerprint_of_layer,
+    fingerprint_of_loss,
+    is_library,
 )
+from kregs.population.graph import Graph, read_graph
+from kregs.population.keras_internals import user_loss_weights, user_metrics
 from kregs.population.objective import smoothing_kind
 from kregs.population.optimizers import OPTIMIZER_NUMBERS
-from kregs.population.registry import Call, NotStackable, StackedLayer, class_of, form_of
+from kregs.population.registry import Call, NotStackable, class_of, form_of
 from kregs.training.data_loss import DataLoss
 
 # what a layer was born with, or is told apart by, says nothing of what it computes
@@ -77,13 +75,15 @@ def read_member(model: keras.Model) -> Member:
         raise ValueError(f"`models` must be compiled. Received: model {model.name!r}, which is not")
     graph = read_graph(model)
     layers = list(dict.fromkeys(node.layer for node in graph.nodes))
+    own = {id(each) for variable in model.weights for each in (variable, variable.value)}
     positions = {id(layer): position for position, layer in enumerate(layers)}
+    structures = [_digest(_layer_structure(layer, own)) for layer in layers]
     weights: dict[int, int] = {}  # which are the same says which layers share them
     parts = tuple(
         (
             class_of(node.layer).__name__,
             positions[id(node.layer)],
-            _as_text(_layer_structure(node.layer, form_of(node.layer))),
+            structures[positions[id(node.layer)]],
             tuple(
                 (tuple(variable.shape), weights.setdefault(id(variable), len(weights)))
                 for variable in node.layer.weights
@@ -93,7 +93,7 @@ def read_member(model: keras.Model) -> Member:
         for node in graph.nodes
     )
     shape = (tuple(model.input_shape[1:]), graph.output.source)
-    return Member(model, graph, layers, (parts, shape, _as_text(_compiled_structure(model))))
+    return Member(model, graph, layers, (parts, shape, _digest(_compiled_structure(model, own))))
 
 
 def check_same_structure(members: Sequence[Member]) -> None:
@@ -113,13 +113,11 @@ def explain_difference(first: Member, other: Member) -> str:
     for one, two, (part, other_part) in zip(first_nodes, other_nodes, parts, strict=False):
         name = f"layer {one.layer.name!r}"
         kind, other_kind = class_of(one.layer), class_of(two.layer)
-        if kind is not other_kind:
+        if kind.__name__ != other_kind.__name__:
             return f"{name} is a {kind.__name__} in one and a {other_kind.__name__} in the other"
-        form = form_of(one.layer)
-        a, b = _layer_structure(one.layer, form), _layer_structure(two.layer, form)
-        for field in sorted({*a, *b}):
-            if _as_text(a.get(field)) != _as_text(b.get(field)):
-                return f"{name}, field {field!r}: {a.get(field)!r} and {b.get(field)!r}"
+        field = _first_difference(_layer_structure(one.layer), _layer_structure(two.layer))
+        if field is not None:
+            return f"{name}, {field}"
         shapes = [[tuple(v.shape) for v in node.layer.weights] for node in (one, two)]
         if shapes[0] != shapes[1]:
             return f"{name}, weight shapes: {shapes[0]} and {shapes[1]}"
@@ -129,142 +127,120 @@ def explain_difference(first: Member, other: Member) -> str:
             return f"{name} shares its weights with another layer in one of them only"
     if len(first_nodes) != len(other_nodes):
         return f"one has {len(first_nodes)} layers with a structure, the other {len(other_nodes)}"
-    a, b = _compiled_structure(first.model), _compiled_structure(other.model)
-    for field in a:
-        if _as_text(a[field]) == _as_text(b[field]):
-            continue
-        if field == "optimizer":
-            for name in ("class", *sorted({*a[field], *b[field]})):
-                if a[field].get(name) != b[field].get(name):
-                    return (
-                        f"the optimizer, field {name!r}: {a[field].get(name)!r} and "
-                        f"{b[field].get(name)!r}"
-                    )
-        return f"what they are compiled with, field {field!r}: {a[field]!r} and {b[field]!r}"
+    field = _first_difference(_compiled_structure(first.model), _compiled_structure(other.model))
+    if field is not None:
+        return f"what they are compiled with, {field}"
     return f"input shapes: {first.model.input_shape} and {other.model.input_shape}"
 
 
 def optional_kind(layer: keras.layers.Layer) -> tuple:
     """Return what two optional layers must share to stand at the same place of a chain."""
-    return type(layer), _as_text(_layer_structure(layer, form_of(layer)))
+    return type(layer).__name__, _digest(_layer_structure(layer))
 
 
-def _layer_structure(layer: keras.layers.Layer, form: type[StackedLayer]) -> dict[str, Any]:
-    """The part of a layer's config that members must share."""
+def _first_difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
+    """Say in which field two structures differ, with both values."""
+    for field in sorted({*one, *other}):
+        a, b = one.get(field), other.get(field)
+        if _digest(a) == _digest(b):
+            continue
+        if repr(a) == repr(b):
+            return f"field {field!r}: {a!r}, which is not the same in both"
+        return f"field {field!r}: {a!r} and {b!r}"
+    return None
+
+
+def _digest(structure: Any) -> str:
+    """What is equal for equal structures; a list is as good as a tuple."""
+    return fingerprint(_as_tuples(structure)).digest
+
+
+def _as_tuples(structure: Any) -> Any:
+    if isinstance(structure, Fingerprint):
+        return structure.digest
+    if isinstance(structure, dict):
+        return {name: _as_tuples(value) for name, value in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        return tuple(map(_as_tuples, structure))
+    return structure
+
+
+# ---- layers --------------------------------------------------------------------------------
+
+
+def _layer_structure(layer: Any, own: Collection[int] = ()) -> dict[str, Any]:
+    """The part of a layer that members must share: of its config, functions and class.
+
+    Args:
+        layer: of a node of the graph.
+        own: ids of the model's variables, which no function may use.
+    """
+    form = form_of(layer)
+    operation = layer.operation if isinstance(layer, Call) else layer
     leave_out = {*_NOT_STRUCTURE, *form.numbers, *form.ignored}
-    config = {
+    structure = {
         name: value
-        for name, value in layer.get_config().items()
+        for name, value in config_of(operation).items()
         if name not in leave_out and not name.endswith(_NOT_STRUCTURE_ENDS)
     }
-    return {**config, "called with": layer.arguments} if isinstance(layer, Call) else config
+    if isinstance(operation, keras.layers.Layer):
+        # a function's name in the config is kept where it says all: for Keras's own
+        structure |= {
+            name: held
+            for name, held in fingerprint_of_layer(operation, leave_out=leave_out, own=own).items()
+            if not (name in structure and is_library(_module(operation, name)))
+        }
+    if not is_library(form.__module__):
+        structure["stacked form"] = fingerprint(form, own=own)
+    return {**structure, "called with": layer.arguments} if isinstance(layer, Call) else structure
 
 
-def _as_text(config: Any) -> str:
-    return json.dumps(config, sort_keys=True, default=str)
+def _module(thing: Any, name: str) -> str | None:
+    return getattr(getattr(thing, name, None), "__module__", None)
 
 
-def _compiled_structure(model: keras.Model) -> dict[str, Any]:
+# ---- what a model is compiled with ---------------------------------------------------------
+
+
+def _compiled_structure(model: keras.Model, own: Collection[int] = ()) -> dict[str, Any]:
     """The part of what `compile` was given that members must share."""
-    config = model.optimizer.get_config()
-    optimizer = {k: v for k, v in config.items() if k not in OPTIMIZER_NUMBERS and k != "name"}
-    optimizer["class"] = type(model.optimizer).__name__
+    optimizer = {
+        f"optimizer.{name}": value
+        for name, value in vars(model.optimizer).items()
+        if isinstance(value, (bool, int, float, str))
+        and name not in {*OPTIMIZER_NUMBERS, "name", "built"}
+    }
     metrics = {
-        name: keras.tree.map_structure(_metric_config, metric)
+        name: keras.tree.map_structure(lambda metric: _metric_structure(metric, own), metric)
         for name, metric in user_metrics(model).items()
     }
     return {
-        "optimizer": optimizer,
-        "loss": _loss_config(model.loss),
+        "optimizer class": type(model.optimizer).__name__,
+        **optimizer,
+        "loss": _loss_structure(model.loss, own),
         "loss_weights": user_loss_weights(model),
         **metrics,
     }
 
 
-def _loss_config(loss: Any) -> Any:
-    if isinstance(loss, keras.losses.Loss):
-        config = {**loss.get_config(), **loss_arguments(loss)}
-        left_out = {"name", "fn", *(("label_smoothing",) if smoothing_kind(loss) else ())}
-        config = {name: value for name, value in config.items() if name not in left_out}
-        function = loss.fn if is_plain_function_loss(loss) else None
-        return [*_class_config(loss), config, function and _function_config(function)]
-    if loss is None or isinstance(loss, str):
+def _loss_structure(loss: Any, own: Collection[int]) -> Any:
+    if isinstance(loss, losses.Loss):
+        # label smoothing is a number of each member where Keras's own function takes it
+        leave_out = () if smoothing_kind(loss) is None else ("label_smoothing",)
+        return fingerprint_of_loss(loss, leave_out=leave_out, own=own)
+    if loss is None or callable(loss):
+        return _named(loss, own)
+    if isinstance(loss, str):
         return loss
-    if callable(loss):
-        return _function_config(loss)
     raise NotStackable("the model has several losses")
 
 
-def _metric_config(metric: Any) -> Any:
-    if isinstance(metric, keras.metrics.Metric):
-        config = {name: value for name, value in metric.get_config().items() if name != "fn"}
-        if has_automatic_name(metric):
-            config.pop("name", None)
-        functions = []
-        if isinstance(metric, keras.metrics.MeanMetricWrapper):
-            function, arguments = row_function(metric)
-            functions = [_value_config(function), _value_config(arguments)]
-        elif isinstance(metric, DataLoss):
-            config.pop("loss")
-            functions = [_loss_config(metric.loss)]
-        return [*_class_config(metric), _as_text(config), functions]
-    return metric if metric is None or isinstance(metric, str) else _value_config(metric)
+def _metric_structure(metric: Any, own: Collection[int]) -> Any:
+    if isinstance(metric, DataLoss):  # its loss may have a label smoothing of each member's own
+        return ["data loss", metric.name, _loss_structure(metric.loss, own)]
+    return _named(metric, own)
 
 
-def _class_config(thing: Any) -> list[Any]:
-    """The class of a loss or a metric and, where it is no class of Keras, its attributes.
-
-    A class of one's own need not have a config that says what it was made with.
-    """
-    kind = type(thing)
-    if kind.__module__.partition(".")[0] in ("keras", "kregs"):
-        return [kind.__name__]
-    usual = vars(keras.metrics.Mean(name="any")).keys() | vars(keras.losses.Huber()).keys()
-    attributes = {
-        name: _value_config(value) for name, value in vars(thing).items() if name not in usual
-    }
-    return [f"{kind.__module__}.{kind.__qualname__}", attributes]
-
-
-def _function_config(function: Any) -> Any:
-    """What two functions must share to do the same: code, defaults and what they close over."""
-    if isinstance(function, functools.partial):
-        return [
-            "partial",
-            _value_config(function.func),
-            _value_config(function.args),
-            _value_config(function.keywords),
-        ]
-    code = getattr(function, "__code__", None)
-    if code is None:  # of a class that is called, or built in
-        return [repr(function)]
-    cells = [_value_config(cell.cell_contents) for cell in function.__closure__ or ()]
-    return [
-        function.__module__,
-        function.__qualname__,
-        [code.co_firstlineno, code.co_code.hex(), repr(code.co_names)],
-        _value_config(function.__defaults__),
-        _value_config(function.__kwdefaults__),
-        cells,
-    ]
-
-
-def _value_config(value: Any) -> Any:
-    """What a function closes over, or an object has, as far as two of them can be compared."""
-    if isinstance(value, keras.losses.Loss):
-        return _loss_config(value)
-    if isinstance(value, keras.metrics.Metric):
-        return _metric_config(value)
-    if isinstance(value, keras.Variable):
-        return ["variable", list(value.shape)]
-    if isinstance(value, dict):
-        return {str(name): _value_config(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_value_config(part) for part in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return [str(value.dtype), value.tolist()]
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return value
-    if inspect.isfunction(value) or isinstance(value, functools.partial):
-        return _function_config(value)
-    return repr(value)  # with the place in memory, where it has no form of its own
+def _named(value: Any, own: Collection[int]) -> Any:
+    """A name, or what is told apart by more than its name."""
+    return value if value is None or isinstance(value, str) else fingerprint(value, own=own)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kregs.population.graph import MODEL_INPUT
-from kregs.population.layout import ACTIVITY_NUMBERS, Layout, Settings
+from kregs.population.layout import ACTIVITY_NUMBERS, ConstraintKey, Layout, Settings
 from kregs.population.registry import Context, StackedLayer, form_of
 from kregs.population.stacked import Stacked, per_member
 
@@ -52,11 +52,9 @@ class StackedModel:
             for i, power in np.argwhere(layout.penalized)
             if layout.trainable[i]
         }
-        self._max_norms = {
-            i: vector()
-            for i, constraint in enumerate(layout.constraints)
-            if constraint is not None and layout.trainable[i]
-        }
+        # whether a member has a constraint, and its bound
+        self._constrained = {key: vector() for key in layout.constraints}
+        self._bounds = {key: vector() for key in layout.constraints}
         self.smoothing = vector()
         self.forms: list[type[StackedLayer]] = []
         self._build_layers()
@@ -153,16 +151,17 @@ class StackedModel:
         Args:
             alive: of which members, bool `(K,)`; `None` for all.
         """
-        for index in self._max_norms:
-            weight = self.weights[index]
+        for key in self.layout.constraints:
+            weight = self.weights[key[0]]
             rank = len(weight.shape)
-            value = self._projected(index)
-            if alive is not None:
-                value = tf.where(per_member(alive, rank), value, weight)
-            weight.assign(value)
+            # each member has at most one constraint a weight, so their order does not matter
+            bound = self._constrained[key] > 0
+            which = bound if alive is None else tf.logical_and(bound, alive)
+            weight.assign(tf.where(per_member(which, rank), self._projected(key), weight))
 
-    def _projected(self, index: int) -> tf.Tensor:
-        kind, axes = self.layout.constraints[index]  # type: ignore[misc]
+    def _projected(self, key: ConstraintKey) -> tf.Tensor:
+        """Project a weight of all members, whether they have the constraint or not."""
+        index, kind, axes = key
         value = tf.convert_to_tensor(self.weights[index])
         rank = len(value.shape)
         if kind == "non_negative":
@@ -171,16 +170,16 @@ class StackedModel:
         norms = tf.sqrt(tf.reduce_sum(tf.square(value), stacked_axes, keepdims=True))
         if kind == "unit_norm":
             return value * (tf.ones_like(norms) / (keras.config.epsilon() + norms))
-        bound = per_member(tf.cast(self._max_norms[index], value.dtype), rank)
-        scaled = value * (tf.minimum(norms, bound) / (keras.config.epsilon() + norms))
-        return tf.where(tf.math.is_inf(bound), value, scaled)
+        bound = per_member(tf.cast(self._bounds[key], value.dtype), rank)
+        return value * (tf.minimum(norms, bound) / (keras.config.epsilon() + norms))
 
     def settings_variables(self) -> list[tf.Variable]:
         """Return the variables that hold members' numbers, `(K,)` each, in a fixed order."""
         return [
             *self._numbers.values(),
             *self._penalties.values(),
-            *self._max_norms.values(),
+            *self._constrained.values(),
+            *self._bounds.values(),
             self.smoothing,
         ]
 
@@ -189,6 +188,7 @@ class StackedModel:
         return [
             *([s.layers[key] for s in settings] for key in self._numbers),
             *([s.penalties[key] for s in settings] for key in self._penalties),
-            *([s.max_norms[index] for s in settings] for index in self._max_norms),
+            *([float(key in s.constraints) for s in settings] for key in self._constrained),
+            *([s.constraints.get(key, np.inf) for s in settings] for key in self._bounds),
             [s.smoothing for s in settings],
         ]

@@ -126,6 +126,11 @@ class Training:
         own = self._lanes[0].feed.data.head
         return own.dtype == head.dtype and own.shape[1:] == head.shape[1:]
 
+    def forget(self) -> None:
+        """Give back the memory of all programs, which are compiled anew if they are needed."""
+        for lane in self._lanes:
+            lane.forget()
+
     def run(self, queue: collections.deque[Job]) -> Generator[Job, None, None]:
         """Train all jobs in the queue, and those that are added to it meanwhile.
 
@@ -235,20 +240,22 @@ class Training:
 
     def _record(self, lane: Lane, slot_logs: list[EpochLogs]) -> None:
         """Add an epoch to the jobs of a lane, and remember weights that are the best so far."""
-        keeps: dict[str, list[int]] = {"best": [], "kept": []}
+        keeps: dict[str, list[int]] = collections.defaultdict(list)
         for ended in slot_logs:
             slot = ended.slot
-            slot.job.log(ended.logs, ended.by_part)
             is_best = self._judge(slot.job, ended.logs)
+            logs = dict(ended.logs)  # as in `fit`, callbacks add to it: the learning rate
             for callback in slot.job.callbacks:
-                callback.on_epoch_end(slot.job.epoch, dict(ended.logs))
+                callback.on_epoch_end(slot.job.epoch, logs)
+            slot.job.log(logs, ended.by_part)
             slot.job.epoch += 1
             slot.job.seconds += lane.seconds / len(slot_logs)
             if is_best:
                 keeps["best"].append(ended.position)
-            elif slot.model.keep_requested and self.objective is None:
-                keeps["kept"].append(ended.position)
-            slot.model.keep_requested = False
+            if self.objective is None:
+                for name in slot.model.keep_requested:
+                    keeps[name].append(ended.position)
+            slot.model.keep_requested.clear()
         for name, positions in keeps.items():
             lane.keep(name, positions)
 
@@ -278,7 +285,7 @@ class Training:
             if self.objective is not None:
                 kept = "best" if job.best_epoch >= 0 else None
             else:
-                kept = "kept" if slot.model.restored else None
+                kept = slot.model.restored
             lane.leave(position, kept, state=self.keep_state)
             self._under_way.remove(job)
             self._finished.append(job)

@@ -15,3 +15,10 @@ def double():
     yield
     keras.config.set_floatx(before)
     keras.config.set_dtype_policy(before)
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Let Keras train without tracing, most of the time of a `fit` of a few steps."""
+    always = property(lambda self: True, lambda self, value: None)
+    monkeypatch.setattr(keras.Model, "run_eagerly", always)

@@ -37,6 +37,14 @@ def twin(model):
     return copy
 
 
+def begin_anew(model, weights):
+    """Give a model weights, and an optimizer that has seen nothing."""
+    model.set_weights(weights)
+    for variable in model.optimizer.variables:
+        if variable.name != "learning_rate":
+            variable.assign(keras.ops.zeros_like(variable))
+
+
 def ends_of_keras(twins, x, y, *, by=None, **fit):
     """Weights and history of each twin after Keras's `fit`.
 
@@ -75,7 +83,7 @@ def check_equal(
     expected = ends_of_keras(twins, x, y, by=by, **fit)
     for xla in accelerate:
         for model, weights in zip(models, starts, strict=True):
-            model.set_weights(weights)
+            begin_anew(model, weights)
         population = Population.from_models(models)
         histories = population.fit(x, y, accelerate=xla, **fit)
         trained = population.unstack()[chosen]

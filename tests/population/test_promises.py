@@ -44,6 +44,14 @@ def build(l2=0.0, rate=0.3, learning_rate=1e-2, initializer_seed=0, body=None):
     return model
 
 
+def begin_anew(model, weights):
+    """Give a model weights, and an optimizer that has seen nothing."""
+    model.set_weights(weights)
+    for variable in model.optimizer.variables:
+        if variable.name != "learning_rate":
+            variable.assign(keras.ops.zeros_like(variable))
+
+
 def weights_after(models, position, *, seeds=0, **fit):
     population = Population.from_models(models, seeds=seeds)
     population.fit(X, Y, epochs=3, batch_size=16, **fit)
@@ -66,7 +74,7 @@ def trained_among(others, position, accelerate):
     """The weights that the model ends with at a position among so many others."""
     models, starts = alone_and_others()
     for model, weights in zip(models, starts, strict=True):
-        model.set_weights(weights)
+        begin_anew(model, weights)
     chosen = models[1 : others + 1]
     chosen.insert(position, models[0])
     fit = {"accelerate": accelerate, "validation_data": (X[:20], Y[:20])}

@@ -69,7 +69,9 @@ class StackedBatchNormalization(StackedLayer):
             moving = self.weight(name)
             momentum = tf.cast(self.number("momentum"), moving.dtype)[:, None]
             now = tf.cast(tf.reshape(batch, moving.shape), moving.dtype)
-            context.updates.append((moving, moving * momentum + now * (1.0 - momentum)))
+            # a layer that is called twice moves them twice
+            before = context.value_of(moving)
+            context.updates.append((moving, before * momentum + now * (1.0 - momentum)))
 
     def _fused(self, x: Stacked, value: tf.Tensor, dtype: tf.DType, context: Context) -> Stacked:
         """TensorFlow's fused kernel: a third of the memory traffic, for images."""

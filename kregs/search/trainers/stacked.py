@@ -40,6 +40,9 @@ _FIT_ARGUMENTS = (
     "x", "y", "validation_data", "validation_split", "batch_size", "epochs", "callbacks",
     "class_weight", "sample_weight", "shuffle", "verbose", "validation_batch_size",
 )  # fmt: skip
+# how many structures stay compiled: more only matter to a search that comes back to them, and each
+# holds the weights, gradients and best weights of all its members
+_COMPILED = 3
 # what TensorFlow or Keras may raise when a program is traced or run first
 _REFUSALS = (NotStackable, tf.errors.OpError, TypeError, ValueError)
 
@@ -89,7 +92,8 @@ class StackedTrainer:
             halves or (),
             bool(fit["shuffle"]),
         )
-        self._trainings: dict[tuple, list[Training]] = {}
+        # the last ones whose programs are compiled, the latest at the end
+        self._trainings: list[tuple[tuple, Training]] = []
         # jobs whose structure is known, by it
         self._waiting: dict[tuple, list[tuple[RunJob, Job]]] = {}
 
@@ -177,14 +181,15 @@ class StackedTrainer:
 
     def _training(self, signature: tuple, jobs: list[Job]) -> Training:
         """Return a training that the jobs fit, compiled already if one of this structure was."""
-        for training in self._trainings.get(signature, []):
-            if all(training.layout.fits(job.member) for job in jobs):
+        for place, (trained, training) in enumerate(self._trainings):
+            if trained == signature and all(training.layout.fits(job.member) for job in jobs):
+                self._trainings.append(self._trainings.pop(place))
                 return training
         settings = self._settings
         layout = Layout([job.member for job in jobs])
         training = Training(
             layout,
-            members_at_once(layout, self._feed.batch_size, self._max_members),
+            members_at_once(layout, self._feed.step_rows, self._max_members),
             self._feed,
             objective=settings.value,
             keep_state=isinstance(settings.tuner.oracle, keras_tuner.oracles.HyperbandOracle),
@@ -197,7 +202,9 @@ class StackedTrainer:
                 _Member(training, member_job),
             ),
         )
-        self._trainings.setdefault(signature, []).append(training)
+        self._trainings.append((signature, training))
+        while len(self._trainings) > _COMPILED:
+            self._trainings.pop(0)[1].forget()
         return training
 
     def _outcome(self, member_job: Job) -> RunOutcome:
@@ -312,7 +319,7 @@ def _rows(fit: Mapping[str, Any], folds: bool) -> tuple[Rows | Stream, Rows | St
             fit["y"],
             fit["sample_weight"],
             fit["class_weight"],
-            shuffle=bool(fit["shuffle"]),
+            batch_order=np.random.default_rng(0) if fit["shuffle"] else None,
         )
         return data, None if validation is None else as_validation(validation)
     x, y, weight = np.asarray(fit["x"]), np.asarray(fit["y"]), fit["sample_weight"]
@@ -325,6 +332,6 @@ def _rows(fit: Mapping[str, Any], folds: bool) -> tuple[Rows | Stream, Rows | St
         weight = None if weight is None else weight[:cut]
     rows = as_rows(x, y, weight, fit["class_weight"])
     if folds:
-        # every run takes its own of all rows; class weights are for training
-        return rows, as_rows(x, y, weight)
+        # every run takes its own of all rows, by number; class weights are for training
+        return rows, rows if fit["class_weight"] is None else dataclasses.replace(rows, weight=None)
     return rows, None if validation is None else as_validation(validation)
