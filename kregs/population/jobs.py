@@ -52,13 +52,16 @@ class Job:
         callbacks: its own copies of Keras callbacks, see `check_callbacks`.
         epochs, first_epoch: trains from `first_epoch` up to `epochs`, as `fit` does.
         train_rows, validation_rows: numbers of the rows that are its own; `None` for all.
+        validation_parts: numbers of rows that make up its own `validation_rows`: it gets a history
+            on each part, too. All jobs that train together have as many parts.
         name: tells jobs apart, for who hands them in.
         state: of its optimizer, if it goes on from an earlier job.
 
     Attributes:
         epoch: how many epochs are behind it, `first_epoch` included.
         history: metric name to a list with one number an epoch.
-        part_histories: the same on each part of the validation rows, see `Feed`.
+        part_histories: the same on each part of the validation rows: its own `validation_parts`, or
+            those of `Feed`.
         best_epoch, best_value: the epoch, counted from 0, and value of the best objective; -1 and
             infinity if there is none.
         best_weights: the weights that it ends with, see `Training`.
@@ -78,6 +81,7 @@ class Job:
     first_epoch: int = 0
     train_rows: np.ndarray | None = None
     validation_rows: np.ndarray | None = None
+    validation_parts: Sequence[np.ndarray] = ()
     name: Any = None
     state: OptimizerState | None = None
 
@@ -107,6 +111,10 @@ class Job:
         self.failure = None
         self.seconds = 0.0
         self.stop_training = False
+
+    def rows_of(self, part: int | None) -> np.ndarray | None:
+        """The numbers of its own validation rows, or those of a part of them."""
+        return self.validation_rows if part is None else self.validation_parts[part]
 
     @property
     def logs(self) -> dict[str, float]:

@@ -279,7 +279,13 @@ class Lane:
         if isinstance(rows, Stream):  # which has an index of its own
             passes = [self._pass(rows, None, shared=True)]
         elif any(slot.job.validation_rows is not None for _, slot in self.active):
-            passes = [self._pass(rows, self._slot_rows(), shared=False)]
+            count = min(len(slot.job.validation_parts) for _, slot in self.active)
+            part_passes = [
+                self._pass(rows, self._slot_rows(part), shared=False) for part in range(count)
+            ]
+            passes = part_passes
+            if not part_passes or not self._program.loss.is_mean:
+                passes = [self._pass(rows, self._slot_rows(), shared=False)]
         else:
             part_indices = [self._common_rows(part) for part in feed.validation_parts]
             part_passes = [self._pass(rows, index, shared=True) for index in part_indices]
@@ -306,10 +312,10 @@ class Lane:
         batch = self._validation_batch()
         return in_steps(rows.astype(np.int32), math.ceil(len(rows) / batch), batch)
 
-    def _slot_rows(self) -> np.ndarray:
-        """The index of the validation rows of each slot's job, `(K, steps, batch)`."""
+    def _slot_rows(self, part: int | None = None) -> np.ndarray:
+        """The index of each slot's validation rows, or of a part of them: `(K, steps, batch)`."""
         batch = self._validation_batch()
-        job_rows = [None if slot is None else slot.job.validation_rows for slot in self.slots]
+        job_rows = [None if slot is None else slot.job.rows_of(part) for slot in self.slots]
         present = [rows for rows in job_rows if rows is not None]
         steps = math.ceil(max(map(len, present)) / batch)
         return np.stack(

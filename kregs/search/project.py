@@ -30,6 +30,7 @@ from kregs.search.progress import Progress
 from kregs.search.protocol import Difference, Protocol
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import SearchResult
+from kregs.search.runs import without_halves
 from kregs.search.settings import SearchSettings, refit_callbacks
 from kregs.search.storage import (
     LOCK_FILE,
@@ -80,7 +81,7 @@ class SearchTask:
             project_name=self.project_name,
             executions_per_trial=settings.seeds,
             engine=settings.engine,
-            splits=data.splits,
+            splits=data.splits if settings.has_stock_fit else without_halves(data.splits),
             halves=data.halves if settings.has_stock_fit else None,
             # the one-standard-error rule may choose any trial until the end
             keep=settings.keep if settings.selection == "best" else None,

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, ShuffleSplit, TimeSeriesSplit
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import kregs
@@ -112,6 +112,51 @@ def test_the_model_is_trained_on_all_rows(result):
     saved = keras.models.load_model(result.path / "best.keras")
     np.testing.assert_allclose(saved.predict(X, verbose=0), expected, atol=1e-5)
     assert isinstance(result.compare(0, 1).p_value, float)
+
+
+class Halves(keras.callbacks.Callback):
+    """Keras's own evaluation of two halves after every epoch."""
+
+    def __init__(self, x, y, halves):
+        super().__init__()
+        self.parts = [(x[half], y[half]) for half in halves]
+        self.curves = [[], []]
+
+    def on_epoch_end(self, epoch, logs=None):
+        for curve, part in zip(self.curves, self.parts, strict=True):
+            logs = self.model.evaluate(*part, verbose=0, return_dict=True)
+            curve.append(logs["data_loss"])
+
+
+@pytest.mark.parametrize("engine", ["population", "sequential"])
+@pytest.mark.parametrize(
+    ("folds", "preprocess"),
+    [
+        (ShuffleSplit(3, test_size=0.4, random_state=1), StandardScaler()),
+        (TimeSeriesSplit(2), None),
+    ],
+    ids=["overlapping", "time"],
+)
+def test_halves_of_a_fold_choose_the_epoch_for_one_another(tmp_path, eager, engine, folds,
+                                                           preprocess):  # fmt: skip
+    y = np.random.default_rng(0).permutation(Y)  # nothing to learn: the last epoch is not the best
+    few = {"max_trials": 1, "epochs": 3, "folds": folds, "preprocess": preprocess}
+    result = tune(tmp_path, y=y, engine=engine, **few)
+    assert result.protocol.epoch_chosen_on == "the other half"
+    data = prepare_data(
+        X, y, validation_data=None, validation_split=0.2, sample_weight=None, seed=0, folds=folds,
+        model=build(keras_tuner.HyperParameters()),
+    )  # fmt: skip
+    for fold, (train, held) in enumerate(folds.split(X)):
+        halves = data.splits[fold].halves
+        assert sorted(np.concatenate(halves)) == list(range(len(held)))
+        scaler = StandardScaler().fit(X[train])
+        rows, held_rows = (scaler.transform(X[k]) if preprocess else X[k] for k in (train, held))
+        model, own = build(result.hyperparameters(0)), Halves(held_rows, y[held], halves)
+        model.fit(rows, y[train], epochs=3, batch_size=240, callbacks=[own], verbose=0)
+        a, b = (np.array(curve) for curve in own.curves)
+        score = np.average([a[b.argmin()], b[a.argmin()]], weights=[len(h) for h in halves])
+        assert result.scores(0)["score"][fold] == pytest.approx(score, rel=1e-4)
 
 
 def test_no_rows_are_copied():

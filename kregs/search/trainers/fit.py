@@ -63,6 +63,7 @@ class FitTrainer:
         if "tuner/epochs" in values:  # Hyperband
             fit |= {"epochs": job.epochs, "initial_epoch": job.first_epoch}
         callbacks = callbacks_of_run(settings.tuner, self._callbacks, job.trial, job.run.number)
+        fit = _rows_of(job.run, fit)
         best_epoch, halves = _BestEpoch(settings), _HalvesHistory(job.run, fit)
         gc.collect()
         model = job.build()
@@ -79,7 +80,7 @@ class FitTrainer:
             model,
             *self._args,
             callbacks=[*callbacks, halves, _ReportEpochs(settings, job), best_epoch],
-            **_rows_of(job.run, fit),
+            **fit,
         )
         return outcome_of(result, settings.objective, best_epoch, halves.histories, model)
 
@@ -222,5 +223,5 @@ def _rows_of(run: Run, fit: dict[str, Any]) -> dict[str, Any]:
     def taken(rows: np.ndarray) -> dict[str, Any]:
         return keras.tree.map_structure(lambda array: array[rows], parts)
 
-    held_out = tuple(taken(run.split.validation).values())
-    return {**fit, **taken(run.split.train), "validation_data": held_out}
+    held_out = tuple(taken(run.split.validation_places).values())
+    return {**fit, **taken(run.split.train_places), "validation_data": held_out}

@@ -44,7 +44,7 @@ class StackedTrainer:
         settings: about the search.
         args, kwargs: of `fit`.
         folds: whether jobs have rows of their own.
-        halves: two halves of the validation rows: a history on each is kept.
+        halves: without folds, two halves of the validation rows: a history on each is kept.
         max_members: how many train at once. Default: what memory and cache suggest.
         devices: names of the devices that share the members out. Default: all GPUs.
 
@@ -136,8 +136,11 @@ class StackedTrainer:
             callbacks=copy.deepcopy(self._callbacks),
             epochs=job.epochs,
             first_epoch=job.first_epoch,
-            train_rows=None if split is None else split.train,
-            validation_rows=None if split is None else split.validation,
+            train_rows=None if split is None else split.train_places,
+            validation_rows=None if split is None else split.validation_places,
+            validation_parts=()
+            if split is None
+            else [split.validation_places[half] for half in job.run.halves or ()],
             name=job,
         )
 
