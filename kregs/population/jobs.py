@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -41,6 +42,58 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
             )
 
 
+# Keras's own facts about a training; it gives `min_delta` its sign in the first epoch of each
+_NO_COUNTERS = ("params", "model", "min_delta")
+
+
+def counters_of(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    """Return the numbers that a callback counts by: how long it has waited, its best value.
+
+    `on_train_begin` sets them back; a training that goes on where an earlier one ended needs them
+    (`set_counters`). Numbers and lists and dictionaries of them, which JSON can hold.
+
+    Example:
+
+    >>> stopping = keras.callbacks.EarlyStopping(patience=4)
+    >>> stopping.on_train_begin()
+    >>> stopping.wait = 3
+    >>> counters = counters_of(stopping)
+    >>> stopping.on_train_begin()
+    >>> set_counters(stopping, counters)
+    >>> stopping.wait, stopping.patience
+    (3, 4)
+    """
+    if isinstance(callback, keras.callbacks.SwapEMAWeights):
+        return {}  # it knows where the averages are, and a training begins with them swapped back
+    return {
+        name: _plain(value)
+        for name, value in vars(callback).items()
+        if name.lstrip("_") not in _NO_COUNTERS and _counts(value)
+    }
+
+
+def set_counters(callback: keras.callbacks.Callback, counters: Mapping[str, Any]) -> None:
+    """Let a callback count on from where another one has come, see `counters_of`."""
+    for name, value in counters.items():
+        setattr(callback, name, copy.deepcopy(value))
+
+
+def _counts(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _counts(part) for key, part in value.items())
+    if isinstance(value, list):
+        return all(map(_counts, value))
+    return isinstance(value, (bool, int, float, np.number, np.bool_))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
 @dataclasses.dataclass(eq=False)
 class Job:
     """A member to be trained, and what came of it.
@@ -56,6 +109,10 @@ class Job:
             on each part, too. All jobs that train together have as many parts.
         name: tells jobs apart, for who hands them in.
         state: of its optimizer, if it goes on from an earlier job.
+        learning_rate: that it goes on with; `None`: that of its model.
+        counters: of each callback the numbers that it goes on with, see `counters_of`.
+        keep_end: it ends with all that a job that goes on from it needs: its last weights, the
+            state of its optimizer, its learning rate and its callbacks' counters.
 
     Attributes:
         epoch: how many epochs are behind it, `first_epoch` included.
@@ -65,7 +122,8 @@ class Job:
         best_epoch, best_value: the epoch, counted from 0, and value of the best objective; -1 and
             infinity if there is none.
         best_weights: the weights that it ends with, see `Training`.
-        end_state: of its optimizer at the end, if the training keeps it.
+        end_weights, end_state, end_learning_rate, end_counters: after its last epoch, if it is to
+            keep them; the learning rate is `None` with a schedule.
         stopped_epoch: its last epoch, counted from 0.
         failure: why it ended, if its loss was no finite number.
         seconds: its share of the time that training took.
@@ -84,6 +142,9 @@ class Job:
     validation_parts: Sequence[np.ndarray] = ()
     name: Any = None
     state: OptimizerState | None = None
+    learning_rate: float | None = None
+    counters: Sequence[Mapping[str, Any]] = ()
+    keep_end: bool = False
 
     epoch: int = dataclasses.field(init=False)
     history: dict[str, list[float]] = dataclasses.field(init=False)
@@ -91,7 +152,10 @@ class Job:
     best_epoch: int = dataclasses.field(init=False)
     best_value: float = dataclasses.field(init=False)
     best_weights: list[np.ndarray] | None = dataclasses.field(init=False)
+    end_weights: list[np.ndarray] | None = dataclasses.field(init=False)
     end_state: OptimizerState | None = dataclasses.field(init=False)
+    end_learning_rate: float | None = dataclasses.field(init=False)
+    end_counters: list[dict[str, Any]] = dataclasses.field(init=False)
     stopped_epoch: int | None = dataclasses.field(init=False)
     failure: str | None = dataclasses.field(init=False)
     seconds: float = dataclasses.field(init=False)
@@ -106,7 +170,8 @@ class Job:
         self.history = {}
         self.part_histories = []
         self.best_epoch, self.best_value = -1, math.inf
-        self.best_weights = self.end_state = None
+        self.best_weights = self.end_weights = self.end_state = self.end_learning_rate = None
+        self.end_counters = []
         self.stopped_epoch = None
         self.failure = None
         self.seconds = 0.0
@@ -211,6 +276,10 @@ class Slot:
             callback.set_model(slot.model)
             callback.set_params({"epochs": job.epochs, "verbose": 0})
             callback.on_train_begin()
+        if job.learning_rate is not None and slot.model.optimizer.constant is not None:
+            slot.model.optimizer.constant = job.learning_rate
+        for callback, counters in zip(job.callbacks, job.counters, strict=False):
+            set_counters(callback, counters)
         return slot
 
     def adopt(self, member: Member) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kregs.population.jobs import Job, Slot
+from kregs.population.jobs import Job, Slot, counters_of
 from kregs.population.layout import Layout
 from kregs.population.optimizers import OptimizerState
 from kregs.population.program import Program, Sums
@@ -190,16 +190,15 @@ class Lane:
             with self._here():
                 self._program.keep(name, which)
 
-    def leave(self, position: int, kept: str | None, *, state: bool) -> None:
-        """Free a slot: its job gets the present weights, or those kept under a name.
-
-        Args:
-            state: whether it gets the state of its optimizer, too.
-        """
+    def leave(self, position: int, kept: str | None) -> None:
+        """Free a slot: its job gets the present weights, or those kept under a name."""
         slot: Any = self.slots[position]
-        slot.job.best_weights = self.weights_at(position, kept)
-        if state:
-            slot.job.end_state = self.state_at(position)
+        job = slot.job
+        job.best_weights = self.weights_at(position, kept)
+        if job.keep_end:
+            job.end_weights, job.end_state = self.weights_at(position), self.state_at(position)
+            job.end_learning_rate = slot.model.optimizer.constant
+            job.end_counters = [counters_of(callback) for callback in job.callbacks]
         self.slots[position] = None
 
     # ---- an epoch --------------------------------------------------------------------------

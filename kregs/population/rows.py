@@ -86,7 +86,7 @@ def as_rows(
     if class_weight is not None:
         if sample_weight is not None:
             raise ValueError("`sample_weight` and `class_weight` were both given: give one.")
-        sample_weight = _class_weights(y, class_weight)
+        sample_weight = class_weights(y, class_weight)
     if sample_weight is not None:
         sample_weight = np.asarray(sample_weight, keras.config.floatx())
         if sample_weight.shape != (len(x),):
@@ -109,7 +109,8 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     return array.astype("int32") if array.dtype == "int64" else array
 
 
-def _class_weights(y: np.ndarray, class_weight: Mapping[int, float]) -> np.ndarray:
+def class_weights(y: np.ndarray, class_weight: Mapping[int, float]) -> np.ndarray:
+    """Return the weight of each row by its class."""
     labels = y.argmax(-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(len(y)).round()
     weights = np.ones(len(y))
     for label, weight in class_weight.items():
@@ -234,8 +235,8 @@ def as_validation(data: Any) -> Rows | Stream:
 
 
 @functools.lru_cache(maxsize=4096)
-def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of rows of one epoch; members with one seed share it."""
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Return the order of so many rows in one epoch; who has one seed shares it."""
     order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
     order.flags.writeable = False
     return order
@@ -301,7 +302,7 @@ class Feed:
         count = len(self.data) if train_rows is None else len(train_rows)  # type: ignore[arg-type]
         if not self.shuffle:
             return np.arange(count, dtype=np.int32) if train_rows is None else train_rows
-        order = _shuffled(seed, epoch, count)
+        order = epoch_order(seed, epoch, count)
         return order if train_rows is None else train_rows[order]
 
 

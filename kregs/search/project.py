@@ -31,7 +31,7 @@ from kregs.search.protocol import Difference, Protocol
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import SearchResult
 from kregs.search.runs import without_halves
-from kregs.search.settings import SearchSettings, refit_callbacks
+from kregs.search.settings import SearchSettings
 from kregs.search.storage import (
     LOCK_FILE,
     MODEL_FILE,
@@ -164,7 +164,6 @@ def run_search(
                 y,
                 sample_weight=sample_weight,
                 class_weight=settings.class_weight,
-                callbacks=refit_callbacks(settings.callbacks),
             )
             result.write_model(model)
     return result, ended
@@ -222,7 +221,11 @@ def _train(
         seconds = record.seconds + time.perf_counter() - started
         record = dataclasses.replace(record, seconds=seconds).with_trials(read_trials(folder))
         result = SearchResult(
-            record, folder, build=settings.hypermodel, preprocess=settings.preprocess
+            record,
+            folder,
+            build=settings.hypermodel,
+            preprocess=settings.preprocess,
+            callbacks=settings.callbacks,
         )
         result.preprocess_ = task.data.fitted
         if not is_worker():

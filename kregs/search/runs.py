@@ -116,11 +116,19 @@ class RunState:
         weights: of the model, in the order of `model.weights`.
         optimizer: values of Keras's `optimizer.variables`.
         population: a population's `OptimizerState`.
+        generators: states of Keras's seed generators, which count the noise that was drawn.
+        learning_rate: that a callback may have changed; `None` with a schedule.
+        counters: of each callback the numbers that it counts by.
+        build_config: what builds the model, if it is not.
     """
 
     weights: list[np.ndarray] | None
     optimizer: list[np.ndarray] | None = None
     population: Any = None
+    generators: list[np.ndarray] | None = None
+    learning_rate: float | None = None
+    counters: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    build_config: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -136,6 +144,7 @@ class RunJob:
         shared_model: returns a model that all the trial's runs of one seed share: its initial
             weights are to be read, not changed.
         start: what an earlier run left that this one goes on from.
+        may_go_on: another run may go on from what this one leaves.
     """
 
     trial: Any
@@ -146,6 +155,7 @@ class RunJob:
     build: Callable[[], keras.Model]
     shared_model: Callable[[], keras.Model]
     start: RunState | None = None
+    may_go_on: bool = False
     cancelled: bool = False
 
     @property
@@ -162,6 +172,7 @@ class RunOutcome:
         best_epoch: index in the history of the epoch that counts, -1 if there is none.
         best_value: the objective there, lower is better.
         state: of the epoch that counts.
+        last: after the last epoch, if another run may go on from it.
         seconds: of training.
         failure: why it ended without a result, or `None`.
         halves: the history on each half of the validation rows, if the run has halves.
@@ -177,6 +188,7 @@ class RunOutcome:
     best_epoch: int = -1
     best_value: float = float("inf")
     state: RunState | None = None
+    last: RunState | None = dataclasses.field(default=None, kw_only=True)
     seconds: float = 0.0
     failure: str | None = None
     halves: list[Histories] = dataclasses.field(default_factory=list)

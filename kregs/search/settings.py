@@ -189,9 +189,3 @@ def _words(callback: keras.callbacks.Callback) -> str:
     name = type(callback).__name__.lstrip("_")
     patience = getattr(callback, "patience", None)
     return name if patience is None else f"{name}(patience={patience})"
-
-
-def refit_callbacks(callbacks: Iterable[Any]) -> list[Any]:
-    """Return fresh copies of the callbacks that a training without validation rows needs, too."""
-    schedulers = keras.callbacks.LearningRateScheduler
-    return [copy.deepcopy(c) for c in callbacks if isinstance(c, schedulers)]

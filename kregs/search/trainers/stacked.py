@@ -127,11 +127,16 @@ class StackedTrainer:
                 ) from error
         member = read_member(model)
         start = job.start or RunState(None)
+        if start.optimizer is not None:
+            raise NotStackable("what it goes on from was trained by `fit`")
         split = job.run.split
         return Job(
             member=member,
             weights=_of_member(member, start.weights),
             state=start.population,
+            learning_rate=start.learning_rate,
+            counters=start.counters,
+            keep_end=job.may_go_on,
             seed=job.seed,
             callbacks=copy.deepcopy(self._callbacks),
             epochs=job.epochs,
@@ -183,7 +188,6 @@ class StackedTrainer:
             members_at_once(layout, self._feed.batch_size, self._max_members),
             self._feed,
             objective=settings.value,
-            keep_state=isinstance(settings.tuner.oracle, keras_tuner.oracles.HyperbandOracle),
             keep_last=settings.score_at == "last_epoch",
             devices=self._devices,
             on_epoch=lambda member_job: settings.on_epoch(
@@ -205,16 +209,23 @@ class StackedTrainer:
             history=member_job.history,
             best_epoch=best - member_job.first_epoch if best >= 0 else -1,
             best_value=member_job.best_value,
-            state=RunState(
-                _of_model(member_job.member, member_job.best_weights),
-                population=member_job.end_state,
-            ),
+            state=RunState(_of_model(member_job.member, member_job.best_weights)),
+            last=self._last_state(member_job) if job.may_go_on else None,
             seconds=member_job.seconds,
             failure=member_job.failure,
             halves=member_job.part_histories,
             job=job,
             model=member_job.member.model,
             signature=member_job.member.signature,
+        )
+
+    @staticmethod
+    def _last_state(member_job: Job) -> RunState:
+        return RunState(
+            _of_model(member_job.member, member_job.end_weights),
+            population=member_job.end_state,
+            learning_rate=member_job.end_learning_rate,
+            counters=member_job.end_counters,
         )
 
 
