@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -41,6 +42,58 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
             )
 
 
+# Keras's own facts about a training; it gives `min_delta` its sign in the first epoch of each
+_NO_COUNTERS = ("params", "model", "min_delta")
+
+
+def counters_of(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    """Return the numbers that a callback counts by: how long it has waited, its best value.
+
+    `on_train_begin` sets them back; a training that goes on where an earlier one ended needs them
+    (`set_counters`). Numbers and lists and dictionaries of them, which JSON can hold.
+
+    Example:
+
+    >>> stopping = keras.callbacks.EarlyStopping(patience=4)
+    >>> stopping.on_train_begin()
+    >>> stopping.wait = 3
+    >>> counters = counters_of(stopping)
+    >>> stopping.on_train_begin()
+    >>> set_counters(stopping, counters)
+    >>> stopping.wait, stopping.patience
+    (3, 4)
+    """
+    if isinstance(callback, keras.callbacks.SwapEMAWeights):
+        return {}  # it knows where the averages are, and a training begins with them swapped back
+    return {
+        name: _plain(value)
+        for name, value in vars(callback).items()
+        if name.lstrip("_") not in _NO_COUNTERS and _counts(value)
+    }
+
+
+def set_counters(callback: keras.callbacks.Callback, counters: Mapping[str, Any]) -> None:
+    """Let a callback count on from where another one has come, see `counters_of`."""
+    for name, value in counters.items():
+        setattr(callback, name, copy.deepcopy(value))
+
+
+def _counts(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _counts(part) for key, part in value.items())
+    if isinstance(value, list):
+        return all(map(_counts, value))
+    return isinstance(value, (bool, int, float, np.number, np.bool_))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
 @dataclasses.dataclass(eq=False)
 class Job:
     """A member to be trained, and what came of it.
@@ -52,19 +105,27 @@ class Job:
         callbacks: its own copies of Keras callbacks, see `check_callbacks`.
         epochs, first_epoch: trains from `first_epoch` up to `epochs`, as `fit` does.
         train_rows, validation_rows: numbers of the rows that are its own; `None` for all.
+        validation_parts: numbers of rows that make up its own `validation_rows`: it gets a history
+            on each part, too. All jobs that train together have as many parts.
         name: tells jobs apart, for who hands them in.
         state: of its optimizer, if it goes on from an earlier job; `None`: that of its model's.
         epochs_before: how many epochs it has behind it that `first_epoch` does not count, as in a
             second `fit`: the order of rows goes on after them.
+        learning_rate: that it goes on with; `None`: that of its model.
+        counters: of each callback the numbers that it goes on with, see `counters_of`.
+        keep_end: it ends with all that a job that goes on from it needs: its last weights, the
+            state of its optimizer, its learning rate and its callbacks' counters.
 
     Attributes:
         epoch: how many epochs are behind it, `first_epoch` included.
         history: metric name to a list with one number an epoch.
-        part_histories: the same on each part of the validation rows, see `Feed`.
+        part_histories: the same on each part of the validation rows: its own `validation_parts`, or
+            those of `Feed`.
         best_epoch, best_value: the epoch, counted from 0, and value of the best objective; -1 and
             infinity if there is none.
         best_weights: the weights that it ends with, see `Training`.
-        end_state: of its optimizer at the end, if the training keeps it.
+        end_weights, end_state, end_learning_rate, end_counters: after its last epoch, if it is to
+            keep them; the learning rate is `None` with a schedule.
         stopped_epoch: its last epoch, counted from 0.
         failure: why it ended, if its loss was no finite number.
         seconds: its share of the time that training took.
@@ -80,9 +141,13 @@ class Job:
     first_epoch: int = 0
     train_rows: np.ndarray | None = None
     validation_rows: np.ndarray | None = None
+    validation_parts: Sequence[np.ndarray] = ()
     name: Any = None
     state: OptimizerState | None = None
     epochs_before: int = 0
+    learning_rate: float | None = None
+    counters: Sequence[Mapping[str, Any]] = ()
+    keep_end: bool = False
 
     epoch: int = dataclasses.field(init=False)
     history: dict[str, list[float]] = dataclasses.field(init=False)
@@ -90,7 +155,10 @@ class Job:
     best_epoch: int = dataclasses.field(init=False)
     best_value: float = dataclasses.field(init=False)
     best_weights: list[np.ndarray] | None = dataclasses.field(init=False)
+    end_weights: list[np.ndarray] | None = dataclasses.field(init=False)
     end_state: OptimizerState | None = dataclasses.field(init=False)
+    end_learning_rate: float | None = dataclasses.field(init=False)
+    end_counters: list[dict[str, Any]] = dataclasses.field(init=False)
     stopped_epoch: int | None = dataclasses.field(init=False)
     failure: str | None = dataclasses.field(init=False)
     seconds: float = dataclasses.field(init=False)
@@ -105,11 +173,16 @@ class Job:
         self.history = {}
         self.part_histories = []
         self.best_epoch, self.best_value = -1, math.inf
-        self.best_weights = self.end_state = None
+        self.best_weights = self.end_weights = self.end_state = self.end_learning_rate = None
+        self.end_counters = []
         self.stopped_epoch = None
         self.failure = None
         self.seconds = 0.0
         self.stop_training = False
+
+    def rows_of(self, part: int | None) -> np.ndarray | None:
+        """The numbers of its own validation rows, or those of a part of them."""
+        return self.validation_rows if part is None else self.validation_parts[part]
 
     @property
     def logs(self) -> dict[str, float]:
@@ -252,6 +325,10 @@ class Slot:
             callback.set_model(CallbackModel(slot.model, number))
             callback.set_params({"epochs": job.epochs, "verbose": 0})
             callback.on_train_begin()
+        if job.learning_rate is not None and slot.model.optimizer.constant is not None:
+            slot.model.optimizer.constant = job.learning_rate
+        for callback, counters in zip(job.callbacks, job.counters, strict=False):
+            set_counters(callback, counters)
         return slot
 
     def set_learning_rate(self, state: OptimizerState | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kregs.population.jobs import Job, Slot
+from kregs.population.jobs import Job, Slot, counters_of
 from kregs.population.keras_internals import callback_metrics
 from kregs.population.layout import Layout
 from kregs.population.metrics import Predicted, concatenated, number_or_array, predicted_rows
@@ -206,16 +206,15 @@ class Lane:
             with self._here():
                 self._program.keep(name, which)
 
-    def leave(self, position: int, kept: str | None, *, state: bool) -> None:
-        """Free a slot: its job gets the present weights, or those kept under a name.
-
-        Args:
-            state: whether it gets the state of its optimizer, too.
-        """
+    def leave(self, position: int, kept: str | None) -> None:
+        """Free a slot: its job gets the present weights, or those kept under a name."""
         slot: Any = self.slots[position]
-        slot.job.best_weights = self.weights_at(position, kept)
-        if state:
-            slot.job.end_state = self.state_at(position)
+        job = slot.job
+        job.best_weights = self.weights_at(position, kept)
+        if job.keep_end:
+            job.end_weights, job.end_state = self.weights_at(position), self.state_at(position)
+            job.end_learning_rate = slot.model.optimizer.constant
+            job.end_counters = [counters_of(callback) for callback in job.callbacks]
         self.slots[position] = None
 
     # ---- an epoch --------------------------------------------------------------------------
@@ -301,7 +300,13 @@ class Lane:
         if isinstance(rows, Stream):  # which has an index of its own
             passes = [self._pass(rows, None, shared=True)]
         elif any(slot.job.validation_rows is not None for _, slot in self.active):
-            passes = [self._pass(rows, self._slot_rows(), shared=False)]
+            count = min(len(slot.job.validation_parts) for _, slot in self.active)
+            part_passes = [
+                self._pass(rows, self._slot_rows(part), shared=False) for part in range(count)
+            ]
+            passes = part_passes
+            if not part_passes or not self._has_only_means:
+                passes = [self._pass(rows, self._slot_rows(), shared=False)]
         else:
             part_indices = [self._common_rows(part) for part in feed.validation_parts]
             part_passes = [self._pass(rows, index, shared=True) for index in part_indices]
@@ -333,10 +338,10 @@ class Lane:
         batch = self._validation_batch()
         return in_steps(rows.astype(np.int32), math.ceil(len(rows) / batch), batch)
 
-    def _slot_rows(self) -> np.ndarray:
-        """The index of the validation rows of each slot's job, `(K, steps, batch)`."""
+    def _slot_rows(self, part: int | None = None) -> np.ndarray:
+        """The index of each slot's validation rows, or of a part of them: `(K, steps, batch)`."""
         batch = self._validation_batch()
-        job_rows = [None if slot is None else slot.job.validation_rows for slot in self.slots]
+        job_rows = [None if slot is None else slot.job.rows_of(part) for slot in self.slots]
         present = [rows for rows in job_rows if rows is not None]
         steps = math.ceil(max(map(len, present)) / batch)
         return np.stack(

@@ -175,6 +175,7 @@ class Population:
                 name=k,
                 state=self._states[k],
                 epochs_before=self._epochs[k],
+                keep_end=True,
             )
             for k, (member, seed) in enumerate(zip(self.members, self.seeds, strict=True))
         ]
@@ -184,7 +185,6 @@ class Population:
             self.layout,
             slots,
             feed,
-            keep_state=True,
             accelerate=accelerate,
             devices=check_devices(devices),
         )

@@ -84,7 +84,7 @@ def as_rows(
     if class_weight is not None:
         if sample_weight is not None:
             raise ValueError("`sample_weight` and `class_weight` were both given: give one.")
-        sample_weight = _class_weights(y, class_weight)
+        sample_weight = class_weights(y, class_weight)
     if sample_weight is not None:
         sample_weight = np.asarray(sample_weight, keras.config.floatx())
         if sample_weight.shape != (len(x),):
@@ -107,7 +107,8 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     return array.astype("int32") if array.dtype == "int64" else array
 
 
-def _class_weights(y: np.ndarray, class_weight: Mapping[int, float]) -> np.ndarray:
+def class_weights(y: np.ndarray, class_weight: Mapping[int, float]) -> np.ndarray:
+    """Return the weight of each row by its class."""
     labels = y.argmax(-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(len(y)).round()
     weights = np.ones(len(y))
     for label, weight in class_weight.items():
@@ -233,6 +234,13 @@ def as_validation(data: Any) -> Rows | Stream:
     return Stream(data) if is_dataset(data) else as_rows(*data)
 
 
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Return the order of so many rows in one epoch; members with one seed share it."""
+    order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
+    order.flags.writeable = False
+    return order
+
+
 class _Orders:
     """The shuffled orders of the last epochs: members with one seed share them.
 
@@ -255,8 +263,7 @@ class _Orders:
         key = seed, epoch, count
         with self._lock:
             if key not in self._orders:
-                order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
-                order.flags.writeable = False
+                order = epoch_order(seed, epoch, count)
                 self._orders[key] = order
                 while self.nbytes > self._most_bytes and len(self._orders) > 1:
                     self._orders.popitem(last=False)

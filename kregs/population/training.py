@@ -60,7 +60,6 @@ class Training:
         objective: maps an epoch's logs to a number, the lower the better; a job then ends with the
             weights of its best epoch. `None`: it ends as `fit` does, with the last weights or those
             that early stopping restores.
-        keep_state: a job ends with the state of its optimizer, for a job that goes on from it.
         keep_last: a job with an `objective` ends with the weights of its last finite epoch.
         on_epoch: called with every job that trains after each of its epochs, when all devices have
             ended theirs; `job.epoch`, `job.history` and `job.logs` are up to date.
@@ -94,7 +93,6 @@ class Training:
         feed: Feed,
         *,
         objective: Callable[[dict[str, float]], float] | None = None,
-        keep_state: bool = False,
         keep_last: bool = False,
         on_epoch: Callable[[Job], None] | None = None,
         accelerate: bool | None = None,
@@ -103,7 +101,6 @@ class Training:
         self.layout = layout
         self.slots = slots
         self.objective = objective
-        self.keep_state = keep_state
         self.keep_last = keep_last
         self.on_epoch = on_epoch or (lambda job: None)
         if devices is None:
@@ -286,7 +283,7 @@ class Training:
                 kept = "best" if job.best_epoch >= 0 else None
             else:
                 kept = slot.model.restored
-            lane.leave(position, kept, state=self.keep_state)
+            lane.leave(position, kept)
             self._under_way.remove(job)
             self._finished.append(job)
 

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from kregs.files import atomic_path, write_json
+from kregs.population.keras_internals import learning_rate_of
 from kregs.search.runs import RunState
 from kregs.search.storage import BUILD_CONFIG_FILE, CHECKPOINT_FILE
 
@@ -28,6 +29,46 @@ def state_of(model: keras.Model) -> RunState:
     optimizer = model.optimizer
     variables = () if optimizer is None else optimizer.variables
     return RunState(model.get_weights(), [v.value.numpy() for v in variables])
+
+
+def last_state_of(model: keras.Model) -> RunState:
+    """Return all of a model that a run that goes on from it needs."""
+    state = state_of(model)
+    state.generators = [v.value.numpy() for v in _generators(model)]
+    state.build_config = model.get_build_config()
+    state.learning_rate = learning_rate_value(model)
+    return state
+
+
+def go_on(model: keras.Model, state: RunState) -> None:
+    """Put a fresh model where another one was after its last epoch."""
+    if state.population is not None:
+        raise ValueError("what it goes on from was trained by a population, not by `fit`")
+    if not model.built and state.build_config:
+        model.build_from_config(state.build_config)
+    restore(model, state)
+    for variable, value in zip(_generators(model), state.generators or (), strict=False):
+        variable.assign(value)
+    if state.learning_rate is not None and learning_rate_value(model) is not None:
+        model.optimizer.learning_rate = state.learning_rate
+
+
+def learning_rate_value(model: keras.Model) -> float | None:
+    """Return the learning rate as it is, `None` if a schedule or no single optimizer has it."""
+    # with mixed precision, the one that it scales the loss for
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer is None or hasattr(optimizer, "optimizers"):
+        return None
+    given = learning_rate_of(optimizer)
+    if isinstance(given, keras.optimizers.schedules.LearningRateSchedule):
+        return None
+    return float(keras.ops.convert_to_numpy(given))
+
+
+def _generators(model: keras.Model) -> list[Any]:
+    """The states of a model's seed generators: variables that are no weights."""
+    weights = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]
 
 
 def restore(model: keras.Model, state: RunState) -> None:
@@ -43,16 +84,12 @@ def restore(model: keras.Model, state: RunState) -> None:
         variable.assign(value)
 
 
-def load_checkpoint(
-    model: keras.Model, folder: str | os.PathLike[str], *, to_train: bool = False
-) -> None:
+def load_checkpoint(model: keras.Model, folder: str | os.PathLike[str]) -> None:
     """Load the weights of a trial's best epoch, and the optimizer's state, into a built model.
 
     Args:
         model: what the trial's `build` returns.
         folder: the trial's directory.
-        to_train: leave an optimizer whose state is not in the file as it is. It is built otherwise,
-            since Keras does not load the file of a model whose optimizer is not.
     """
     if not model.built:
         config = json.loads(Path(folder, BUILD_CONFIG_FILE).read_text(encoding="utf-8"))
@@ -63,7 +100,8 @@ def load_checkpoint(
     if optimizer is not None and not optimizer.built and holds_slots:
         optimizer.build(model.trainable_variables)
     model.load_weights(path)
-    if optimizer is not None and not optimizer.built and not to_train:
+    # Keras does not load the file of a model whose optimizer is not built
+    if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)
 
 

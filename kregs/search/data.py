@@ -10,15 +10,19 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GroupShuffleSplit
 
 from kregs.population.rows import check_no_targets, is_dataset
 from kregs.search.folds import (
+    check_groups,
     fit_transform,
+    halves_of,
     make_splits,
+    shuffled_split,
     take_rows,
     transform_folds,
     transformed,
+    with_halves,
 )
 from kregs.search.protocol import DataSummary
 from kregs.search.randomness import derived_seed
@@ -35,9 +39,10 @@ class Data:
         fit: the arguments of `fit` that are data: `x`, and `y`, `sample_weight`,
             `validation_data` where there are any.
         summary: where the validation rows come from, how many rows there are, and checksums.
-        splits: the folds, in row numbers of `fit["x"]`; `None` without folds.
+        splits: the folds; `None` without.
         fitted: the transformer that the training rows of a single split went through.
-        halves: without folds, two halves of the validation rows; `None` if they have no numbers.
+        halves: without folds, two halves of the validation rows, by their places among them; `None`
+            if they have no numbers.
     """
 
     fit: dict[str, Any]
@@ -77,8 +82,13 @@ def prepare_data(
     Raises:
         TypeError, ValueError: see `kregs.tune`.
     """
-    if groups is not None and folds is None:
-        raise ValueError("`groups` keep rows together in folds: pass folds=, too")
+    if groups is not None and validation_data is not None:
+        raise ValueError(
+            "`groups` and `validation_data` were both given: groups keep rows of `x` together when "
+            "they are divided"
+        )
+    if groups is not None and is_dataset(x):
+        raise ValueError(f"`groups` needs arrays. Received: x of type {type(x).__name__}")
     if folds is not None and validation_data is not None:
         raise ValueError(
             "`folds` and `validation_data` were both given: folds validate on the rows of `x`"
@@ -112,24 +122,28 @@ def prepare_data(
     if validation_data is not None:
         return _prepare_given(all_rows, validation_data, preprocess, model, seed)
     facts: dict[str, Any]
+    groups = check_groups(groups, rows)
     if folds is not None:
+        targets = y if isinstance(y, np.ndarray) else np.zeros(rows)  # several outputs
         splits, words = make_splits(
             folds,
-            y if isinstance(y, np.ndarray) else np.zeros(rows),  # several outputs
+            targets,
             labels=classes_of(y, model),
             groups=groups,
             seed=derived_seed(seed, 1),
         )
+        splits = with_halves(splits, targets, groups=groups, seed=derived_seed(seed, 2))
         facts = {"validation": words, "folds": len(splits), "rows": rows}
     else:
         fraction = check_number("validation_split", validation_split, above=0.0, below=1.0)
-        train, held, stratified = _split(y, rows, fraction, seed)
+        train, held, words = _split(y, rows, groups, fraction, seed)
         splits = [Split(train, held)]
         facts = {
-            "validation": "stratified split" if stratified else "shuffled split",
+            "validation": words,
             "validation_split": fraction,
             "rows": len(train),
             "validation_rows": len(held),
+            "folds_checksum": None if groups is None else _checksum([held]),
         }
     fitted = None
     if preprocess is not None:
@@ -149,12 +163,12 @@ def prepare_data(
         facts["folds_checksum"] = _checksum([split.validation for split in splits])
         return Data(fit=all_rows, summary=DataSummary(**facts), splits=splits)
     (split,) = splits
-    held_out = tuple(_take(part, split.validation) for part in all_rows.values())
+    held_out = tuple(_take(part, split.validation_places) for part in all_rows.values())
     return Data(
-        fit={**_take(all_rows, split.train), "validation_data": held_out},
+        fit={**_take(all_rows, split.train_places), "validation_data": held_out},
         summary=DataSummary(**facts),
         fitted=fitted,
-        halves=_halves(held_out, seed),
+        halves=_halves(held_out, seed, None if groups is None else groups[split.validation]),
     )
 
 
@@ -249,33 +263,35 @@ def _weights(weights: Any, rows: int, name: str = "sample_weight") -> np.ndarray
     return weights
 
 
-def _split(y: Any, rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the rows to train on, the rows to validate on, and whether they are stratified."""
+def _split(
+    y: Any, rows: int, groups: np.ndarray | None, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the rows to train on, the rows to validate on, and how they were divided."""
+    if groups is not None:
+        count = len(np.unique(groups))
+        if not 0 < round(count * fraction) < count:
+            raise ValueError(
+                "`validation_split` must leave groups to train and to validate on. "
+                f"Received: validation_split={fraction} of {count} groups"
+            )
+        splitter = GroupShuffleSplit(1, test_size=round(count * fraction), random_state=seed)
+        train, validation = next(splitter.split(np.zeros(rows), groups=groups))
+        return train, validation, "group split"
     held = round(rows * fraction)
     if not 0 < held < rows:
         raise ValueError(
             "`validation_split` must leave rows to train and to validate on. "
             f"Received: validation_split={fraction} of {rows} rows"
         )
-    labels = y if isinstance(y, np.ndarray) and y.dtype.kind in "iub" else None
-    if labels is not None:
-        labels = labels.reshape(rows, -1)
-        _, sizes = np.unique(labels, return_counts=True)
-        # scikit-learn refuses classes of one row, and fewer rows than classes on a side
-        possible = labels.shape[1] == 1 and sizes.min() > 1 and len(sizes) <= min(held, rows - held)
-        labels = labels[:, 0] if possible else None
-    train, validation = train_test_split(
-        np.arange(rows), test_size=held, random_state=seed, shuffle=True, stratify=labels
-    )
-    return train, validation, labels is not None
+    train, validation, stratified = shuffled_split(y, rows, held, seed)
+    return train, validation, "stratified split" if stratified else "shuffled split"
 
 
-def _halves(held_out: Any, seed: int) -> Halves | None:
-    """Cut validation rows in two, each with its share of the classes, for `judge`."""
-    if is_dataset(held_out) or _rows(held_out[0]) < 2:
+def _halves(held_out: Any, seed: int, groups: np.ndarray | None = None) -> Halves | None:
+    """Cut validation rows in two for `judge`."""
+    if is_dataset(held_out):
         return None
-    a, b, _ = _split(held_out[1], _rows(held_out[0]), 0.5, derived_seed(seed, 2))
-    return a, b
+    return halves_of(held_out[1], groups, seed=derived_seed(seed, 2))
 
 
 def as_arrays(data: Any) -> Any:

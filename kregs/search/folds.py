@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import (
@@ -16,9 +17,10 @@ from sklearn.model_selection import (
     StratifiedGroupKFold,
     StratifiedKFold,
     check_cv,
+    train_test_split,
 )
 
-from kregs.search.runs import Split
+from kregs.search.runs import Halves, Split, disjoint_folds
 from kregs.validation import check_integer
 
 
@@ -46,13 +48,7 @@ def make_splits(
             on.
     """
     rows = len(y)
-    if groups is not None:
-        groups = np.asarray(groups)
-        if groups.shape != (rows,):
-            raise ValueError(
-                f"`groups` must have one label a row, shape ({rows},). "
-                f"Received: shape {groups.shape}"
-            )
+    groups = check_groups(groups, rows)
     splitter = _splitter(folds, labels, groups, rows, seed)
     takes_groups = "groups" in inspect.signature(splitter.split).parameters
     stock = type(splitter).__module__.startswith("sklearn.")
@@ -93,6 +89,135 @@ def make_splits(
     return splits, " ".join(str(splitter).split())
 
 
+def check_groups(groups: Any, rows: int) -> np.ndarray | None:
+    """Return labels of rows as an array, or raise if there is not one a row."""
+    if groups is None:
+        return None
+    groups = np.asarray(groups)
+    if groups.shape != (rows,):
+        raise ValueError(
+            f"`groups` must have one label a row, shape ({rows},). Received: shape {groups.shape}"
+        )
+    return groups
+
+
+def with_halves(
+    splits: Sequence[Split], y: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0
+) -> list[Split]:
+    """Cut each fold's validation rows in two where other folds cannot choose its epoch.
+
+    They cannot if some fold shares judged rows with all others, as with `ShuffleSplit`, nor in
+    order of time, where each fold is trained on another length of the past (`TimeSeriesSplit`).
+
+    Args:
+        splits: the folds.
+        y: targets, rows first.
+        groups: one label a row; a group is in one half.
+        seed: of the halves.
+
+    Returns:
+        The folds, all of them with halves or none. In order of time a half is the earlier or the
+        later rows, else the rows are mixed, with equal shares of the classes.
+    """
+    in_time = all(split.train.max() < split.validation.min() for split in splits)
+    if not in_time and all(disjoint_folds(splits)):
+        return list(splits)
+    halves = [
+        halves_of(
+            y[split.validation],
+            None if groups is None else groups[split.validation],
+            order=split.validation if in_time else None,
+            seed=seed,
+        )
+        for split in splits
+    ]
+    if any(pair is None for pair in halves):
+        return list(splits)
+    return [
+        dataclasses.replace(split, halves=pair) for split, pair in zip(splits, halves, strict=True)
+    ]
+
+
+def halves_of(
+    y: Any, groups: Any = None, *, order: np.ndarray | None = None, seed: int = 0
+) -> Halves | None:
+    """Cut rows in two: by time, by groups, or mixed with equal shares of the classes.
+
+    Args:
+        y: the rows' targets, one array or a structure of them.
+        groups: one label a row; a group is in one half.
+        order: the rows' times: all rows of the first half are earlier than those of the second. A
+            group across the middle goes with its earliest row.
+        seed: of the mixing.
+
+    Returns:
+        Places of the rows, or `None` if there are fewer than two rows or groups.
+
+    Example:
+
+    >>> import numpy as np
+    >>> [half.tolist() for half in halves_of(np.zeros(5), order=np.array([9, 8, 2, 3, 5]))]
+    [[2, 3], [4, 1, 0]]
+    """
+    targets = keras.tree.flatten(y)[0]
+    rows = len(targets)
+    labels = _class_labels(y, rows)
+    if groups is not None:
+        _, group_numbers = np.unique(groups, return_inverse=True)
+        if group_numbers.max(initial=0) < 1:
+            return None
+    elif rows < 2:
+        return None
+    if order is not None:
+        times = np.asarray(order)
+        if groups is not None:
+            first_times = np.full(group_numbers.max() + 1, np.inf)
+            np.minimum.at(first_times, group_numbers, times)
+            times = first_times[group_numbers]
+        places = np.argsort(times, kind="stable")
+        cut = rows // 2
+        while groups is not None and 0 < cut < rows and _together(times[places], cut):
+            cut += 1
+        if cut == rows:  # one group is all of the later half
+            cut = int(np.flatnonzero(times[places] == times[places][-1])[0])
+        return places[:cut], places[cut:]
+    if groups is not None:
+        splitter = GroupKFold(2)
+        if labels is not None and np.unique(labels, return_counts=True)[1].min() > 1:
+            splitter = StratifiedGroupKFold(2, shuffle=True, random_state=seed)
+        a, b = next(iter(splitter.split(targets, labels, groups)))
+        return (a, b) if len(a) and len(b) else None
+    a, b, _ = shuffled_split(y, rows, rows // 2, seed)
+    return a, b
+
+
+def _together(times: np.ndarray, cut: int) -> bool:
+    """Whether a cut would be within one group."""
+    return bool(times[cut - 1] == times[cut])
+
+
+def _class_labels(y: Any, rows: int) -> np.ndarray | None:
+    """Return targets that may be classes, one a row."""
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iub":
+        return None
+    labels = y.reshape(rows, -1)
+    return labels[:, 0] if labels.shape[1] == 1 else None
+
+
+def shuffled_split(y: Any, rows: int, held: int, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return rows left over, rows held out, and whether both have their shares of the classes."""
+    labels = _class_labels(y, rows)
+    if labels is not None:
+        _, sizes = np.unique(labels, return_counts=True)
+        # scikit-learn refuses classes of one row, and fewer rows than classes on a side
+        if sizes.min() < 2 or len(sizes) > min(held, rows - held):
+            labels = None
+    left, out = train_test_split(
+        np.arange(rows), test_size=held, random_state=seed, shuffle=True, stratify=labels
+    )
+    return left, out, labels is not None
+
+
 def _splitter(folds: Any, labels: Any, groups: Any, rows: int, seed: int) -> Any:
     if isinstance(folds, (list, tuple)):
         return check_cv(folds)  # pairs of row numbers
@@ -127,7 +252,7 @@ class Prepared:
     Args:
         x: all folds' transformed rows, one fold after the other.
         rows: for each of these, which row of the data it is.
-        splits: as before, in numbers of these rows.
+        splits: as before, with the places of their rows in `x`.
         fitted: the last fold's transformer.
     """
 
@@ -157,14 +282,8 @@ def transform_folds(preprocess: Any, x: Any, y: np.ndarray, splits: Sequence[Spl
                 f"{parts[0].shape[1:]} in fold 0; models of one structure need one shape. Name "
                 "all categories (OneHotEncoder(categories=...)) or group rare ones"
             )
-        first = sum(len(earlier) for earlier in parts)
-        cut = first + len(split.train)
-        new_splits.append(
-            Split(
-                np.arange(first, cut, dtype=np.int32),
-                np.arange(cut, first + len(used), dtype=np.int32),
-            )
-        )
+        offset = sum(len(earlier) for earlier in parts)
+        new_splits.append(dataclasses.replace(split, offset=offset))
         parts.append(part)
         numbers.append(used)
     return Prepared(np.concatenate(parts), np.concatenate(numbers), new_splits, fitted)

@@ -227,24 +227,41 @@ def next_grid_point(oracle: Any, values: dict[str, Any]) -> dict[str, Any] | Non
     return oracle._get_next_combination(values)
 
 
-def sweep_size(oracle: Any) -> int:
-    """Return the number of trials of a Hyperband sweep from the present bracket on."""
-    return sum(
-        oracle._get_size(bracket, round_number)
-        for bracket in range(oracle._current_bracket + 1)
-        for round_number in range(oracle._get_num_rounds(bracket))
-    )
+def bracket_count(oracle: Any) -> int:
+    """Return how many brackets a whole sweep of Hyperband has."""
+    return oracle._get_num_brackets()
 
 
-def shrink_sweep(oracle: Any, max_trials: int | None) -> int:
-    """Leave out the largest brackets until the rest fits; return the number of trials."""
-    while (
-        max_trials is not None and oracle._current_bracket > 0 and sweep_size(oracle) > max_trials
-    ):
-        oracle._current_bracket -= 1
-    oracle._brackets = []
+def round_size(oracle: Any, bracket: int, place: int) -> int:
+    """Return how many trials a round of a Hyperband bracket has if none fails."""
+    return oracle._get_size(bracket, place)
+
+
+def round_epochs(oracle: Any, bracket: int, place: int) -> int:
+    """Return up to which epoch a round of a Hyperband bracket trains."""
+    return oracle._get_epochs(bracket, place)
+
+
+def random_values(oracle: Any) -> dict[str, Any] | None:
+    """Return a random point that was not tried; `None` if there seems to be none."""
+    return oracle._random_values()
+
+
+def open_brackets(oracle: Any) -> list[dict[str, Any]]:
+    """Return the Hyperband brackets under way: their rounds are lists of `past_id` and `id`."""
+    return list(oracle._brackets)
+
+
+def begin_bracket(oracle: Any, number: int) -> dict[str, Any]:
+    """Begin a Hyperband bracket and return it."""
+    oracle._current_bracket = number
     oracle._start_new_bracket()
-    return sweep_size(oracle)
+    return oracle._brackets[-1]
+
+
+def close_brackets(oracle: Any, brackets: Sequence[dict[str, Any]]) -> None:
+    """Forget Hyperband brackets that have no further trial."""
+    oracle._brackets = [b for b in oracle._brackets if all(b is not other for other in brackets)]
 
 
 # ---- tuners --------------------------------------------------------------------------------

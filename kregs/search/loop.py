@@ -19,13 +19,18 @@ import keras
 import keras_tuner
 from keras_tuner.errors import FailedTrialError
 
-from kregs.search.checkpoints import load_checkpoint
 from kregs.search.failures import reason_of, traceback_of
 from kregs.search.judging.score import Judgement, judge
 from kregs.search.keras_tuner_internals import build_model
 from kregs.search.randomness import derived_seed, fresh_session
 from kregs.search.runs import Run, RunJob, RunOutcome, RunState
-from kregs.search.storage import TrialRecord, read_outcome, remove_outcomes, write_outcome
+from kregs.search.storage import (
+    TrialRecord,
+    outcome_file,
+    read_outcome,
+    remove_outcomes,
+    write_outcome,
+)
 from kregs.search.trainers import Trainer
 
 # proposals that learn from results: asking for many at once is asking for guesses
@@ -162,7 +167,11 @@ class SearchLoop:
             self._run_own_trial(trial)
             return
         under_way = self._begin(trial)
-        under_way.jobs = self._jobs(under_way)
+        try:
+            under_way.jobs = self._jobs(under_way)
+        except (OSError, ValueError) as error:  # what it goes on from cannot be read
+            self._fail(under_way, error)
+            return
         if not under_way.jobs:  # all were trained before the search was killed
             self._report(under_way)
             return
@@ -192,6 +201,7 @@ class SearchLoop:
                     build=functools.partial(under_way.build, run.seed),
                     shared_model=functools.partial(under_way.model, run.seed),
                     start=self._start_of(under_way.values.get("tuner/trial_id"), run),
+                    may_go_on="tuner/epochs" in under_way.values,
                 )
             )
         return jobs
@@ -202,18 +212,20 @@ class SearchLoop:
         return derived_seed(self._tuner.seed, *path)
 
     def _start_of(self, earlier: str | None, run: Run) -> RunState | None:
-        """What a run of Hyperband goes on from: the state of the same run of an earlier trial.
+        """What a run of Hyperband goes on from: the last epoch of the same run of an earlier trial.
 
         Never another fold's: it was trained on rows that this one is judged on.
         """
         if earlier is None:
             return None
-        if (earlier, run.number) in self._tuner.run_states:
-            return self._tuner.run_states[earlier, run.number]
-        if len(self._tuner.runs) == 1:
-            return None  # the built model has it
-        outcome = read_outcome(self._tuner.get_trial_dir(earlier), run)
-        return None if outcome is None else outcome.state
+        folder = self._tuner.get_trial_dir(earlier)
+        outcome = read_outcome(folder, run)
+        if outcome is None or outcome.last is None:
+            raise ValueError(
+                f"{str(outcome_file(folder, run))!r} is missing or has no state: the trial was to "
+                f"go on from trial {earlier}"
+            )
+        return outcome.last
 
     def _build(self, hp: Any, seed: int) -> keras.Model:
         keras.utils.set_random_seed(derived_seed(self._tuner.seed, seed))
@@ -221,10 +233,6 @@ class SearchLoop:
         model = build_model(self._tuner, hp)
         if not isinstance(model, keras.Model):
             raise TypeError(f"`build` returned no keras.Model but {type(model).__name__}")
-        earlier = hp.values.get("tuner/trial_id")
-        if earlier is not None and len(self._tuner.runs) == 1:
-            # of another worker, or of a search that is resumed
-            load_checkpoint(model, self._tuner.get_trial_dir(earlier), to_train=True)
         return model
 
     # ---- training --------------------------------------------------------------------------
@@ -247,16 +255,14 @@ class SearchLoop:
             self._ask()
 
     def _note(self, under_way: TrialUnderWay, outcome: RunOutcome) -> None:
-        """Keep what a run left: in memory, and on disk if the trial has others to come."""
+        """Keep what a run left: on disk, too, if the trial has others or others go on from it."""
         trial, runs = under_way.trial, self._tuner.runs
         run = outcome.job.run  # type: ignore[union-attr]
         under_way.outcomes[run.number] = outcome
-        hyperband = "tuner/epochs" in under_way.values
-        if hyperband and outcome.state is not None and outcome.signature is not None:
-            self._tuner.run_states[trial.trial_id, run.number] = outcome.state
         others = len(under_way.outcomes) < len(runs)
-        if outcome.by_epoch and len(runs) > 1 and (others or hyperband):
+        if outcome.last is not None or (outcome.by_epoch and others):
             write_outcome(self._tuner.get_trial_dir(trial.trial_id), run, outcome)
+            outcome.last = None  # read again by the trial that goes on from it
 
     # ---- judging and reporting -------------------------------------------------------------
 
@@ -326,8 +332,8 @@ class SearchLoop:
         self._tuner.progress.trial_ended(trial.trial_id, score, record.message)
         self._tuner.on_trial_end(trial)
         # only now is the trial's end on disk: killed before, it is judged by these, not trained
-        if "tuner/epochs" not in trial.hyperparameters.values:  # Hyperband's go on from them
-            remove_outcomes(folder, self._tuner.runs)
+        if record.status == "failed" or "tuner/epochs" not in trial.hyperparameters.values:
+            remove_outcomes(folder, self._tuner.runs)  # else other trials may go on from them
 
     def _save_weights(self, under_way: TrialUnderWay) -> None:
         """Write the weights of the best run."""

@@ -13,7 +13,7 @@ from kregs.search.folds import make_splits, take_rows, transformed
 from kregs.search.project import run_search
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import SearchResult
-from kregs.search.settings import SearchSettings, refit_callbacks
+from kregs.search.settings import SearchSettings
 from kregs.search.storage import NESTED_FOLDER
 from kregs.validation import check_integer
 
@@ -98,7 +98,6 @@ def outer_scores(
             y_train,
             sample_weight=weight,
             class_weight=settings.class_weight,
-            callbacks=refit_callbacks(settings.callbacks),
         )
         held_out = take_rows(x, split.validation)
         if inner.preprocess_ is not None:

@@ -30,7 +30,8 @@ from kregs.search.progress import Progress
 from kregs.search.protocol import Difference, Protocol
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import SearchResult
-from kregs.search.settings import SearchSettings, refit_callbacks
+from kregs.search.runs import without_halves
+from kregs.search.settings import SearchSettings
 from kregs.search.storage import (
     LOCK_FILE,
     MODEL_FILE,
@@ -80,7 +81,7 @@ class SearchTask:
             project_name=self.project_name,
             executions_per_trial=settings.seeds,
             engine=settings.engine,
-            splits=data.splits,
+            splits=data.splits if settings.has_stock_fit else without_halves(data.splits),
             halves=data.halves if settings.has_stock_fit else None,
             # the one-standard-error rule may choose any trial until the end
             keep=settings.keep if settings.selection == "best" else None,
@@ -163,7 +164,6 @@ def run_search(
                 y,
                 sample_weight=sample_weight,
                 class_weight=settings.class_weight,
-                callbacks=refit_callbacks(settings.callbacks),
             )
             result.write_model(model)
     return result, ended
@@ -221,7 +221,11 @@ def _train(
         seconds = record.seconds + time.perf_counter() - started
         record = dataclasses.replace(record, seconds=seconds).with_trials(read_trials(folder))
         result = SearchResult(
-            record, folder, build=settings.hypermodel, preprocess=settings.preprocess
+            record,
+            folder,
+            build=settings.hypermodel,
+            preprocess=settings.preprocess,
+            callbacks=settings.callbacks,
         )
         result.preprocess_ = task.data.fitted
         if not is_worker():

@@ -30,7 +30,8 @@ class DataSummary:
 
     Args:
         validation: where the validation rows come from: `"stratified split"`, `"shuffled split"`,
-            `"given"`, or the scikit-learn splitter of the folds, as it prints itself.
+            `"group split"`, `"given"`, or the scikit-learn splitter of the folds, as it prints
+            itself.
         validation_split: the fraction of rows held out, if they were split once.
         folds: how many folds; `None` without.
         rows: how many rows are trained on; with folds all of them. `None` for a dataset.
@@ -40,7 +41,7 @@ class DataSummary:
         held_out_share: validation rows over training rows of a fold, in the mean.
         checksum: CRC-32 of inputs, targets and weights.
         validation_checksum: the same of validation data that were given.
-        folds_checksum: the same of the folds' row numbers.
+        folds_checksum: the same of the row numbers of the folds, or of the groups held out.
     """
 
     validation: str
@@ -256,6 +257,8 @@ class Protocol:
             yield "validation_data=validation_data,  # yours"
         elif data.validation_split is not None:
             yield f"validation_split={data.validation_split!r},"
+            if data.validation == "group split":
+                yield "groups=groups,  # yours"
         if data.preprocess:
             yield f"preprocess=preprocess,  # {_one_line(data.preprocess)}"
         if self.oracle in ORACLES:

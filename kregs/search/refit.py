@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from kregs.population.keras_internals import built_with_fresh_names
@@ -16,6 +17,7 @@ from kregs.population.rows import is_dataset
 from kregs.search.data import as_arrays
 from kregs.search.folds import fit_transform
 from kregs.search.randomness import derived_seed, preserved_state
+from kregs.search.replay import median_rate, replayed, unknown_to_replay
 from kregs.search.result import SearchResult
 from kregs.training.data_checks import check_data
 from kregs.validation import check_integer
@@ -30,7 +32,7 @@ def refit(
     batch_size: int | None,
     sample_weight: Any,
     class_weight: Mapping[int, float] | None,
-    callbacks: Iterable[keras.callbacks.Callback],
+    callbacks: Iterable[keras.callbacks.Callback] | None,
     seed: int | None,
     verbose: str | int,
 ) -> keras.Model:
@@ -48,7 +50,9 @@ def refit(
     fit: dict[str, Any] = {
         "epochs": epochs,
         "class_weight": class_weight,
-        "callbacks": list(callbacks),
+        "callbacks": replayed(result.callbacks, recorded_rates(result))
+        if callbacks is None
+        else list(callbacks),
         "verbose": verbose,
     }
     if not is_dataset(x):
@@ -61,6 +65,14 @@ def refit(
         fit["batch_size"] = check_integer("batch_size", batch_size, minimum=1)
     elif isinstance(x, tf.data.Dataset):
         fit["shuffle"] = False  # the dataset's own affair: Keras warns of its default
+    if callbacks is None and result.callbacks is None:
+        unknown = unknown_to_replay(result.protocol.callbacks)
+        if unknown:
+            warnings.warn(
+                f"the search's callbacks {', '.join(unknown)} are in no file: the training on all "
+                "rows goes without. Pass them to kregs.load_result(callbacks=...)",
+                stacklevel=3,
+            )
     with preserved_state():
         trial_seed = derived_seed(seed, 0)
         keras.utils.set_random_seed(trial_seed)
@@ -78,3 +90,23 @@ def refit(
             stacklevel=2,
         )
     return model
+
+
+def recorded_rates(result: SearchResult) -> list[float]:
+    """Return the chosen trial's learning rate by epoch, empty if none was recorded.
+
+    The median over its runs: the rate that half of the folds had come down to. A run that stopped
+    counts with its last one. Hyperband's earlier trials come before those that go on from them.
+    """
+    frames = []
+    trial: int | None = result.chosen_trial
+    while trial is not None:
+        frames.append(result.history(trial))
+        trial = result.earlier_trial(trial)
+    if not all("learning_rate" in frame for frame in frames):
+        return []
+    runs = [name for name in ("fold", "seed") if name in frames[0]]
+    frame = pd.concat(frames).set_index(["epoch", *runs])["learning_rate"]
+    by_run = frame.unstack(runs) if runs else frame.to_frame()
+    by_run = by_run.reindex(range(1, by_run.index.max() + 1)).ffill().bfill()
+    return [median_rate(row) for row in by_run.to_numpy().tolist()]

@@ -12,7 +12,7 @@ import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,7 @@ class SearchResult:
         samplings: on which scale each of them is sampled, `"linear"`, `"log"` or `None`.
         versions: of the packages that the search was begun with.
         path: the folder of its files, whose name is `name`.
+        callbacks: the search's; `None` in a result that was loaded without them.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class SearchResult:
         *,
         build: keras_tuner.HyperModel | None = None,
         preprocess: Any = None,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
     ) -> None:
+        self.callbacks = callbacks
         self.record = record
         self.path = Path(path)
         self.build = build
@@ -352,7 +355,7 @@ class SearchResult:
         batch_size: int | None = None,
         sample_weight: Any = None,
         class_weight: Mapping[int, float] | None = None,
-        callbacks: Iterable[keras.callbacks.Callback] = (),
+        callbacks: Iterable[keras.callbacks.Callback] | None = None,
         seed: int | None = None,
         verbose: str | int = 0,
     ) -> keras.Model:
@@ -364,11 +367,16 @@ class SearchResult:
         best in the search. With more rows these are more steps: the number of epochs is kept, not
         that of steps.
 
+        The search's callbacks act as they did: schedules of the learning rate, averages of the
+        weights, those of one's own. One that watches a validation metric (`ReduceLROnPlateau`)
+        cannot: the learning rates that were recorded in the search take its place, in each epoch
+        the median over the folds and seeds. Those that only stop, write or show are left out.
+
         Args:
             x, y, sample_weight, class_weight: as in `keras.Model.fit`.
             epochs: default: `best_epoch`.
             batch_size: default: the search's.
-            callbacks: for this training only; the search's are not used.
+            callbacks: in place of the search's, `[]` for none.
             seed: integer >= 0; default: the search's, which repeats the best trial's initial
                 weights.
             verbose: as in `keras.Model.fit`.
@@ -557,13 +565,22 @@ class SearchResult:
             self._indexed = self.record
         return self._index
 
+    def earlier_trial(self, number: int) -> int | None:
+        """Return the trial whose training a trial of Hyperband goes on with, `None` if none."""
+        earlier = self._trial(number).get("goes_on_from")
+        return None if earlier is None else int(earlier)
+
     def trial_folder(self, number: int) -> Path | None:
         """Return the directory of a trial, `None` if it is not there."""
         return trial_folder(self.path, self._trial(number))
 
 
 def load_result(
-    path: str | os.PathLike[str], *, build: Any = None, preprocess: Any = None
+    path: str | os.PathLike[str],
+    *,
+    build: Any = None,
+    preprocess: Any = None,
+    callbacks: Sequence[keras.callbacks.Callback] | None = None,
 ) -> SearchResult:
     """Load what `SearchResult.save` wrote, or the project directory of a search.
 
@@ -573,6 +590,8 @@ def load_result(
         build: the build function or hypermodel of the search, which no file holds. `refit` needs
             it; `best_model` without it reads `best.keras`.
         preprocess: the search's unfitted transformer, which no file holds either.
+        callbacks: the search's, which no file holds either. `refit` without them uses the recorded
+            learning rates alone, and warns of the others.
 
     Returns:
         A `SearchResult`.
@@ -600,7 +619,9 @@ def load_result(
         from kregs.search.build import make_hypermodel
 
         hypermodel = make_hypermodel(build)
-    return SearchResult(record, folder, build=hypermodel, preprocess=preprocess)
+    return SearchResult(
+        record, folder, build=hypermodel, preprocess=preprocess, callbacks=callbacks
+    )
 
 
 def _check_model_file(path: Path) -> None:

@@ -43,10 +43,53 @@ def histories_of(history: Mapping[str, Sequence[Any]]) -> Histories:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Row numbers of one fold: those trained on, and those judged on."""
+    """Which rows of the data one fold is trained on, and which it is judged on.
+
+    Args:
+        train, validation: row numbers of the data as they were given, however they are prepared.
+        offset: where the fold's rows begin in the arrays that `fit` gets, those that train before
+            those that validate, if each fold has prepared rows of its own there. `None`: the arrays
+            are numbered as the data are.
+        halves: two halves of the validation rows, by their places among them: each chooses the
+            epoch that the other is scored at. `None`: the other folds choose it.
+    """
 
     train: np.ndarray
     validation: np.ndarray
+    offset: int | None = None
+    halves: Halves | None = None
+
+    @property
+    def train_places(self) -> np.ndarray:
+        """Where the rows that train stand in the arrays that `fit` gets."""
+        if self.offset is None:
+            return self.train
+        return np.arange(self.offset, self.offset + len(self.train), dtype=np.int32)
+
+    @property
+    def validation_places(self) -> np.ndarray:
+        """Where the rows that validate stand in the arrays that `fit` gets."""
+        if self.offset is None:
+            return self.validation
+        first = self.offset + len(self.train)
+        return np.arange(first, first + len(self.validation), dtype=np.int32)
+
+
+def disjoint_folds(splits: Sequence[Split]) -> list[set[int]]:
+    """Return for each fold the folds that are judged on none of its rows."""
+    rows = 1 + max(int(split.validation.max()) for split in splits)
+    judged = np.zeros([len(splits), rows], np.float32)
+    for fold_judged, split in zip(judged, splits, strict=True):
+        fold_judged[split.validation] = 1.0
+    common = judged @ judged.T
+    return [set(np.flatnonzero(shared == 0).tolist()) for shared in common]
+
+
+def without_halves(splits: Sequence[Split] | None) -> list[Split] | None:
+    """Return folds whose epochs other folds choose."""
+    if splits is None:
+        return None
+    return [dataclasses.replace(split, halves=None) for split in splits]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,8 +101,9 @@ class Run:
         seed: which of the seeds, counted from 0.
         fold: which of the folds, counted from 0; `None` without folds.
         split: the fold's rows; `None` without folds.
-        halves: without folds, two halves of the validation rows, by their numbers: each chooses the
-            epoch that the other is scored at. `None` where the rows have no numbers.
+        halves: two halves of the validation rows, by their places among them: each chooses the
+            epoch that the other is scored at. `None` where the rows have no numbers, or where other
+            folds choose the epoch.
     """
 
     number: int
@@ -72,12 +116,22 @@ class Run:
 def make_runs(
     splits: Sequence[Split] | None, seeds: int, halves: Halves | None = None
 ) -> list[Run]:
-    """Return the runs of every trial: each fold with each seed."""
+    """Return the runs of every trial: each fold with each seed.
+
+    Args:
+        splits: the folds, or `None`.
+        seeds: how many.
+        halves: without folds, two halves of the validation rows.
+    """
     folds: list[tuple[int | None, Split | None]] = [(None, None)]
     if splits is not None:
         folds = list(enumerate(splits))
-    pairs = [(seed, fold, split) for fold, split in folds for seed in range(seeds)]
-    return [Run(number, *pair, halves) for number, pair in enumerate(pairs)]
+    runs = [
+        (seed, fold, split, halves if split is None else split.halves)
+        for fold, split in folds
+        for seed in range(seeds)
+    ]
+    return [Run(number, *run) for number, run in enumerate(runs)]
 
 
 @dataclasses.dataclass
@@ -88,11 +142,19 @@ class RunState:
         weights: of the model, in the order of `model.weights`.
         optimizer: values of Keras's `optimizer.variables`.
         population: a population's `OptimizerState`.
+        generators: states of Keras's seed generators, which count the noise that was drawn.
+        learning_rate: that a callback may have changed; `None` with a schedule.
+        counters: of each callback the numbers that it counts by.
+        build_config: what builds the model, if it is not.
     """
 
     weights: list[np.ndarray] | None
     optimizer: list[np.ndarray] | None = None
     population: Any = None
+    generators: list[np.ndarray] | None = None
+    learning_rate: float | None = None
+    counters: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    build_config: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -108,6 +170,7 @@ class RunJob:
         shared_model: returns a model that all the trial's runs of one seed share: its initial
             weights are to be read, not changed.
         start: what an earlier run left that this one goes on from.
+        may_go_on: another run may go on from what this one leaves.
     """
 
     trial: Any
@@ -118,6 +181,7 @@ class RunJob:
     build: Callable[[], keras.Model]
     shared_model: Callable[[], keras.Model]
     start: RunState | None = None
+    may_go_on: bool = False
     cancelled: bool = False
 
     @property
@@ -134,6 +198,7 @@ class RunOutcome:
         best_epoch: index in the history of the epoch that counts, -1 if there is none.
         best_value: the objective there, lower is better.
         state: of the epoch that counts.
+        last: after the last epoch, if another run may go on from it.
         seconds: of training.
         failure: why it ended without a result, or `None`.
         halves: the history on each half of the validation rows, if the run has halves.
@@ -149,6 +214,7 @@ class RunOutcome:
     best_epoch: int = -1
     best_value: float = float("inf")
     state: RunState | None = None
+    last: RunState | None = dataclasses.field(default=None, kw_only=True)
     seconds: float = 0.0
     failure: str | None = None
     halves: list[Histories] = dataclasses.field(default_factory=list)

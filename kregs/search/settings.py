@@ -78,11 +78,10 @@ class SearchSettings:
     def _epoch_chosen_on(self, data: Data) -> str | None:
         if self.score_at == "last_epoch":
             return None
-        if data.splits is not None:
-            return "the other folds"
-        return (
-            "the other half" if data.halves is not None and self.has_stock_fit else "the same rows"
-        )
+        halves = data.halves if data.splits is None else data.splits[0].halves
+        if halves is not None and self.has_stock_fit:
+            return "the other half"
+        return "the same rows" if data.splits is None else "the other folds"
 
 
 def check_settings(
@@ -190,9 +189,3 @@ def _words(callback: keras.callbacks.Callback) -> str:
     name = type(callback).__name__.lstrip("_")
     patience = getattr(callback, "patience", None)
     return name if patience is None else f"{name}(patience={patience})"
-
-
-def refit_callbacks(callbacks: Iterable[Any]) -> list[Any]:
-    """Return fresh copies of the callbacks that a training without validation rows needs, too."""
-    schedulers = keras.callbacks.LearningRateScheduler
-    return [copy.deepcopy(c) for c in callbacks if isinstance(c, schedulers)]

@@ -61,7 +61,8 @@ class SearchRecord:
         versions: of the packages that the search was begun with.
         seconds: the time it took, over all its parts.
         trials: one entry a trial: `trial` (its number), `id` (in the name of its folder), `status`,
-            `score`, `standard_error`, `scores` (one entry a run), `initial_epoch`, `best_epoch`,
+            `score`, `standard_error`, `scores` (one entry a run), `initial_epoch`, `goes_on_from`
+            (the `id` of the trial that trained the epochs before, with Hyperband), `best_epoch`,
             `seconds`, `message`, `hyperparameters`.
         best, chosen: the trial with the best score, and the one that the selection rule takes.
         nested: the scores of outer folds, if there were any.
@@ -223,6 +224,7 @@ def read_trials(folder: Path) -> Iterator[dict[str, Any]]:
             "standard_error": training.standard_error if completed else None,
             "scores": training.scores,
             "initial_epoch": training.initial_epoch,
+            "goes_on_from": state["hyperparameters"]["values"].get("tuner/trial_id"),
             "best_epoch": training.best_epoch if completed else None,
             "seconds": None if status == "interrupted" else training.seconds,
             "status": status,
@@ -244,18 +246,24 @@ def outcome_file(folder: str | os.PathLike[str], run: Run) -> Path:
     return Path(folder, f"run_{run.number:03}.npz")
 
 
-_UNWRITTEN = ("state", "job", "error", "refusal", "model", "signature")
+_UNWRITTEN = ("state", "last", "job", "error", "refusal", "model", "signature")
 
 
 def write_outcome(folder: str | os.PathLike[str], run: Run, outcome: RunOutcome) -> None:
     """Write the outcome of one run into a trial's directory."""
     facts = {name: value for name, value in vars(outcome).items() if name not in _UNWRITTEN}
-    state = outcome.state or RunState(None)
-    arrays = {
-        f"{kind}_{number}": array
-        for kind in ("weights", "optimizer")
-        for number, array in enumerate(getattr(state, kind) or [])
-    }
+    states = {"best": outcome.state or RunState(None)}
+    if outcome.last is not None:
+        states["last"] = outcome.last
+    arrays: dict[str, Any] = {}
+    for name, state in states.items():
+        arrays |= _arrays_of(name, state)
+        facts[name] = {
+            "learning_rate": state.learning_rate,
+            "counters": state.counters,
+            "build_config": state.build_config,
+            "steps": None if state.population is None else state.population.steps,
+        }
     facts_text = json.dumps({"format": FORMAT, **facts})
     with atomic_path(outcome_file(folder, run)) as temporary, open(temporary, "wb") as file:
         np.savez(file, facts=np.array(facts_text), **arrays)
@@ -270,11 +278,42 @@ def read_outcome(folder: str | os.PathLike[str], run: Run) -> RunOutcome | None:
         facts = json.loads(str(file["facts"]))
         _check_format(facts.pop("format", 1), path)
 
-        def arrays(kind: str) -> list[np.ndarray] | None:
-            count = sum(name.startswith(f"{kind}_") for name in file.files)
-            return [file[f"{kind}_{number}"] for number in range(count)] or None
+        states = {
+            name: None if (state := facts.pop(name, None)) is None else _state_of(file, name, state)
+            for name in ("best", "last")
+        }
+    return RunOutcome(**facts, state=states["best"], last=states["last"])
 
-        return RunOutcome(**facts, state=RunState(arrays("weights"), arrays("optimizer")))
+
+_ARRAYS = ("weights", "optimizer", "generators")
+
+
+def _arrays_of(name: str, state: RunState) -> dict[str, np.ndarray]:
+    """Return the arrays of a state by the names that they have in a run's file."""
+    kinds = {kind: getattr(state, kind) for kind in _ARRAYS}
+    if state.population is not None:
+        kinds["slots"] = state.population.slots
+    return {
+        f"{name}_{kind}_{number}": array
+        for kind, arrays in kinds.items()
+        for number, array in enumerate(arrays or ())
+    }
+
+
+def _state_of(file: Any, name: str, facts: dict[str, Any]) -> RunState:
+    """Return the state that `_arrays_of` wrote under a name."""
+
+    def arrays(kind: str) -> list[np.ndarray] | None:
+        count = sum(entry.startswith(f"{name}_{kind}_") for entry in file.files)
+        return [file[f"{name}_{kind}_{number}"] for number in range(count)] or None
+
+    state = RunState(**{kind: arrays(kind) for kind in _ARRAYS})  # type: ignore[arg-type]
+    steps = facts.pop("steps")
+    if steps is not None:
+        from kregs.population.optimizers import OptimizerState  # loads TensorFlow
+
+        state.population = OptimizerState(arrays("slots") or [], steps)
+    return dataclasses.replace(state, **facts)
 
 
 # ---- pruning -------------------------------------------------------------------------------
@@ -294,8 +333,6 @@ def remove_weights(folder: str | os.PathLike[str]) -> None:
 
 def prune(folder: Path, record: SearchRecord, keep: int) -> None:
     """Remove the weights of all trials but the best `keep` and the chosen one."""
-    if record.protocol.oracle in ("hyperband", "HyperbandOracle"):
-        return  # resumed, its trials go on from one another
     scored = [trial for trial in record.trials if trial["score"] is not None]
     scored.sort(key=lambda trial: record.protocol.sign * trial["score"])
     for trial in scored[keep:]:

@@ -33,12 +33,12 @@ from kregs.search.keras_tuner_internals import (
 )
 from kregs.search.loop import SearchLoop, TimeUp
 from kregs.search.objective import make_objective
-from kregs.search.oracles import ORACLE_CLASSES
+from kregs.search.oracles import ORACLE_CLASSES, trials_to_go_on_from
 from kregs.search.progress import Progress
 from kregs.search.protocol import ENGINES
 from kregs.search.randomness import cheap_collection, fresh_session, preserved_state
-from kregs.search.runs import Halves, RunJob, RunOutcome, RunState, Split, make_runs
-from kregs.search.storage import locked, remove_weights, searched_values
+from kregs.search.runs import Halves, RunJob, RunOutcome, Split, make_runs
+from kregs.search.storage import locked, remove_outcomes, remove_weights, searched_values
 from kregs.search.trainers import RunControl, TrainerSettings
 from kregs.search.trainers.fit import FitTrainer, outcome_of
 from kregs.search.trainers.stacked import StackedTrainer
@@ -70,7 +70,10 @@ class PopulationTuner(QuietTuner):
     - The best epoch's weights are kept in memory and written once, at the end of the trial.
     - Epochs whose objective is NaN or infinite are never the best; a trial that has no others
       failed.
-    - Hyperband's `tuner/epochs` and the earlier trial's weights are honoured with any oracle.
+    - Hyperband's `tuner/epochs` and `tuner/trial_id` are honoured with any oracle. A trial goes on
+      from the last epoch of the earlier one: its weights, momenta, learning rate, noise and what
+      callbacks have counted, so that two halves are the whole. Kept as a trial's model are the
+      weights of the best of its own epochs.
     - It prints nothing but its progress, and writes a `TrialRecord` into each trial's directory.
 
     Args:
@@ -162,8 +165,6 @@ class PopulationTuner(QuietTuner):
         self.score_at = score_at
         self.progress = progress or Progress()
         self.checkpoints = Checkpoints()
-        # of Hyperband's runs, by trial and run: what later trials go on from
-        self.run_states: dict[tuple[str, int], RunState] = {}
         self._engine = check_choice("engine", engine, ENGINES)
         self._devices = check_devices(devices)
         self._halves = halves
@@ -344,7 +345,7 @@ class PopulationTuner(QuietTuner):
     def forget_weights(self, trial_id: str) -> None:
         """Remove the weights of the worst trial if one more than `keep` has them.
 
-        Hyperband's trials go on from one another's weights: they all stay.
+        And the last states of Hyperband's trials from which no other can go on any more.
 
         Args:
             trial_id: the trial that has ended.
@@ -352,11 +353,25 @@ class PopulationTuner(QuietTuner):
         trial = self.oracle.trials[trial_id]
         if self._forgets and trial.status == "COMPLETED":
             self._add_kept(self._kept, trial)
+        if "tuner/epochs" in trial.hyperparameters.values:
+            self._with_states.add(trial_id)
+            for past in self._with_states - trials_to_go_on_from(self.oracle):
+                remove_outcomes(self.get_trial_dir(past), self.runs)
+                self._with_states.discard(past)
+
+    @functools.cached_property
+    def _with_states(self) -> set[str]:
+        """The trials whose last states are on disk, for others to go on from."""
+        return {
+            trial.trial_id
+            for trial in self.oracle.trials.values()
+            if "tuner/epochs" in trial.hyperparameters.values
+            and trial.status in ("COMPLETED", "FAILED")
+        }
 
     @property
     def _forgets(self) -> bool:
-        hyperband = isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle)
-        return self._keep is not None and not hyperband
+        return self._keep is not None
 
     @functools.cached_property
     def _kept(self) -> list[tuple[float, int, str]]:
@@ -397,6 +412,8 @@ def _make_oracle(
     if isinstance(objective, str):
         objective = make_objective(objective)  # it knows more names than keras-tuner
     arguments = {"objective": objective, "seed": seed, "max_trials": max_trials, **kwargs}
+    if name == "hyperband":
+        arguments["max_trials"] = None  # whole sweeps
     return oracle_class(**{k: v for k, v in arguments.items() if k in known})
 
 

@@ -63,9 +63,11 @@ def tune(
 
     The epoch that a trial is scored at is never chosen on the rows that rank the trials: with
     `folds` that of a fold is chosen on the other folds, on a single split that of one half of the
-    validation rows on the other half. (Only of a validation dataset, whose rows cannot be numbered,
-    is the score that of the best epoch, too good a number for anything but ranking.) The weights
-    kept are those of the epoch that is best on all validation rows.
+    validation rows on the other half. So it is with folds that share validation rows
+    (`ShuffleSplit`), and with folds in order of time (`TimeSeriesSplit`), where the halves are the
+    earlier and the later rows; a group is in one half. (Only of a validation dataset, whose rows
+    cannot be numbered, is the score that of the best epoch, too good a number for anything but
+    ranking.) The weights kept are those of the epoch that is best on all validation rows.
 
     Trials are judged by `val_data_loss`, the loss without penalties: Keras's `val_loss` contains
     them and so favours λ = 0. Models compiled with `kregs.compile_model` log it.
@@ -84,7 +86,8 @@ def tune(
             of row numbers. All folds of all
             trials are members of one population. The score is their mean; at the end the chosen
             trial's model is trained on all rows, and that is `best.keras`.
-        groups: one label a row; rows of one group are in one fold.
+        groups: one label a row; rows of one group are in one fold, or on one side of a single
+            split.
         seeds: models trained per trial (and fold), with different seeds; the score is their mean.
         preprocess: an unfitted scikit-learn transformer, fitted in each fold on its training rows
             only. `x` may then be a pandas `DataFrame`; models get what it makes of the rows.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
 import json
 import os
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 
 import keras
 import keras_tuner
@@ -19,7 +22,7 @@ import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, ShuffleSplit, TimeSeriesSplit
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import kregs
@@ -114,6 +117,51 @@ def test_the_model_is_trained_on_all_rows(result):
     assert isinstance(result.compare(0, 1).p_value, float)
 
 
+class Halves(keras.callbacks.Callback):
+    """Keras's own evaluation of two halves after every epoch."""
+
+    def __init__(self, x, y, halves):
+        super().__init__()
+        self.parts = [(x[half], y[half]) for half in halves]
+        self.curves = [[], []]
+
+    def on_epoch_end(self, epoch, logs=None):
+        for curve, part in zip(self.curves, self.parts, strict=True):
+            logs = self.model.evaluate(*part, verbose=0, return_dict=True)
+            curve.append(logs["data_loss"])
+
+
+@pytest.mark.parametrize("engine", ["population", "sequential"])
+@pytest.mark.parametrize(
+    ("folds", "preprocess"),
+    [
+        (ShuffleSplit(3, test_size=0.4, random_state=1), StandardScaler()),
+        (TimeSeriesSplit(2), None),
+    ],
+    ids=["overlapping", "time"],
+)
+def test_halves_of_a_fold_choose_the_epoch_for_one_another(tmp_path, eager, engine, folds,
+                                                           preprocess):  # fmt: skip
+    y = np.random.default_rng(0).permutation(Y)  # nothing to learn: the last epoch is not the best
+    few = {"max_trials": 1, "epochs": 3, "folds": folds, "preprocess": preprocess}
+    result = tune(tmp_path, y=y, engine=engine, **few)
+    assert result.protocol.epoch_chosen_on == "the other half"
+    data = prepare_data(
+        X, y, validation_data=None, validation_split=0.2, sample_weight=None, seed=0, folds=folds,
+        model=build(keras_tuner.HyperParameters()),
+    )  # fmt: skip
+    for fold, (train, held) in enumerate(folds.split(X)):
+        halves = data.splits[fold].halves
+        assert sorted(np.concatenate(halves)) == list(range(len(held)))
+        scaler = StandardScaler().fit(X[train])
+        rows, held_rows = (scaler.transform(X[k]) if preprocess else X[k] for k in (train, held))
+        model, own = build(result.hyperparameters(0)), Halves(held_rows, y[held], halves)
+        model.fit(rows, y[train], epochs=3, batch_size=240, callbacks=[own], verbose=0)
+        a, b = (np.array(curve) for curve in own.curves)
+        score = np.average([a[b.argmin()], b[a.argmin()]], weights=[len(h) for h in halves])
+        assert result.scores(0)["score"][fold] == pytest.approx(score, rel=1e-4)
+
+
 def test_no_rows_are_copied():
     model = build(keras_tuner.HyperParameters())
     data = prepare_data(
@@ -198,6 +246,20 @@ def test_hyperband_goes_on_in_the_same_fold(tmp_path, eager, engine):
             # it goes on: no jump back to the loss of fresh weights
             assert after["loss"].iloc[0] < before["loss"].iloc[0]
             assert after["loss"].iloc[0] < 1.05 * before["loss"].min()
+
+
+@pytest.mark.parametrize("folds", [None, KFold(2)], ids=["split", "folds"])
+def test_hyperband_keeps_no_more_weights_than_it_is_told_to(tmp_path, folds):
+    few = {"oracle": "hyperband", "epochs": 4, "batch_size": 60, "keep": 2, "folds": folds}
+    result = tune(tmp_path, max_trials=3, **few)
+    assert len(result.trials()) == 3  # the smallest bracket
+    result = tune(tmp_path, max_trials=None, resume=True, **few)  # the other one, too
+    assert len(result.trials()) > 3
+    kept = {int(p.parent.name.split("_")[1]) for p in result.path.glob("trial_*/*.weights.h5")}
+    assert kept == set(result.trials()["trial"][:2])
+    assert not list(result.path.glob("trial_*/run_*"))  # no trial can go on any more
+    entries = {entry["trial"]: entry for entry in result.record.trials}
+    assert any(result.earlier_trial(number) is not None for number in entries)
 
 
 @pytest.mark.parametrize("engine", ["population", "sequential"])
@@ -304,8 +366,122 @@ def test_a_learning_rate_schedule_reaches_the_training_on_all_rows(tmp_path):
     few = {"max_trials": 1, "epochs": 5, "batch_size": 10}
     result = tune(tmp_path, wild, LINEAR, SUM, callbacks=[schedule], **few)
     assert result.best_model().evaluate(LINEAR, SUM, verbose=0)[0] < 2 * result.best_score
+    again = result.refit(LINEAR, SUM).get_weights()
+    np.testing.assert_allclose(again[0], result.best_model().get_weights()[0], rtol=1e-4)
     with pytest.warns(UserWarning, match="not finite"):
-        result.refit(LINEAR, SUM, epochs=5, batch_size=4)
+        result.refit(LINEAR, SUM, epochs=5, batch_size=4, callbacks=[])
+
+
+class Shrink(keras.callbacks.Callback):
+    """Acts on the weights, and watches nothing."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.layers[-1].kernel.assign(0.9 * self.model.layers[-1].kernel)
+
+
+class HalveOnRise(keras.callbacks.Callback):
+    """Watches validation rows, and tells Keras nothing of it."""
+
+    def on_train_begin(self, logs=None):
+        self.last = np.inf
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs["val_data_loss"] > 0.8 * self.last:
+            self.model.optimizer.learning_rate *= 0.5
+        self.last = logs["val_data_loss"]
+
+
+def averaged(hp):
+    """A linear model from zeros whose weights are averaged."""
+    kernel = keras.layers.Dense(1, kernel_initializer="zeros")
+    model = keras.Sequential([keras.Input((3,)), kernel])
+    hp.Choice("a", [1, 2])
+    optimizer = keras.optimizers.SGD(0.2, use_ema=True, ema_momentum=0.7)
+    return kregs.compile_model(model, "mse", optimizer=optimizer)
+
+
+def plain(hp):
+    kernel = keras.layers.Dense(1, kernel_initializer="zeros")
+    model = keras.Sequential([keras.Input((3,)), kernel])
+    hp.Choice("a", [1, 2])
+    return kregs.compile_model(model, "mse", optimizer="sgd", learning_rate=0.2)
+
+
+def plateau():
+    return keras.callbacks.ReduceLROnPlateau(
+        "val_data_loss", factor=0.5, patience=1, min_delta=0.3, mode="min"
+    )
+
+
+REPLAYED = {
+    "plateau": (plain, plateau, [], None),
+    "plateau and own": (plain, plateau, [Shrink()], None),
+    "averages": (averaged, lambda: keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+                 [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)], None),
+    "averages and own": (averaged, keras.callbacks.SwapEMAWeights,
+                         [keras.callbacks.SwapEMAWeights(), Shrink()], None),
+    "watching": (plain, HalveOnRise, [], "HalveOnRise watches 'val_data_loss'"),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def warned(words):
+    """Expect a warning that begins so, or none; others are errors as everywhere."""
+    with warnings.catch_warnings(record=True) as said:
+        if words is not None:
+            warnings.filterwarnings("always", message=words)
+        yield
+    assert len(said) == (words is not None)
+
+
+@pytest.mark.parametrize("name", REPLAYED)
+def test_the_model_of_all_rows_is_trained_as_those_that_were_judged(tmp_path, eager, name):
+    make, watcher, others, warning = REPLAYED[name]
+    given = [watcher(), *(c for c in others if isinstance(c, Shrink))]
+    with warned(warning):
+        result = tune(
+            tmp_path, make, LINEAR, SUM + np.sin(9 * SUM), max_trials=1, epochs=5, batch_size=60,
+            callbacks=[*given, kregs.early_stopping(patience=5)],
+        )  # fmt: skip
+    callbacks = [copy.deepcopy(callback) for callback in others]
+    if watcher is plateau or watcher is HalveOnRise:
+        history = result.history(0)
+        folds = history.pivot(index="epoch", columns="fold", values="learning_rate")
+        assert folds.loc[5].min() < 0.19
+        assert folds.loc[1].tolist() == pytest.approx([0.2] * 3)
+        median = folds.median(axis=1)  # of three folds
+        assert (folds.nunique(axis=1) > 1).any() or name == "watching"
+        callbacks.append(
+            keras.callbacks.LearningRateScheduler(lambda epoch, rate: float(median[epoch + 1]))
+        )
+    keras.utils.set_random_seed(0)
+    model = make(result.hyperparameters())
+    model.fit(
+        LINEAR, SUM + np.sin(9 * SUM), epochs=result.best_epoch, batch_size=60, verbose=0,
+        callbacks=callbacks,
+    )  # fmt: skip
+    for saved, expected in zip(result.best_model().get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(saved, expected, rtol=1e-4, atol=1e-6)
+    assert result.best_epoch > 1
+    # the rates are on disk; callbacks are not
+    loaded = kregs.load_result(result.path, build=make, callbacks=given)
+    with warned(warning):
+        again = loaded.refit(LINEAR, SUM + np.sin(9 * SUM), batch_size=60)
+    np.testing.assert_allclose(again.get_weights()[0], model.get_weights()[0], rtol=1e-4)
+    if name == "plateau":
+        forgotten = kregs.load_result(result.path, build=make).refit(
+            LINEAR, SUM + np.sin(9 * SUM), batch_size=60
+        )
+        np.testing.assert_allclose(forgotten.get_weights()[0], again.get_weights()[0], rtol=1e-5)
+
+
+def test_a_trial_is_kept_with_the_averages_that_it_was_judged_by(tmp_path, eager):
+    few = {"max_trials": 1, "epochs": 4, "batch_size": 20, "score_at": "last_epoch"}
+    rows = {"folds": None, "validation_data": (LINEAR[:20], SUM[:20])}
+    callbacks = [keras.callbacks.SwapEMAWeights()]
+    result = tune(tmp_path, averaged, LINEAR, SUM, callbacks=callbacks, **rows, **few)
+    logs = result.best_model().evaluate(LINEAR[:20], SUM[:20], verbose=0, return_dict=True)
+    assert logs["data_loss"] == pytest.approx(result.best_score, rel=1e-5)
 
 
 def test_the_model_of_an_earlier_choice_is_not_left(tmp_path, monkeypatch):

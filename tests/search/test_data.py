@@ -98,6 +98,26 @@ def test_halves_of_the_validation_rows(x, y, model):
     assert prepare(x, y, model, folds=2).halves is None
 
 
+def test_groups_of_a_single_split(x, y, model):
+    groups = np.random.default_rng(5).permutation(np.arange(ROWS) // 7)
+    data = prepare(x, y, model, groups=groups, validation_split=0.4)
+    held, trained = (part[:, 0].astype(int) // 2 for part in (data.fit["validation_data"][0],
+                                                             data.fit["x"]))  # fmt: skip
+    assert sorted([*held, *trained]) == list(range(ROWS))
+    assert len(set(groups[held])) == 6  # of 15
+    assert not set(groups[held]) & set(groups[trained])
+    a, b = (set(groups[held[half]]) for half in data.halves)
+    assert not a & b
+    assert a | b == set(groups[held])
+    assert data.summary.validation == "group split"
+    other = prepare(x, y, model, groups=np.roll(groups, 1), validation_split=0.4).summary
+    assert data.summary.folds_checksum != other.folds_checksum
+    with pytest.raises(ValueError, match="leave groups"):
+        prepare(x, y, model, groups=groups > 3, validation_split=0.2)
+    with pytest.raises(ValueError, match="`groups` and `validation_data`"):
+        prepare(x, y, model, groups=groups, validation_data=(x, y))
+
+
 def test_the_checksum_tells_data_apart(x, y, model):
     changed = x.copy()
     changed[50, 1] += 1

@@ -6,10 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
-from sklearn.model_selection import GroupKFold, ShuffleSplit, StratifiedKFold, TimeSeriesSplit
+from sklearn.model_selection import (
+    GroupKFold,
+    GroupShuffleSplit,
+    RepeatedKFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    TimeSeriesSplit,
+)
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from kregs.search.folds import make_splits, transform_folds
+from kregs.search.folds import halves_of, make_splits, transform_folds, with_halves
+from kregs.search.judging.score import judge
+from kregs.search.objective import make_objective
 from kregs.search.runs import RunOutcome, RunState, Split, make_runs
 from kregs.search.storage import read_outcome, write_outcome
 
@@ -111,15 +120,70 @@ def test_a_transformer_sees_the_training_rows_of_its_fold_only():
     prepared = transform_folds(StandardScaler(), x, Y, splits)
     assert prepared.x.shape == (400, 2)
     for before, after in zip(splits, prepared.splits, strict=True):
-        np.testing.assert_array_equal(prepared.rows[after.train], before.train)
-        np.testing.assert_array_equal(prepared.rows[after.validation], before.validation)
+        np.testing.assert_array_equal(after.train, before.train)
+        np.testing.assert_array_equal(after.validation, before.validation)
         scaler = StandardScaler().fit(x[before.train])
-        for rows_before, rows_after in (
-            (before.train, after.train),
-            (before.validation, after.validation),
+        for rows, places in (
+            (before.train, after.train_places),
+            (before.validation, after.validation_places),
         ):
-            expected = scaler.transform(x[rows_before])
-            np.testing.assert_allclose(prepared.x[rows_after], expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(prepared.rows[places], rows)
+            expected = scaler.transform(x[rows])
+            np.testing.assert_allclose(prepared.x[places], expected, rtol=1e-5, atol=1e-6)
+
+
+def epochs_scored(splits):
+    """The epochs that folds are scored at, where fold k is best at epoch k."""
+    histories = [{"val_loss": [abs(e - fold) + 1.0 for e in range(9)]} for fold in range(9)]
+    runs = make_runs(splits, 1)
+    scores = judge(histories[: len(runs)], runs, make_objective("val_loss")).scores
+    return [score["epoch"] for score in scores]
+
+
+def test_prepared_rows_of_overlapping_folds_choose_no_epoch_for_one_another():
+    folds = RepeatedKFold(n_splits=2, n_repeats=2, random_state=3)
+    splits, _ = make_splits(folds, Y, labels=None)
+    prepared = transform_folds(StandardScaler(), Y[:, None] * 1.0, Y, splits).splits
+    assert with_halves(prepared, Y) == prepared  # the other fold of a repeat can choose
+    # the two folds of a repeat choose for one another
+    assert epochs_scored(prepared) == epochs_scored(splits) == [1, 0, 3, 2]
+
+
+GROUPED = {
+    "classes": Y[np.random.default_rng(1).permutation(100)],
+    "numbers": np.linspace(0.0, 1.0, 100),
+}
+
+
+@pytest.mark.parametrize("y", GROUPED)
+def test_a_group_is_in_one_half(y):
+    y = GROUPED[y]
+    splits, _ = make_splits(GroupShuffleSplit(3, random_state=1), y, labels=None, groups=GROUPS)
+    for split in with_halves(splits, y, groups=GROUPS, seed=2):
+        a, b = (split.validation[half] for half in split.halves)
+        assert sorted([*a, *b]) == sorted(split.validation)
+        assert min(len(a), len(b)) > 0
+        assert not set(GROUPS[a]) & set(GROUPS[b])
+    mixed = halves_of(y[splits[0].validation], seed=2)
+    assert set(GROUPS[splits[0].validation[mixed[0]]]) & set(GROUPS[splits[0].validation[mixed[1]]])
+
+
+def test_halves_of_folds_in_time_are_the_earlier_and_the_later_rows():
+    splits, _ = make_splits(TimeSeriesSplit(4), np.arange(100.0), labels=None)
+    halved = with_halves(splits, np.arange(100.0))
+    assert [len(split.halves[0]) for split in halved] == [10] * 4
+    for split in halved:
+        earlier, later = (split.validation[half] for half in split.halves)
+        assert split.train.max() < earlier.min()
+        assert earlier.max() < later.min()
+        assert sorted([*earlier, *later]) == split.validation.tolist()
+    # a series of each of several sites: whole ones in a half, the middle is within site 1
+    sites = np.repeat([5, 1, 2], [2, 6, 2])
+    first, second = halves_of(np.zeros(10), sites, order=np.arange(10))
+    assert (first.tolist(), second.tolist()) == ([*range(8)], [8, 9])
+    first, second = halves_of(np.zeros(10), sites[::-1] > 1, order=np.arange(10))
+    assert set((sites[::-1] > 1)[first]) & set((sites[::-1] > 1)[second]) == set()
+    assert halves_of(np.zeros(10), np.zeros(10)) is None
 
 
 def test_tables_with_categories():

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import collections
+import itertools
+
 import keras_tuner
+import numpy as np
 import pytest
 
 from kregs.search.keras_tuner_internals import write_whole_files
 from kregs.search.objective import make_objective
-from kregs.search.oracles import check_oracle, expected_trials, make_oracle
+from kregs.search.oracles import (
+    check_oracle,
+    expected_trials,
+    make_oracle,
+    trials_to_go_on_from,
+)
 from kregs.search.protocol import ORACLES
 
 OBJECTIVE = make_objective("val_loss")
@@ -120,6 +129,115 @@ def test_hyperband_makes_the_largest_sweep_that_fits(max_trials, size, longest, 
     points = run(oracle)
     assert len(points) == size == oracle.size == expected_trials(oracle)
     assert max(values["tuner/epochs"] for values in points) == longest
+
+
+def ended(oracle, failing=lambda values: False, most=10**6):
+    """Run trials without models, of which some fail; return the values of those proposed."""
+    done = []
+    while len(done) < most:
+        trial = oracle.create_trial("t")
+        if trial.status == "STOPPED":
+            break
+        assert trial.status == "RUNNING"  # nothing is under way that it could wait for
+        values = dict(trial.hyperparameters.values)
+        done.append(values)
+        if failing(values):
+            trial.status = "FAILED"
+        else:
+            oracle.update_trial(trial.trial_id, {"val_loss": score(values)}, step=1)
+            trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+        oracle.save()
+    return done
+
+
+def rounds(points):
+    """How many trials each round of each bracket has."""
+    return collections.Counter((v["tuner/bracket"], v["tuner/round"]) for v in points)
+
+
+def test_failed_trials_starve_no_bracket(tmp_path):
+    oracle = make("hyperband", tmp_path, space=continuous)
+    failed = iter([True] * 7 + [False] * 100)  # of the 9 that begin: 2 are left for 3 places
+    points = ended(oracle, lambda values: values["tuner/bracket"] == 2 and next(failed))
+    assert rounds(points) == {
+        (2, 0): 9, (2, 1): 2, (2, 2): 1, (1, 0): 5, (1, 1): 2, (0, 0): 3,
+    }  # fmt: skip
+    best = min(score(v) for v in points if (v["tuner/bracket"], v["tuner/round"]) == (2, 1))
+    (last,) = (v for v in points if (v["tuner/bracket"], v["tuner/round"]) == (2, 2))
+    assert (score(last), last["tuner/initial_epoch"], last["tuner/epochs"]) == (best, 3, 9)
+    # all of a bracket fail: the others go on
+    oracle = make("hyperband", tmp_path / "all", space=continuous)
+    points = ended(oracle, lambda values: values["tuner/bracket"] == 1)
+    assert rounds(points) == {(2, 0): 9, (2, 1): 3, (2, 2): 1, (1, 0): 5, (0, 0): 3}
+
+
+def test_the_best_of_a_round_are_promoted_whatever_fails_and_in_whatever_order(tmp_path):
+    generator = np.random.default_rng(3)
+    oracle = make("hyperband", tmp_path, space=continuous)
+    under_way, done, statuses = [], {}, {}
+    for name in itertools.count():
+        trial = oracle.create_trial(f"t{name}")
+        if trial.status == "STOPPED":
+            break
+        if trial.status == "RUNNING":
+            under_way.append(trial)
+            if len(under_way) < 6:
+                continue
+        trial = under_way.pop(generator.integers(len(under_way)))
+        values = trial.hyperparameters.values
+        statuses[trial.trial_id] = "FAILED" if generator.random() < 0.3 else "COMPLETED"
+        if statuses[trial.trial_id] == "COMPLETED":
+            oracle.update_trial(trial.trial_id, {"val_loss": score(values)}, step=1)
+        trial.status = statuses[trial.trial_id]
+        done[trial.trial_id] = dict(values)
+        oracle.end_trial(trial)
+    assert "FAILED" in statuses.values()
+    for number, place in [(2, 0), (2, 1), (1, 0)]:
+        here = {k: v for k, v in done.items() if (v["tuner/bracket"], v["tuner/round"]) == (
+            number, place)}  # fmt: skip
+        left = sorted((score(v), k) for k, v in here.items() if statuses[k] == "COMPLETED")
+        promoted = {v["tuner/trial_id"] for v in done.values() if (
+            v["tuner/bracket"], v["tuner/round"]) == (number, place + 1)}  # fmt: skip
+        size = min(oracle._get_size(number, place + 1), len(left))
+        assert promoted == {k for _, k in left[:size]}
+
+
+def test_a_space_with_few_points_is_halved_all_the_same(tmp_path):
+    counts = rounds(ended(make("hyperband", tmp_path)))  # 8 points, for 9 places in the first round
+    assert 3 < counts[2, 0] <= 8
+    assert (counts[2, 1], counts[2, 2]) == (3, 1)
+
+
+@pytest.mark.parametrize("cut", [2, 3, 7, 10])
+def test_a_sweep_grows_with_max_trials(cut, tmp_path):
+    whole = ended(make("hyperband", tmp_path / "whole", space=continuous, max_trials=23))
+    first = ended(make("hyperband", tmp_path / "a", space=continuous, max_trials=cut))
+    grown = make("hyperband", tmp_path / "a", space=continuous, max_trials=23)
+    grown.reload()
+    assert expected_trials(grown) == 23
+    rest = ended(grown)
+    assert rounds(first + rest) == rounds(whole)
+    # and a part of the way: what does not fit is left out, as from the beginning
+    again = make("hyperband", tmp_path / "a", space=continuous, max_trials=40)
+    again.reload()
+    assert ended(again) == []
+
+
+def test_states_are_needed_until_no_trial_can_go_on_from_them(tmp_path):
+    oracle = make("hyperband", tmp_path, space=continuous)
+    ended(oracle, most=9)
+    assert trials_to_go_on_from(oracle) == set(oracle.trials)  # any may be among the best
+    ended(oracle, most=3)
+    promoted = {v.hyperparameters.values.get("tuner/trial_id") for v in oracle.trials.values()}
+    needed = trials_to_go_on_from(oracle)
+    assert not needed & promoted
+    assert needed == {k for k, t in oracle.trials.items() if "tuner/trial_id" in (
+        t.hyperparameters.values)}  # fmt: skip
+    trial = oracle.create_trial("t")  # under way: it may be lost and begun again
+    assert trial.hyperparameters.values["tuner/trial_id"] in trials_to_go_on_from(oracle)
+    ended(oracle)
+    assert trials_to_go_on_from(oracle) == set()
 
 
 def test_expected_trials(tmp_path):

@@ -173,7 +173,7 @@ NAN = np.full((80, 3), np.nan, dtype="float32")
         ({"max_time": -1}, ValueError, "`max_time`"),
         ({"selection": "one_se"}, ValueError, "one_standard_error"),
         ({"selection": "one_standard_error"}, ValueError, "several runs"),
-        ({"groups": [1, 2]}, ValueError, "pass folds="),
+        ({"groups": [1, 2]}, ValueError, "one label a row"),
         ({"folds": 1}, ValueError, "`folds`"),
         ({"folds": "five"}, TypeError, "scikit-learn splitter"),
         ({"preprocess": "scale"}, TypeError, "`preprocess`"),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from keras_tuner.errors import FailedTrialError
 
-from kregs.search.runs import Run
+from kregs.search.runs import Run, disjoint_folds
 
 
 @dataclasses.dataclass
@@ -47,11 +47,12 @@ def judge(
     """Score a trial by the histories of its runs.
 
     At the best epoch: with folds, a fold is scored at the epoch that is best in the mean over the
-    other folds, those that are judged on other rows (at its last epoch if there are none, as with
-    `ShuffleSplit`); a run that stopped before it, at its last. Without folds each half of the
-    validation rows is scored at the epoch that is best on the other half; without halves (a
-    streamed dataset, an objective that is no validation metric) a run is scored at its own best
-    epoch, as keras-tuner does, which is too good a number for anything but ranking.
+    other folds, those that are judged on other rows (at its last epoch if there are none); a run
+    that stopped before it, at its last. Where runs have halves (without folds, and with folds that
+    share judged rows or stand in order of time) each half of the validation rows is scored at the
+    epoch that is best on the other half; without halves (a streamed dataset, an objective that is
+    no validation metric) a run is scored at its own best epoch, as keras-tuner does, which is too
+    good a number for anything but ranking.
 
     Args:
         histories: each logged metric's values by epoch, one history a run.
@@ -80,6 +81,9 @@ def judge(
         apart = _disjoint(runs)
         epochs = []
         for run, curve in zip(runs, curves, strict=True):
+            if run.halves is not None:  # these choose, as without folds
+                epochs.append(_best_epoch([curve]))
+                continue
             others = [c for r, c in zip(runs, curves, strict=True) if r.fold in apart[run.fold]]
             last = len(curve) - 1
             epochs.append(min(_best_epoch(others), last) if others else last)
@@ -130,16 +134,11 @@ def _cross_fitted(
 
 def _disjoint(runs: Sequence[Run]) -> dict[int | None, set[int | None]]:
     """For each fold the folds that are judged on none of its rows."""
-    splits = {run.fold: run.split for run in runs}
-    rows = 1 + max(int(s.validation.max()) for s in splits.values() if s is not None)
-    judged = np.zeros([len(splits), rows], np.float32)
-    for own, split in zip(judged, splits.values(), strict=True):
-        own[split.validation] = 1.0  # type: ignore[union-attr]
-    common = judged @ judged.T
+    splits = {run.fold: run.split for run in runs if run.split is not None}
     folds = list(splits)
+    apart = disjoint_folds(list(splits.values()))
     return {
-        fold: {other for other, n in zip(folds, shared, strict=True) if n == 0}
-        for fold, shared in zip(folds, common, strict=True)
+        fold: {folds[other] for other in others} for fold, others in zip(folds, apart, strict=True)
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras_tuner
 
+from kregs.search.keras_tuner_internals import open_brackets, round_size
 from kregs.search.objective import is_unset
 from kregs.search.oracles.bayesian import BayesianOracle
 from kregs.search.oracles.grid import GridOracle
@@ -22,13 +23,14 @@ __all__ = [
     "check_oracle",
     "expected_trials",
     "make_oracle",
+    "trials_to_go_on_from",
 ]
 
 # what `PopulationTuner(oracle=...)` takes by name, with keras-tuner's own arguments
 ORACLE_CLASSES = {
     "random": keras_tuner.oracles.RandomSearchOracle,
     "bayesian": BayesianOracle,
-    "hyperband": keras_tuner.oracles.HyperbandOracle,
+    "hyperband": HyperbandOracle,
     "grid": GridOracle,
 }
 
@@ -121,3 +123,25 @@ def expected_trials(oracle: keras_tuner.Oracle) -> int | None:
         size = oracle.count()
     known = [number for number in (size, oracle.max_trials) if number]
     return min(known) if known else None
+
+
+def trials_to_go_on_from(oracle: keras_tuner.Oracle) -> set[str]:
+    """Return the trials whose last state a later trial may go on from (`"tuner/trial_id"`)."""
+    trials = oracle.trials.values()
+    under_way = [trial for trial in trials if trial.status not in ("COMPLETED", "FAILED")]
+    # such as the trial that one under way went on from: that may be lost and begun again
+    values = [trial.hyperparameters.values for trial in under_way]
+    needed = {v["tuner/trial_id"] for v in values if "tuner/trial_id" in v}
+    if not isinstance(oracle, keras_tuner.oracles.HyperbandOracle):
+        return needed | {trial.trial_id for trial in trials}  # what it will ask for is not known
+    for bracket in open_brackets(oracle):
+        rounds = bracket["rounds"]
+        for place, following in enumerate(rounds[1:], start=1):
+            if isinstance(oracle, HyperbandOracle):
+                size = oracle.size_of_round(bracket, place)
+            else:
+                size = round_size(oracle, bracket["bracket_num"], place)
+            if len(following) < size:
+                promoted = {entry["past_id"] for entry in following}
+                needed |= {entry["id"] for entry in rounds[place - 1]} - promoted
+    return needed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import gc
+import inspect
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +16,17 @@ import keras_tuner
 import numpy as np
 from keras_tuner.errors import FatalError
 
+from kregs.population.jobs import counters_of, set_counters
 from kregs.population.registry import NotStackable
-from kregs.search.checkpoints import restore, state_of
+from kregs.search.checkpoints import (
+    go_on,
+    last_state_of,
+    learning_rate_value,
+    restore,
+    state_of,
+)
 from kregs.search.keras_tuner_internals import callbacks_of_run
+from kregs.search.replay import acts_on_training
 from kregs.search.runs import (
     Histories,
     Run,
@@ -28,6 +37,7 @@ from kregs.search.runs import (
     numbers_of,
 )
 from kregs.search.trainers import TrainerSettings
+from kregs.search.trainers.batches import OrderedBatches
 
 
 class FitTrainer:
@@ -71,25 +81,46 @@ class FitTrainer:
         if "tuner/epochs" in values:  # Hyperband
             fit |= {"epochs": job.epochs, "initial_epoch": job.first_epoch}
         callbacks = callbacks_of_run(settings.tuner, self._callbacks, job.trial, job.run.number)
+        stock = self._has_stock_fit
+        if stock:  # what is given by position is given by name
+            fit = _by_name(self._args, fit)
+        fit = _rows_of(job.run, fit)
         best_epoch, halves = _BestEpoch(settings), _HalvesHistory(job.run, fit)
         gc.collect()
         model = job.build()
         if job.start is not None:
-            restore(model, job.start)
+            go_on(model, job.start)
         optimizer = model.optimizer
         if model.built and optimizer is not None and not optimizer.built:
             # else Keras traces the first step twice
             optimizer.build(model.trainable_variables)
         # a build may draw random numbers, which the batches should not depend on
         keras.utils.set_random_seed(job.seed)
+        batches, last = OrderedBatches(job.seed), _LastEpoch(job, callbacks)
+        averages = _Averages(callbacks)
+        rates = [_LearningRates()] if any(map(acts_on_training, callbacks)) else []
+        if stock and type(model).fit is keras.Model.fit:
+            fit = batches.arguments(fit)
         result = settings.tuner.hypermodel.fit(
             job.trial.hyperparameters,
             model,
-            *self._args,
-            callbacks=[*callbacks, halves, _ReportEpochs(settings, job), best_epoch],
-            **_rows_of(job.run, fit),
-        )
-        return outcome_of(result, settings.objective, best_epoch, halves.histories, model)
+            *(() if stock else self._args),
+            callbacks=[
+                batches, last.before, *callbacks, *rates, averages, halves, best_epoch,
+                averages.swapped_back, _ReportEpochs(settings, job), last,
+            ],
+            **fit,
+        )  # fmt: skip
+        outcome = outcome_of(result, settings.objective, best_epoch, halves.histories, model)
+        if job.may_go_on:
+            outcome.last = last.state or last_state_of(model)  # a `fit` that calls no callbacks
+        return outcome
+
+    @property
+    def _has_stock_fit(self) -> bool:
+        tuner = self._settings.tuner
+        stock = type(tuner.hypermodel).fit is keras_tuner.HyperModel.fit
+        return stock and tuner.distribution_strategy is None
 
 
 def outcome_of(
@@ -156,6 +187,103 @@ class _BestEpoch(keras.callbacks.Callback):
         self._epochs += 1
 
 
+class _LearningRates(keras.callbacks.Callback):
+    """Logs each epoch's learning rate, as Keras's own callbacks that change it do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rate: float | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._rate = learning_rate_value(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None and self._rate is not None:
+            logs["learning_rate"] = self._rate
+
+
+class _Averages(keras.callbacks.Callback):
+    """Puts averaged weights into the model while an epoch is judged, if it was validated by them.
+
+    `SwapEMAWeights` does so for the validation of `fit` alone: what is kept is what was judged.
+
+    Args:
+        callbacks: of the run.
+
+    Attributes:
+        swapped_back: stands behind what judges, as this one stands before it.
+    """
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        super().__init__()
+        # those that swap on epochs have done so
+        swaps = [
+            callback
+            for callback in callbacks
+            if isinstance(callback, keras.callbacks.SwapEMAWeights) and not callback.swap_on_epoch
+        ]
+        self._swaps = swaps
+        self.swapped_back = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: [callback.on_test_end() for callback in swaps]
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        for callback in self._swaps:
+            callback.on_test_begin()
+
+
+class _BeforeCallbacks(keras.callbacks.Callback):
+    """Keeps the state after an epoch's steps, before other callbacks change it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted = False
+        self.state: RunState | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.wanted:
+            self.state = last_state_of(self.model)
+
+
+class _LastEpoch(keras.callbacks.Callback):
+    """Keeps the state after the last epoch for a run that goes on from it, and goes on from one.
+
+    Keras ends a training with the averaged weights if the optimizer has any: it is taken before.
+
+    Args:
+        job: what is trained.
+        callbacks: the others, whose counters go on.
+
+    Attributes:
+        before: stands before the others in the list, as this one stands behind.
+        state: `None` if no epoch was the last, or no run may go on.
+    """
+
+    def __init__(self, job: RunJob, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        super().__init__()
+        self._job, self._callbacks = job, callbacks
+        self.state: RunState | None = None
+        self.before = _BeforeCallbacks()
+        # these end the training with averages in place of the weights
+        self.before.wanted = job.may_go_on and any(
+            isinstance(callback, keras.callbacks.SwapEMAWeights) and callback.swap_on_epoch
+            for callback in callbacks
+        )
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        counters = [] if self._job.start is None else self._job.start.counters
+        for callback, numbers in zip(self._callbacks, counters, strict=False):
+            set_counters(callback, numbers)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        is_last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
+        if not (is_last and self._job.may_go_on):
+            return
+        self.state = self.before.state or last_state_of(self.model)
+        self.state.learning_rate = learning_rate_value(self.model)
+        self.state.counters = [counters_of(callback) for callback in self._callbacks]
+
+
 class _HalvesHistory(keras.callbacks.Callback):
     """Evaluates each half of the validation rows after every epoch, if the run has halves."""
 
@@ -219,6 +347,12 @@ class _ModelControl:
         raise NotStackable("`fit` has traced the model's numbers: they cannot be changed any more")
 
 
+def _by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `fit` by name."""
+    bound = inspect.signature(keras.Model.fit).bind(None, *args, **kwargs).arguments
+    return dict(list(bound.items())[1:])
+
+
 def _rows_of(run: Run, fit: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `fit` with a fold's rows in place of all."""
     if run.split is None:
@@ -228,5 +362,5 @@ def _rows_of(run: Run, fit: dict[str, Any]) -> dict[str, Any]:
     def taken(rows: np.ndarray) -> dict[str, Any]:
         return keras.tree.map_structure(lambda array: array[rows], parts)
 
-    held_out = tuple(taken(run.split.validation).values())
-    return {**fit, **taken(run.split.train), "validation_data": held_out}
+    held_out = tuple(taken(run.split.validation_places).values())
+    return {**fit, **taken(run.split.train_places), "validation_data": held_out}

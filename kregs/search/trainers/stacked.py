@@ -54,7 +54,7 @@ class StackedTrainer:
         settings: about the search.
         args, kwargs: of `fit`.
         folds: whether jobs have rows of their own.
-        halves: two halves of the validation rows: a history on each is kept.
+        halves: without folds, two halves of the validation rows: a history on each is kept.
         max_members: how many train at once. Default: what memory and cache suggest.
         devices: names of the devices that share the members out. Default: all GPUs.
 
@@ -138,17 +138,25 @@ class StackedTrainer:
                 ) from error
         member = read_member(model)
         start = job.start or RunState(None)
+        if start.optimizer is not None:
+            raise NotStackable("what it goes on from was trained by `fit`")
         split = job.run.split
         return Job(
             member=member,
             weights=_of_member(member, start.weights),
             state=start.population,
+            learning_rate=start.learning_rate,
+            counters=start.counters,
+            keep_end=job.may_go_on,
             seed=job.seed,
             callbacks=copy.deepcopy(self._callbacks),
             epochs=job.epochs,
             first_epoch=job.first_epoch,
-            train_rows=None if split is None else split.train,
-            validation_rows=None if split is None else split.validation,
+            train_rows=None if split is None else split.train_places,
+            validation_rows=None if split is None else split.validation_places,
+            validation_parts=()
+            if split is None
+            else [split.validation_places[half] for half in job.run.halves or ()],
             name=job,
         )
 
@@ -192,7 +200,6 @@ class StackedTrainer:
             members_at_once(layout, self._feed.step_rows, self._max_members),
             self._feed,
             objective=settings.value,
-            keep_state=isinstance(settings.tuner.oracle, keras_tuner.oracles.HyperbandOracle),
             keep_last=settings.score_at == "last_epoch",
             devices=self._devices,
             on_epoch=lambda member_job: settings.on_epoch(
@@ -219,16 +226,23 @@ class StackedTrainer:
             history=histories_of(member_job.history),
             best_epoch=best - member_job.first_epoch if best >= 0 else -1,
             best_value=member_job.best_value,
-            state=RunState(
-                _of_model(member_job.member, member_job.best_weights),
-                population=member_job.end_state,
-            ),
+            state=RunState(_of_model(member_job.member, member_job.best_weights)),
+            last=self._last_state(member_job) if job.may_go_on else None,
             seconds=member_job.seconds,
             failure=member_job.failure,
             halves=[histories_of(part) for part in member_job.part_histories],
             job=job,
             model=member_job.member.model,
             signature=member_job.member.signature,
+        )
+
+    @staticmethod
+    def _last_state(member_job: Job) -> RunState:
+        return RunState(
+            _of_model(member_job.member, member_job.end_weights),
+            population=member_job.end_state,
+            learning_rate=member_job.end_learning_rate,
+            counters=member_job.end_counters,
         )
 
 

@@ -113,9 +113,8 @@ def test_trainers_agree(tmp_path):
             score_at="best_epoch",
             on_epoch=lambda *told: None,
         )
-        whole = {**FIT, "batch_size": 30}  # one batch: its order does not matter
         jobs = collections.deque([job(0, rate=0.03), job(1, rate=0.07)])
-        outcomes = {o.job.trial_id: o for o in trainer(settings, (), whole).run(jobs)}
+        outcomes = {o.job.trial_id: o for o in trainer(settings, (), FIT).run(jobs)}
         histories.append([outcomes[trial].history["val_loss"] for trial in ("0", "1")])
     np.testing.assert_allclose(*histories, rtol=1e-5)
     assert histories[0][0] != histories[0][1]
