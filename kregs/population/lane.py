@@ -31,12 +31,14 @@ class EpochLogs:
         slot: whose job trained.
         logs: metric name to number, over all validation rows.
         by_part: the same on each part of them.
+        part_passes: what that was computed from, of all slots.
     """
 
     position: int
     slot: Slot
     logs: dict[str, float]
     by_part: list[dict[str, float]]
+    part_passes: list[Pass]
 
 
 class Lane:
@@ -221,14 +223,15 @@ class Lane:
         metrics, active = self._program.metrics, self.active
         trained = self._train(active).means()
         predicted = self._predicted_metrics(active) if metrics.others else {}
-        validated, by_part = self._validate()
+        validated, part_passes = self._validate()
+        by_part = [self._validation_logs([part]) for part in part_passes]
         slot_logs = []
         for i, slot in active:
             logs = _of_slot(trained, i) | predicted.get(i, {}) | _of_slot(validated, i)
+            slot_by_part = [_of_slot(part, i) for part in by_part]
             if not metrics.has_data_loss:
                 logs.pop("data_loss")
-                logs.pop("val_data_loss", None)
-            slot_logs.append(EpochLogs(i, slot, logs, [_of_slot(part, i) for part in by_part]))
+            slot_logs.append(EpochLogs(i, slot, logs, slot_by_part, part_passes))
         return slot_logs
 
     def _train(self, active: list[tuple[int, Slot]]) -> Sums:
@@ -270,12 +273,12 @@ class Lane:
 
     # ---- validation and metrics ------------------------------------------------------------
 
-    def _validate(self) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
-        """Return the logs on all validation rows, and on each part of them."""
+    def _validate(self) -> tuple[dict[str, np.ndarray], list[Pass]]:
+        """Return the logs on all validation rows, and the passes over each part of them."""
         rows, feed = self.feed.validation, self.feed
         if rows is None:
             return {}, []
-        part_passes: list[_Pass] = []
+        part_passes: list[Pass] = []
         if isinstance(rows, Stream):  # which has an index of its own
             passes = [self._pass(rows, None, shared=True)]
         elif any(slot.job.validation_rows is not None for _, slot in self.active):
@@ -287,11 +290,22 @@ class Lane:
             if not part_passes or not self._program.loss.is_mean:  # else their sums are all rows'
                 all_rows = self._common_rows(np.arange(len(rows)))
                 passes = [self._pass(rows, all_rows, shared=True)]
-        logs = self._validation_logs(passes)
-        return logs, [self._validation_logs([part]) for part in part_passes]
+        return self._validation_logs(passes), part_passes
 
-    def _validation_logs(self, passes: list[_Pass]) -> dict[str, np.ndarray]:
-        return {f"val_{name}": values for name, values in self._logs(passes).items()}
+    def logs_over(self, passes: Sequence[Pass]) -> dict[str, float]:
+        """Return the validation logs over what several passes of one slot went over.
+
+        Args:
+            passes: as `Pass.of_slot` returns them; they may be of different epochs.
+        """
+        with self._here():
+            return _of_slot(self._validation_logs(passes), 0)
+
+    def _validation_logs(self, passes: Sequence[Pass]) -> dict[str, np.ndarray]:
+        logs = self._logs(passes)
+        if not self._program.metrics.has_data_loss:
+            del logs["data_loss"]
+        return {f"val_{name}": values for name, values in logs.items()}
 
     def _validation_batch(self) -> int:
         """How many validation rows to take at once."""
@@ -324,7 +338,7 @@ class Lane:
         others = [name for name in logs if name not in self._program.sum_names]
         return {i: {name: float(logs[name][i]) for name in others} for i, _ in active}
 
-    def _pass(self, source: Rows | Stream, index: np.ndarray | None, *, shared: bool) -> _Pass:
+    def _pass(self, source: Rows | Stream, index: np.ndarray | None, *, shared: bool) -> Pass:
         """Go over rows once: add up sums, and gather each slot's predictions if needed.
 
         Args:
@@ -345,9 +359,9 @@ class Lane:
             if predictions is not None:
                 pairs = zip(slot_index, predictions, strict=True)
                 chunk_predictions.append([_predicted_rows(rows, *pair) for pair in pairs])
-        return _Pass(_total(chunk_sums), chunk_predictions)
+        return Pass(_total(chunk_sums), chunk_predictions)
 
-    def _logs(self, passes: Sequence[_Pass]) -> dict[str, np.ndarray]:
+    def _logs(self, passes: Sequence[Pass]) -> dict[str, np.ndarray]:
         """Return all metrics of all slots over the rows of some passes, `(K,)` each."""
         logs = _total([each.sums for each in passes]).means()
         if self._program.metrics.others:
@@ -363,7 +377,7 @@ class Lane:
 
 
 @dataclasses.dataclass
-class _Pass:
+class Pass:
     """What going over rows once gave.
 
     Args:
@@ -373,6 +387,10 @@ class _Pass:
 
     sums: Sums
     predictions: list[list[tuple]]
+
+    def of_slot(self, position: int) -> Pass:
+        """Return what it gave for one slot, as of a program that has no other."""
+        return Pass(self.sums.of_slot(position), [[chunk[position]] for chunk in self.predictions])
 
 
 def _of_slot(values: dict[str, np.ndarray], position: int) -> dict[str, float]:

@@ -62,6 +62,9 @@ class Training:
             that early stopping restores.
         keep_state: a job ends with the state of its optimizer, for a job that goes on from it.
         keep_last: a job with an `objective` ends with the weights of its last finite epoch.
+        cross_fit: with two parts of the validation rows, a job ends with the metrics over both,
+            each part as it was in the epoch whose `objective` is best on the other. Its sums and,
+            where a metric is no mean over rows, its predictions of these two epochs are kept.
         on_epoch: called with every job that trains after each of its epochs, when all devices have
             ended theirs; `job.epoch`, `job.history` and `job.logs` are up to date.
         accelerate: see `Program`.
@@ -96,6 +99,7 @@ class Training:
         objective: Callable[[dict[str, float]], float] | None = None,
         keep_state: bool = False,
         keep_last: bool = False,
+        cross_fit: bool = False,
         on_epoch: Callable[[Job], None] | None = None,
         accelerate: bool | None = None,
         devices: Sequence[str] | None = None,
@@ -105,6 +109,7 @@ class Training:
         self.objective = objective
         self.keep_state = keep_state
         self.keep_last = keep_last
+        self.cross_fit = cross_fit
         self.on_epoch = on_epoch or (lambda job: None)
         if devices is None:
             devices = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
@@ -234,6 +239,7 @@ class Training:
         for ended in slot_logs:
             slot = ended.slot
             slot.job.log(ended.logs, ended.by_part)
+            self._keep_parts(ended)
             is_best = self._judge(slot.job, ended.logs)
             for callback in slot.job.callbacks:
                 callback.on_epoch_end(slot.job.epoch, dict(ended.logs))
@@ -246,6 +252,16 @@ class Training:
             slot.model.keep_requested = False
         for name, positions in keeps.items():
             lane.keep(name, positions)
+
+    def _keep_parts(self, ended: EpochLogs) -> None:
+        """Keep what one part gave in an epoch that is the best so far on the other."""
+        if not self.cross_fit or self.objective is None or len(ended.by_part) != 2:
+            return
+        bests = ended.slot.job.part_bests
+        for part, other in ((0, 1), (1, 0)):
+            value = self.objective(ended.by_part[part])
+            if value < bests[part][0]:  # never of NaN
+                bests[part] = value, ended.part_passes[other].of_slot(ended.position)
 
     def _judge(self, job: Job, logs: dict[str, float]) -> bool:
         """Note a failure or a better objective; return whether these weights are to be kept."""
@@ -270,6 +286,10 @@ class Training:
             for callback in job.callbacks:
                 callback.on_train_end()
             job.stopped_epoch = job.epoch - 1
+            passes = [kept_pass for _, kept_pass in job.part_bests]
+            if all(kept_pass is not None for kept_pass in passes):
+                job.crossed_logs = lane.logs_over(passes[::-1])  # in the order of the parts
+            job.part_bests = [(math.inf, None), (math.inf, None)]
             if self.objective is not None:
                 kept = "best" if job.best_epoch >= 0 else None
             else:

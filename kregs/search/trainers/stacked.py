@@ -182,6 +182,7 @@ class StackedTrainer:
             objective=settings.value,
             keep_state=isinstance(settings.tuner.oracle, keras_tuner.oracles.HyperbandOracle),
             keep_last=settings.score_at == "last_epoch",
+            cross_fit=settings.cross_fits,
             devices=self._devices,
             on_epoch=lambda member_job: settings.on_epoch(
                 member_job.name, member_job.epoch, member_job.logs, _Member(training, member_job)
@@ -209,6 +210,7 @@ class StackedTrainer:
             seconds=member_job.seconds,
             failure=member_job.failure,
             halves=member_job.part_histories,
+            crossed=member_job.crossed_logs,
             job=job,
             model=member_job.member.model,
             signature=member_job.member.signature,
