@@ -65,7 +65,9 @@ def model_restraints(model: keras.Model) -> dict[str, Any]:
     for kind, place, value in numbers:
         if value and math.isfinite(value):
             by_kind.setdefault(kind, {})[place] = float(value)
-    size = sum(math.prod(v.shape) for v in model.trainable_weights if len(v.shape) > 1)
+    # the biases of a GRU are a matrix
+    kernels = [v for v in model.trainable_weights if len(v.shape) > 1 and v.name != "bias"]
+    size = sum(math.prod(variable.shape) for variable in kernels)
     return {"structure": structure, "weights": size, "numbers": by_kind}
 
 

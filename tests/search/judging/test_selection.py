@@ -73,6 +73,19 @@ def test_the_error_of_repeats_is_that_of_one(result):
         assert error == pytest.approx(error_within_repeats(values))
 
 
+def test_a_declared_order_decides(result):
+    """Each order takes the end of the trials as good as the best that it names."""
+    strong = result.trials().set_index("trial")["how_strong"]
+
+    def chosen(*restraint):
+        protocol = dataclasses.replace(result.protocol, restraint=restraint)
+        record = dataclasses.replace(result.record, protocol=protocol)
+        return strong[record.with_trials(result.record.trials).chosen["trial"]]
+
+    assert chosen("how_strong") == strong[result.chosen_trial] > strong[result.best_trial]
+    assert chosen("-how_strong") <= strong[result.best_trial]
+
+
 def test_declared_names_are_kept_with_the_search(tmp_path):
     def tune(restraint, **changes):
         return kregs.tune(

@@ -43,14 +43,13 @@ def build(hp):
 
 
 def outcome_and_weights(trainer, objective, tmp_path, *, weighted, rate):
-    """Train one run; return its outcome and its weights after each epoch."""
+    """Train a run behind another one; return its outcome and its weights after each epoch."""
     oracle = keras_tuner.oracles.RandomSearchOracle(objective, max_trials=9, seed=1)
-    hp = keras_tuner.HyperParameters()
-    hp.values = {"rate": rate}
     weights = []
 
     def on_epoch(job, epochs, logs, control):
-        weights.append(control.state().weights)
+        if job.trial_id == "1":
+            weights.append(control.state().weights)
 
     settings = TrainerSettings(
         tuner=PopulationTuner(build, oracle=oracle, directory=tmp_path),
@@ -64,22 +63,30 @@ def outcome_and_weights(trainer, objective, tmp_path, *, weighted, rate):
         "epochs": EPOCHS, "batch_size": 8, "callbacks": [],
     }  # fmt: skip
     halves = {"halves": HALVES} if trainer is StackedTrainer else {}
-    trial = SimpleNamespace(trial_id="0", hyperparameters=hp)
-
-    def fresh(seed):
-        keras.utils.set_random_seed(seed)
-        return build(hp)
-
-    under_way = TrialUnderWay(trial, fresh)
     (run,) = make_runs(None, 1, HALVES)
-    job = RunJob(
-        trial=trial, run=run, seed=7, epochs=EPOCHS, first_epoch=0,
-        build=functools.partial(fresh, 0), shared_model=functools.partial(under_way.model, 0),
-    )  # fmt: skip
-    (outcome,) = trainer(settings, (), fit, **halves).run(collections.deque([job]))
-    assert outcome.error is None
-    assert outcome.refusal is None
-    return outcome, weights
+
+    def make_job(number, rate):
+        hp = keras_tuner.HyperParameters()
+        hp.values = {"rate": rate}
+        trial = SimpleNamespace(trial_id=str(number), hyperparameters=hp)
+
+        def fresh(seed):
+            keras.utils.set_random_seed(seed)
+            return build(hp)
+
+        under_way = TrialUnderWay(trial, fresh)
+        return RunJob(
+            trial=trial, run=run, seed=7, epochs=EPOCHS, first_epoch=0,
+            build=functools.partial(fresh, 0), shared_model=functools.partial(under_way.model, 0),
+        )  # fmt: skip
+
+    jobs = collections.deque([make_job(0, 0.01), make_job(1, rate)])
+    outcomes = {o.job.trial_id: o for o in trainer(settings, (), fit, **halves).run(jobs)}
+    assert outcomes["0"].crossed != outcomes["1"].crossed or not outcomes["1"].crossed
+    for outcome in outcomes.values():
+        assert outcome.error is None
+        assert outcome.refusal is None
+    return outcomes["1"], weights
 
 
 def expected(name, direction, weights, *, weighted):
