@@ -121,6 +121,10 @@ class Job:
         history: metric name to a list with one number an epoch.
         part_histories: the same on each part of the validation rows: its own `validation_parts`, or
             those of `Feed`.
+        part_bests: for each part the best objective on it, and what the other part gave in that
+            epoch, see `Training`'s `cross_fit`.
+        crossed_logs: the metrics over both parts, each as it was in the epoch that is best on the
+            other; empty if there are none.
         best_epoch, best_value: the epoch, counted from 0, and value of the best objective; -1 and
             infinity if there is none.
         best_weights: the weights that it ends with, see `Training`.
@@ -152,6 +156,8 @@ class Job:
     epoch: int = dataclasses.field(init=False)
     history: dict[str, list[float]] = dataclasses.field(init=False)
     part_histories: list[dict[str, list[float]]] = dataclasses.field(init=False)
+    part_bests: list[tuple[float, Any]] = dataclasses.field(init=False)
+    crossed_logs: dict[str, float] = dataclasses.field(init=False)
     best_epoch: int = dataclasses.field(init=False)
     best_value: float = dataclasses.field(init=False)
     best_weights: list[np.ndarray] | None = dataclasses.field(init=False)
@@ -172,6 +178,8 @@ class Job:
         self.epoch = self.first_epoch
         self.history = {}
         self.part_histories = []
+        self.part_bests = [(math.inf, None), (math.inf, None)]
+        self.crossed_logs = {}
         self.best_epoch, self.best_value = -1, math.inf
         self.best_weights = self.end_weights = self.end_state = self.end_learning_rate = None
         self.end_counters = []

@@ -30,6 +30,7 @@ __all__ = [
     "BUILT",
     "AnyOperation",
     "NotEqualOperation",
+    "all_layers",
     "broadcast_shape",
     "built_with_fresh_names",
     "callback_metrics",
@@ -85,6 +86,14 @@ def calls_of(functional: Any) -> Iterator[Any]:
         for node in functional._nodes_by_depth[depth]:
             if not node.is_input:
                 yield node
+
+
+def all_layers(model: keras.Model) -> list[Any]:
+    """Return the layers of any model, those within layers and within models too.
+
+    Why: `model.layers` shows neither what a layer holds nor what a nested model does.
+    """
+    return model._flatten_layers(include_self=False)
 
 
 def has_mask(tensor: Any) -> bool:

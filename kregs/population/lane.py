@@ -34,12 +34,14 @@ class EpochLogs:
         slot: whose job trained.
         logs: metric name to number, over all validation rows.
         by_part: the same on each part of them.
+        part_passes: what that was computed from, of all slots.
     """
 
     position: int
     slot: Slot
     logs: dict[str, float]
     by_part: list[dict[str, float]]
+    part_passes: list[Pass]
 
 
 class Lane:
@@ -234,18 +236,20 @@ class Lane:
 
     def _epoch(self) -> list[EpochLogs]:
         trained = self._logs([self._train(self.active)])
-        validated, by_part = self._validate()
+        validated, part_passes = self._validate()
+        by_part = [self._validation_logs([part]) for part in part_passes]
         return [
             EpochLogs(
                 i,
                 slot,
                 _of_slot(trained, i) | _of_slot(validated, i),
                 [_of_slot(part, i) for part in by_part],
+                part_passes,
             )
             for i, slot in self.active
         ]
 
-    def _train(self, active: list[tuple[int, Slot]]) -> _Pass:
+    def _train(self, active: list[tuple[int, Slot]]) -> Pass:
         program = self._program
         collect = bool(program.metrics.others)
         if not isinstance(self.feed.data, Stream):
@@ -253,7 +257,7 @@ class Lane:
             rates = self._rates(active, 0, index.shape[1])
             rows = self.feed.data
             sums, predictions = program.train(rows, index, rates, GATHER_BYTES, collect=collect)
-            return _Pass(sums, _of_slots(rows, index, predictions))
+            return Pass(sums, _of_slots(rows, index, predictions))
         chunk_passes, first = [], 0
         for rows, index in self.feed.data.chunks(padded=program.accelerated):
             shared = np.broadcast_to(index, [program.slots, *index.shape])
@@ -261,7 +265,7 @@ class Lane:
             sums, predictions = program.train(
                 rows, shared, rates, GATHER_BYTES, shared=True, collect=collect
             )
-            chunk_passes.append(_Pass(sums, _of_slots(rows, shared, predictions)))
+            chunk_passes.append(Pass(sums, _of_slots(rows, shared, predictions)))
             first += len(index)
         return _total(chunk_passes)
 
@@ -291,12 +295,12 @@ class Lane:
 
     # ---- validation and metrics ------------------------------------------------------------
 
-    def _validate(self) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
-        """Return the logs on all validation rows, and on each part of them."""
+    def _validate(self) -> tuple[dict[str, np.ndarray], list[Pass]]:
+        """Return the logs on all validation rows, and the passes over each part of them."""
         rows, feed = self.feed.validation, self.feed
         if rows is None:
             return {}, []
-        part_passes: list[_Pass] = []
+        part_passes: list[Pass] = []
         if isinstance(rows, Stream):  # which has an index of its own
             passes = [self._pass(rows, None, shared=True)]
         elif any(slot.job.validation_rows is not None for _, slot in self.active):
@@ -314,10 +318,18 @@ class Lane:
             if not part_passes or not self._has_only_means:  # else their sums are all rows'
                 all_rows = self._common_rows(np.arange(len(rows)))
                 passes = [self._pass(rows, all_rows, shared=True)]
-        logs = self._validation_logs(passes)
-        return logs, [self._validation_logs([part]) for part in part_passes]
+        return self._validation_logs(passes), part_passes
 
-    def _validation_logs(self, passes: list[_Pass]) -> dict[str, np.ndarray]:
+    def logs_over(self, passes: Sequence[Pass]) -> dict[str, float]:
+        """Return the validation logs over what several passes of one slot went over.
+
+        Args:
+            passes: as `Pass.of_slot` returns them; they may be of different epochs.
+        """
+        with self._here():
+            return _of_slot(self._validation_logs(passes), 0)
+
+    def _validation_logs(self, passes: Sequence[Pass]) -> dict[str, np.ndarray]:
         return {f"val_{name}": values for name, values in self._logs(passes).items()}
 
     @property
@@ -348,7 +360,7 @@ class Lane:
             [in_steps(present[0] if rows is None else rows, steps, batch) for rows in job_rows]
         )
 
-    def _pass(self, source: Rows | Stream, index: np.ndarray | None, *, shared: bool) -> _Pass:
+    def _pass(self, source: Rows | Stream, index: np.ndarray | None, *, shared: bool) -> Pass:
         """Go over rows once: add up sums, and gather each slot's predictions if needed.
 
         Args:
@@ -365,10 +377,10 @@ class Lane:
             sums, predictions = self._program.test(
                 rows, slot_index, shared, GATHER_BYTES, collect=collect
             )
-            chunk_passes.append(_Pass(sums, _of_slots(rows, slot_index, predictions)))
+            chunk_passes.append(Pass(sums, _of_slots(rows, slot_index, predictions)))
         return _total(chunk_passes)
 
-    def _logs(self, passes: Sequence[_Pass]) -> dict[str, np.ndarray]:
+    def _logs(self, passes: Sequence[Pass]) -> dict[str, np.ndarray]:
         """Return all metrics of all slots over the rows of some passes, `(K, ...)` each."""
         total = _total(passes)
         logs = total.sums.means()
@@ -384,7 +396,7 @@ class Lane:
 
 
 @dataclasses.dataclass
-class _Pass:
+class Pass:
     """What going over rows once gave.
 
     Args:
@@ -395,6 +407,10 @@ class _Pass:
     sums: Sums
     predictions: list[list[Predicted]]
 
+    def of_slot(self, position: int) -> Pass:
+        """Return what it gave for one slot, as of a program that has no other."""
+        return Pass(self.sums.of_slot(position), [[chunk[position]] for chunk in self.predictions])
+
 
 def _of_slot(values: dict[str, np.ndarray], position: int) -> dict[str, Any]:
     return {
@@ -402,18 +418,18 @@ def _of_slot(values: dict[str, np.ndarray], position: int) -> dict[str, Any]:
     }
 
 
-def _total(passes: Sequence[_Pass]) -> _Pass:
+def _total(passes: Sequence[Pass]) -> Pass:
     """What going over rows gave in several passes, or chunks of one."""
     if not passes:
         raise ValueError("the dataset was empty in a later epoch: it cannot be read twice")
     sums = [each.sums for each in passes]
-    return _Pass(sum(sums[1:], sums[0]), [chunk for each in passes for chunk in each.predictions])
+    return Pass(sum(sums[1:], sums[0]), [chunk for each in passes for chunk in each.predictions])
 
 
 def _of_slots(
     rows: Rows, index: np.ndarray, predictions: np.ndarray | None
 ) -> list[list[Predicted]]:
-    """The predictions of a chunk by slot, as `_Pass` has them."""
+    """The predictions of a chunk by slot, as `Pass` has them."""
     if predictions is None:
         return []
     pairs = zip(index, predictions, strict=True)

@@ -43,6 +43,11 @@ class Sums:
     def __add__(self, other: Sums) -> Sums:
         return Sums(self.names, self.totals + other.totals, self.counts + other.counts)
 
+    def of_slot(self, position: int) -> Sums:
+        """Return those of one slot, as of a program that has no other."""
+        chosen = [position]
+        return Sums(self.names, self.totals[:, chosen], self.counts[:, chosen])
+
     def means(self) -> dict[str, np.ndarray]:
         """Return the mean of each name for each slot, `(K,)` each."""
         with np.errstate(invalid="ignore", divide="ignore"):

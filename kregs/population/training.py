@@ -61,6 +61,9 @@ class Training:
             weights of its best epoch. `None`: it ends as `fit` does, with the last weights or those
             that early stopping restores.
         keep_last: a job with an `objective` ends with the weights of its last finite epoch.
+        cross_fit: with two parts of the validation rows, a job ends with the metrics over both,
+            each part as it was in the epoch whose `objective` is best on the other. Its sums and,
+            where a metric is no mean over rows, its predictions of these two epochs are kept.
         on_epoch: called with every job that trains after each of its epochs, when all devices have
             ended theirs; `job.epoch`, `job.history` and `job.logs` are up to date.
         accelerate: see `Program`.
@@ -94,6 +97,7 @@ class Training:
         *,
         objective: Callable[[dict[str, float]], float] | None = None,
         keep_last: bool = False,
+        cross_fit: bool = False,
         on_epoch: Callable[[Job], None] | None = None,
         accelerate: bool | None = None,
         devices: Sequence[str] | None = None,
@@ -102,6 +106,7 @@ class Training:
         self.slots = slots
         self.objective = objective
         self.keep_last = keep_last
+        self.cross_fit = cross_fit
         self.on_epoch = on_epoch or (lambda job: None)
         if devices is None:
             devices = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
@@ -240,6 +245,7 @@ class Training:
         keeps: dict[str, list[int]] = collections.defaultdict(list)
         for ended in slot_logs:
             slot = ended.slot
+            self._keep_parts(ended)
             is_best = self._judge(slot.job, ended.logs)
             logs = dict(ended.logs)  # as in `fit`, callbacks add to it: the learning rate
             for callback in slot.job.callbacks:
@@ -255,6 +261,16 @@ class Training:
             slot.model.keep_requested.clear()
         for name, positions in keeps.items():
             lane.keep(name, positions)
+
+    def _keep_parts(self, ended: EpochLogs) -> None:
+        """Keep what one part gave in an epoch that is the best so far on the other."""
+        if not self.cross_fit or self.objective is None or len(ended.by_part) != 2:
+            return
+        bests = ended.slot.job.part_bests
+        for part, other in ((0, 1), (1, 0)):
+            value = self.objective(ended.by_part[part])
+            if value < bests[part][0]:  # never of NaN
+                bests[part] = value, ended.part_passes[other].of_slot(ended.position)
 
     def _judge(self, job: Job, logs: dict[str, float]) -> bool:
         """Note a failure or a better objective; return whether these weights are to be kept."""
@@ -279,6 +295,10 @@ class Training:
             for callback in job.callbacks:
                 callback.on_train_end()
             job.stopped_epoch = job.epoch - 1
+            passes = [kept_pass for _, kept_pass in job.part_bests]
+            if all(kept_pass is not None for kept_pass in passes):
+                job.crossed_logs = lane.logs_over(passes[::-1])  # in the order of the parts
+            job.part_bests = [(math.inf, None), (math.inf, None)]
             if self.objective is not None:
                 kept = "best" if job.best_epoch >= 0 else None
             else:

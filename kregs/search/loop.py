@@ -20,6 +20,7 @@ import keras_tuner
 from keras_tuner.errors import FailedTrialError
 
 from kregs.search.failures import reason_of, traceback_of
+from kregs.search.judging.model_restraints import kernel_summary, model_restraints
 from kregs.search.judging.score import Judgement, judge
 from kregs.search.keras_tuner_internals import build_model
 from kregs.search.randomness import derived_seed, fresh_session
@@ -275,6 +276,7 @@ class SearchLoop:
         except (FailedTrialError, ValueError, TypeError) as error:
             self._fail(under_way, error, record)
             return
+        self._measure(under_way, outcomes, record)
         trial, score = under_way.trial, judgement.metrics[self._oracle.objective.name]
         if self._tuner.keeps_weights(trial.trial_id, score):
             self._save_weights(under_way)
@@ -289,6 +291,24 @@ class SearchLoop:
             seconds=sum(outcome.seconds for outcome in outcomes),
         )
 
+    def _measure(
+        self, under_way: TrialUnderWay, outcomes: list[RunOutcome], record: TrialRecord
+    ) -> None:
+        """Record what restrains the built model, and how large its kernels became in each run."""
+        model = next((o.model for o in outcomes if o.model is not None), None)
+        if model is None:  # all runs had ended before the search was killed
+            model = self._built(under_way.model(self._tuner.runs[0].seed))
+        if not model.built:  # the shape of its inputs is not known before it is trained
+            return
+        record.restraints = model_restraints(model)
+        weights = [None if o.state is None else o.state.weights for o in outcomes]
+        record.kernels = [None if w is None else kernel_summary(model, w) for w in weights]
+
+    def _built(self, model: keras.Model) -> keras.Model:
+        if not model.built and self._row_shape is not None:
+            model.build((None, *self._row_shape))
+        return model
+
     def _judge(self, outcomes: list[RunOutcome]) -> Judgement:
         objective = self._oracle.objective
         failed = next((o for o in outcomes if o.failure and o.best_epoch < 0), None)
@@ -299,7 +319,7 @@ class SearchLoop:
             self._tuner.runs,
             objective,
             self._tuner.score_at,
-            [outcome.halves for outcome in outcomes],
+            [outcome.crossed for outcome in outcomes],
         )
 
     def _complete(self, trial: Any, record: TrialRecord, judgement: Judgement) -> None:
@@ -343,9 +363,9 @@ class SearchLoop:
         if outcome.state is None:
             return
         folder = Path(self._tuner.get_trial_dir(under_way.trial.trial_id))
-        model = outcome.model if outcome.model is not None else under_way.model(best.seed)
-        if not model.built and self._row_shape is not None:
-            model.build((None, *self._row_shape))
+        model = outcome.model
+        if model is None:
+            model = self._built(under_way.model(best.seed))
         self._tuner.checkpoints.save(folder, model, outcome.state, outcome.signature)
 
     # ---- a tuner with a `run_trial` of its own ---------------------------------------------

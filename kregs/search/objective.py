@@ -56,6 +56,12 @@ def is_unset(objective: keras_tuner.Objective) -> bool:
     return objective.name == "default_objective"
 
 
+def is_of_validation(objective: Any) -> bool:
+    """Return whether an objective is computed from metrics on validation rows alone."""
+    parts = getattr(objective, "objectives", None) or [objective]  # keras-tuner's MultiObjective
+    return all(part.name.startswith("val_") for part in parts)
+
+
 def check_logged(objective: keras_tuner.Objective, logged: Iterable[str]) -> None:
     """Raise `ValueError` if the objective is none of the metrics that training will log."""
     logged = list(logged)

@@ -22,6 +22,7 @@ import kregs
 from kregs.population.rows import is_dataset
 from kregs.search.build import explore, logged_metrics
 from kregs.search.data import Data, prepare_data
+from kregs.search.judging.restraint import check_restraint_is_searched
 from kregs.search.keras_tuner_internals import is_worker
 from kregs.search.loop import TimeUp
 from kregs.search.objective import check_logged
@@ -183,6 +184,7 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
         preprocess=settings.preprocess,
         **rows,
     )
+    check_restraint_is_searched(settings.restraint, space.get_config()["space"])
     logged = logged_metrics(settings.hypermodel, model, data, rows=settings.batch_size)
     if logged is not None:
         check_logged(settings.objective, logged)

@@ -88,6 +88,8 @@ class Protocol:
         batch_size: rows a step; `None` for a dataset, which makes its own batches.
         seeds: models trained for each trial and fold.
         selection: which trial the search ends with, one of `SELECTIONS`.
+        restraint: names of hyperparameters that say for `"one_standard_error"` how restrained a
+            trial is, the most important first; `None`: the built models' numbers do.
         score_at: the epoch that a run is scored at, one of `SCORE_AT`.
         epoch_chosen_on: the rows on which the epoch is chosen that a run is scored at:
             `"the other folds"`, `"the other half"`, `"the same rows"`; `None` for the last epoch.
@@ -117,6 +119,7 @@ class Protocol:
     batch_size: int | None = 32
     seeds: int = 1
     selection: str = "best"
+    restraint: tuple[str, ...] | None = None
     score_at: str = "best_epoch"
     epoch_chosen_on: str | None = None
     callbacks: tuple[str, ...] = ()
@@ -157,6 +160,9 @@ class Protocol:
                 **values,
                 "data": DataSummary(**values["data"]),
                 "callbacks": tuple(values["callbacks"]),
+                "restraint": None
+                if values.get("restraint") is None
+                else tuple(values["restraint"]),
             }
         )
 
@@ -278,6 +284,8 @@ class Protocol:
             value = getattr(self, name)
             if value != _DEFAULTS[name]:
                 yield f"{name}={_quoted(value) if isinstance(value, str) else value},"
+        if self.restraint is not None:
+            yield f"restraint=[{', '.join(map(_quoted, self.restraint))}],"
         if self.class_weight:
             yield "class_weight=class_weight,  # yours"
         yield f"seed={self.seed!r},"

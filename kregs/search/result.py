@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kregs.files import atomic_path
+from kregs.search.judging.bias import bias_of_best
 from kregs.search.judging.compare import Comparison, compare
 from kregs.search.protocol import Protocol
 from kregs.search.space import samplings
@@ -57,6 +58,7 @@ class SearchResult:
             the search was told to choose by it.
         best_score: the chosen trial's objective.
         best_epoch: the epochs after which it was reached, counted from 1.
+        score_bias: by how much the best trial's score is too good, estimated from the folds.
         nested: the scores of the whole search on rows that it did not see, one row an outer fold;
             `None` unless `tune(nested=...)` was asked for.
         preprocess_: the transformer that `refit` fitted on all rows; `None` without `preprocess`.
@@ -320,14 +322,17 @@ class SearchResult:
     def compare(self, a: int, b: int) -> Comparison:
         """Say whether two trials differ by more than luck.
 
-        They are compared over their common folds (or seeds), pair by pair, with the variance
-        corrected for the training rows that folds share.
+        They are compared over their common folds, pair by pair, with the variance corrected for the
+        training rows that folds share. Without folds they are compared over seeds: the error is
+        then that of training, and says nothing of how they would do on other rows.
 
         Args:
             a, b: numbers from `trials()`.
 
         Returns:
-            The difference of the scores, its standard error, the p-value, and which is better.
+            The difference of the scores, its standard error, the p-value, and which is better. If
+            one is the best trial of several or the chosen one, `chosen_out_of` says out of how many
+            it was chosen by these very scores: the p-value is too small then.
 
         Raises:
             ValueError: there is no such trial, or there are fewer than 2 common runs.
@@ -337,7 +342,93 @@ class SearchResult:
         """
         first, second = (self._trial(number).get("scores") or [] for number in (a, b))
         share = self.protocol.data.held_out_share
-        return compare(first, second, direction=self.direction, held_out_share=share)
+        completed = sum(trial["score"] is not None for trial in self.record.trials)
+        # of two the better one is chosen whichever of them is asked about
+        chosen = completed > 2 and not {a, b}.isdisjoint({self.best_trial, self.chosen_trial})
+        return compare(
+            first,
+            second,
+            direction=self.direction,
+            held_out_share=share,
+            chosen_out_of=completed if chosen else None,
+        )
+
+    @property
+    def score_bias(self) -> float | None:
+        """By how much the best trial's score is too good for being the best of many, >= 0.
+
+        It is estimated from the scores of the folds: the mean over folds of how much worse the best
+        trial does in a fold than the trial that is best in this fold alone. An honest estimate of
+        what the best trial will do is its score plus this number (less it, for an objective that is
+        to be large); `tune(nested=)` measures it instead. `None` without folds.
+
+        Reference:
+            Tibshirani, Tibshirani, "A bias correction for the minimum error rate in
+            cross-validation", Annals of Applied Statistics 3, 2009.
+        """
+        completed = [trial for trial in self.record.trials if trial["score"] is not None]
+        return bias_of_best(completed, direction=self.direction)
+
+    def importance(self) -> pd.DataFrame:
+        """Return how much each hyperparameter mattered, the most important first.
+
+        A forest is fitted to the ranks of four fifths of the completed trials; on the last fifth
+        each hyperparameter is shuffled in turn, and its importance is how far the forest's R²
+        falls. It says nothing of values outside the ranges that were searched.
+
+        Returns:
+            Columns `hyperparameter`, `importance` and `standard_error` (over the five folds of
+            trials). Its `attrs` hold `r2`, of predictions of trials that the forest has not seen
+            (1 is perfect; below 0.3 the importances mean little), and `trials`, how many were used.
+
+        Raises:
+            ValueError: there is too little to learn from: fewer than 12 completed trials that
+                differ, no hyperparameter that varied, or equal scores.
+
+        References:
+            Breiman, "Random Forests", Machine Learning 45, 2001; Geurts, Ernst, Wehenkel,
+            "Extremely randomized trees", Machine Learning 63, 2006.
+        """
+        from kregs.reporting.importance import measure_importance
+
+        trials = self.trials()
+        samplings = {name: kind for name, kind in self.samplings.items() if name in trials}
+        measured = measure_importance(trials, samplings, seed=self.seed % 2**32)
+        table = measured.table.copy()
+        table.attrs.update(r2=measured.r2, trials=measured.points)
+        return table
+
+    def restraints(self, trial: int) -> dict[str, Any] | None:
+        """Return what restrained a trial's built model, recorded when it was built.
+
+        Args:
+            trial: a number from `trials()`.
+
+        Returns:
+            `numbers`: by kind (`l1`, `l2`, `dropout`, `noise`, `max_norm`, `weight_decay`,
+            `label_smoothing`, ...) and place in the model; `weights`: how many kernel weights it
+            has; `structure`: equal for trials whose places are the same. `None` if it is not known.
+
+        Raises:
+            ValueError: there is no such trial.
+        """
+        return copy.deepcopy(self._trial(trial).get("restraints"))
+
+    def kernels(self, trial: int) -> pd.DataFrame:
+        """Return how large a trial's kernels were in each of its runs, at its best epoch.
+
+        Args:
+            trial: a number from `trials()`.
+
+        Returns:
+            One row a run, in the order of `scores`: `norm`, the root of the sum of squares of all
+            kernels, and `nonzero`, the share of their weights above 1e-4 in size.
+
+        Raises:
+            ValueError: there is no such trial.
+        """
+        runs = [kernels or {} for kernels in self._trial(trial).get("kernels") or []]
+        return pd.DataFrame(runs, columns=["norm", "nonzero"], dtype=float)
 
     def _stored_history(self, number: int) -> dict[str, Any]:
         folder = self.trial_folder(number)

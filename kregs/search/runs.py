@@ -202,6 +202,8 @@ class RunOutcome:
         seconds: of training.
         failure: why it ended without a result, or `None`.
         halves: the history on each half of the validation rows, if the run has halves.
+        crossed: each logged metric over both halves, each half as it was in the epoch whose
+            objective is best on the other; empty without halves.
         by_epoch: whether `history` has an entry an epoch; else a user's own `fit` returned it.
         job: what was trained. This and the following are not written.
         error: the exception that ended it; the trial has failed.
@@ -218,6 +220,7 @@ class RunOutcome:
     seconds: float = 0.0
     failure: str | None = None
     halves: list[Histories] = dataclasses.field(default_factory=list)
+    crossed: dict[str, float] = dataclasses.field(default_factory=dict)
     by_epoch: bool = True
     job: RunJob | None = None
     error: Exception | None = None

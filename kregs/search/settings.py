@@ -13,7 +13,8 @@ import keras_tuner
 from kregs.population.rows import is_dataset
 from kregs.search.build import make_hypermodel
 from kregs.search.data import Data
-from kregs.search.objective import make_objective
+from kregs.search.judging.restraint import check_restraint
+from kregs.search.objective import is_of_validation, make_objective
 from kregs.search.oracles import check_oracle
 from kregs.search.protocol import ENGINES, SCORE_AT, SELECTIONS, Protocol
 from kregs.training.callbacks import early_stopping
@@ -35,6 +36,7 @@ class SearchSettings:
     seeds: int
     preprocess: Any
     selection: str
+    restraint: tuple[str, ...] | None
     score_at: str
     callbacks: list[keras.callbacks.Callback]
     callbacks_given: bool
@@ -63,6 +65,7 @@ class SearchSettings:
             batch_size=None if is_dataset(data.fit["x"]) else self.batch_size,
             seeds=self.seeds,
             selection=self.selection,
+            restraint=self.restraint,
             score_at=self.score_at,
             epoch_chosen_on=self._epoch_chosen_on(data),
             callbacks=tuple(map(_words, self.callbacks)),
@@ -79,7 +82,7 @@ class SearchSettings:
         if self.score_at == "last_epoch":
             return None
         halves = data.halves if data.splits is None else data.splits[0].halves
-        if halves is not None and self.has_stock_fit:
+        if halves is not None and self.has_stock_fit and is_of_validation(self.objective):
             return "the other half"
         return "the same rows" if data.splits is None else "the other folds"
 
@@ -97,6 +100,7 @@ def check_settings(
     seeds: Any,
     preprocess: Any,
     selection: Any,
+    restraint: Any,
     score_at: Any,
     callbacks: Any,
     class_weight: Any,
@@ -123,6 +127,12 @@ def check_settings(
             '`selection="one_standard_error"` needs several runs a trial, which have a standard '
             "error: pass folds= or seeds="
         )
+    restraint = check_restraint(restraint)
+    if restraint is not None and selection != "one_standard_error":
+        raise ValueError(
+            "`restraint` says which of equally good trials is taken: pass "
+            f'selection="one_standard_error", too. Received: selection={selection!r}'
+        )
     check_choice("engine", engine, ENGINES)
     check_choice("verbose", verbose, ("auto", 0, 1, 2))
     return SearchSettings(
@@ -137,6 +147,7 @@ def check_settings(
         seeds=seeds,
         preprocess=preprocess,
         selection=selection,
+        restraint=restraint,
         score_at=score_at,
         callbacks=_callbacks(callbacks, goal, epochs, score_at),
         callbacks_given=callbacks is not None,

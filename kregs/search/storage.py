@@ -63,7 +63,7 @@ class SearchRecord:
         trials: one entry a trial: `trial` (its number), `id` (in the name of its folder), `status`,
             `score`, `standard_error`, `scores` (one entry a run), `initial_epoch`, `goes_on_from`
             (the `id` of the trial that trained the epochs before, with Hyperband), `best_epoch`,
-            `seconds`, `message`, `hyperparameters`.
+            `seconds`, `message`, `hyperparameters`, `restraints`, `kernels`.
         best, chosen: the trial with the best score, and the one that the selection rule takes.
         nested: the scores of outer folds, if there were any.
     """
@@ -95,7 +95,13 @@ class SearchRecord:
 
         def chosen_by(selection: str) -> dict[str, Any] | None:
             direction = self.protocol.direction
-            trial = choose(completed, self.space, direction=direction, selection=selection)
+            trial = choose(
+                completed,
+                direction=direction,
+                selection=selection,
+                restraint=self.protocol.restraint,
+                held_out_share=self.protocol.data.held_out_share,
+            )
             return None if trial is None else _summary(trial)
 
         return dataclasses.replace(
@@ -162,7 +168,12 @@ class TrialRecord:
     Args:
         histories: per run (fold and seed), each logged metric's values by epoch.
         halves: per run, its histories on the two halves of the validation rows, if it has any.
-        scores: per run, its `fold`, `seed`, `score` and the `epoch` that it is scored at.
+        scores: per run, its `fold`, `seed`, `score`, the `epoch` that it is scored at, and the
+            `repeat` that its fold belongs to.
+        restraints: what restrains the built model, see `model_restraints`; `None` if that is not
+            known.
+        kernels: per run, `norm` and `nonzero` of all kernels, see `kernel_summary`; `None` where
+            they are not known.
         standard_error: of the trial's score; `None` with one run.
         best_epoch: epochs trained when the objective was best over the runs, counted from 1.
             `None` if the trial failed.
@@ -175,6 +186,8 @@ class TrialRecord:
     histories: list[dict[str, list[float]]] = dataclasses.field(default_factory=list)
     halves: list[list[dict[str, list[float]]]] = dataclasses.field(default_factory=list)
     scores: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    restraints: dict[str, Any] | None = None
+    kernels: list[dict[str, float] | None] = dataclasses.field(default_factory=list)
     standard_error: float | None = None
     best_epoch: int | None = None
     initial_epoch: int = 0
@@ -230,6 +243,8 @@ def read_trials(folder: Path) -> Iterator[dict[str, Any]]:
             "status": status,
             "message": training.message if status == "failed" else None,
             "hyperparameters": searched_values(state["hyperparameters"]["values"]),
+            "restraints": training.restraints,
+            "kernels": training.kernels,
         }
 
 

@@ -161,6 +161,8 @@ class PopulationTuner(QuietTuner):
             max_members = check_integer("max_members", max_members, minimum=1)
         executions = check_integer("executions_per_trial", executions_per_trial, minimum=1)
         self.max_members = max_members
+        if self.trains_trials_itself:
+            halves = None  # what it trains by is its own affair: all trials are scored alike
         self.runs = make_runs(splits, executions, halves)
         self.score_at = score_at
         self.progress = progress or Progress()

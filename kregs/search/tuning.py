@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -32,6 +32,7 @@ def tune(
     seeds: int = 1,
     preprocess: Any = None,
     selection: str = "best",
+    restraint: Sequence[str] | None = None,
     score_at: str = "best_epoch",
     nested: Any = None,
     sample_weight: Any = None,
@@ -91,9 +92,15 @@ def tune(
         seeds: models trained per trial (and fold), with different seeds; the score is their mean.
         preprocess: an unfitted scikit-learn transformer, fitted in each fold on its training rows
             only. `x` may then be a pandas `DataFrame`; models get what it makes of the rows.
-        selection: which trial the search ends with: `"best"`, or `"one_standard_error"`: the most
-            regularized one whose score is within one standard error of the best
-            (`kregs.search.selection.strength` says what is more regularized).
+        selection: which trial the search ends with: `"best"`, or `"one_standard_error"`: of those
+            that are worse than the best by no more than one standard error of the difference, fold
+            by fold, the most restrained one.
+        restraint: what "most restrained" means for `"one_standard_error"`: names of
+            hyperparameters, the most important first; `"-units"` is the more the smaller it is.
+            Default: the numbers in which the built models differ (penalties, rates, noise, weight
+            decay, label smoothing, bounds of norms, number of weights). A trial is then restrained
+            more than the best if nothing restrains it less; where one has more of this and the
+            other more of that, the better score wins.
         score_at: the epoch that a run is scored at: `"best_epoch"`, or `"last_epoch"`, for which
             no epoch is chosen at all.
         nested: outer folds, as `folds`: the whole search is repeated on the training rows of each,
@@ -186,6 +193,7 @@ def tune(
         seeds=seeds,
         preprocess=preprocess,
         selection=selection,
+        restraint=restraint,
         score_at=score_at,
         callbacks=callbacks,
         class_weight=class_weight,

@@ -141,6 +141,7 @@ class FakeResult:
     seconds: float = 75.0
     chosen: int | None = None
     nested: pd.DataFrame | None = None
+    score_bias: float | None = None
     failed: pd.DataFrame = dataclasses.field(
         default_factory=lambda: pd.DataFrame({"trial": [], "message": []})
     )

@@ -262,6 +262,7 @@ def folds(tmp_path_factory):
         chosen=int(trials["trial"][13]),
         epochs=2,
         nested=pd.DataFrame({"fold": [0, 1], "score": [0.25, 0.75], "l2": [0.001, 0.01]}),
+        score_bias=0.03125,
     )
     return Page(write_report(result)), result
 
@@ -278,13 +279,33 @@ def test_a_trial_chosen_by_a_rule(folds):
         f"one, trial {result.best_trial} ({format_value(best)} ± 0.02)"
     ) in page.text
     assert len(page.images()) == 9  # with the learning curves of the best
+    assert "one standard error of the difference, fold by fold" in page.text
+    assert "is told by the numbers that restrain its built model." in page.text
+
+
+def test_the_best_score_is_said_to_be_too_good(folds, plain_page):
+    page, _ = folds
+    words = "by the scores of the folds it is too good by about 0.031 (Tibshirani and Tibshirani"
+    assert f"The best of 22 scores is also a lucky one: {words}" in page.text
+    assert "Tibshirani" not in plain_page.text
+    assert "a lucky one: measure the model" in plain_page.text
+
+
+def test_an_error_over_seeds_is_one_of_training(tmp_path, quick):
+    protocol = change(seeds=3, selection="one_standard_error", restraint=("l2", "-depth"))
+    page = Page(write_report(FakeResult(tmp_path, make_trials(errors=True), protocol=protocol)))
+    assert "over seeds: of training, not of sampling" in page.text
+    assert "over folds" not in page.text
+    assert "one standard error of the difference, seed by seed" in page.text
+    assert "is told by l2 , then -depth ." in page.text
+    assert 'restraint=["l2", "-depth"],' in html.unescape(page.source)
 
 
 def test_folds_and_seeds_are_told(folds):
     page, _ = folds
     assert "Cross-validation with 3 folds" in page.text
     assert "trained 6 times, with 2 seeds a fold" in page.text
-    assert "one standard error of the mean" in page.text
+    assert "one standard error of the mean over folds, so of sampling" in page.text
     assert "folds=3,  # StratifiedKFold" in page.source
 
 
@@ -298,6 +319,8 @@ def test_nested_scores_are_shown(folds, plain_page):
     assert "The search on rows that it did not see" in page.headings
     assert "each of 2 outer folds" in page.text
     assert "val_data_loss is 0.5 ± 0.35 (mean ± standard deviation over the folds)" in page.text
+    best = format_value(folds[1].table["score"][0])
+    assert f"The best trial's own, which it was chosen by, is {best} ± 0.02." in page.text
     assert page.table("fold", "score")[1] == {"fold": "1", "score": "0.75", "l2": "0.01"}
     assert "outer fold" not in plain_page.text
 

@@ -35,6 +35,7 @@ RICH = Protocol(
     batch_size=None,
     seeds=3,
     selection="one_standard_error",
+    restraint=("l2", "-units"),
     score_at="last_epoch",
     callbacks=("EarlyStopping(patience=3)", "CSVLogger"),
     callbacks_given=True,
@@ -59,7 +60,7 @@ def test_it_is_frozen():
 
 CHANGES = {
     "objective": "val_loss", "direction": "max", "oracle": "grid", "epochs": 31, "batch_size": 64,
-    "seeds": 2, "selection": "one_standard_error", "score_at": "last_epoch",
+    "seeds": 2, "selection": "one_standard_error", "restraint": ("l2",), "score_at": "last_epoch",
     "epoch_chosen_on": "the same rows", "callbacks": ("CSVLogger",), "class_weight": {"0": 2.0},
     "engine": "population", "seed": 1, "dtype_policy": "float64",
 }  # fmt: skip

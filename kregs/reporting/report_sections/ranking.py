@@ -11,6 +11,7 @@ import pandas as pd
 from kregs.reporting.figures import ranked_trials
 from kregs.reporting.hyperparameters import varied
 from kregs.reporting.report_sections.facts import SearchFacts, score_words
+from kregs.reporting.report_sections.judging import error_unit
 from kregs.reporting.report_sections.parts import (
     Cell,
     PageTable,
@@ -25,9 +26,15 @@ MOST_ROWS = 500  # of the table of all trials
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """The section: `left_out` counts the trials that the table of all has no room for."""
+    """The section: `left_out` counts the trials that the table of all has no room for.
+
+    `error_unit` is what the standard errors are over, `bias` by how much the best score is too
+    good; both are empty where they are not known.
+    """
 
     has_errors: bool
+    error_unit: str
+    bias: str
     best_has_error: bool
     completed: int
     top: PageTable
@@ -47,7 +54,10 @@ def ranking(facts: SearchFacts) -> Ranking:
         ranked_trials(facts.trials, chosen=facts.chosen_number, **facts.goal),
         f"Scores of the best trials; the best has {facts.objective} {score_words(facts.best)}",
     )
+    bias = facts.result.score_bias
     return Ranking(
+        error_unit=error_unit(facts),
+        bias="" if bias is None else f"{bias:.2g}",
         has_errors="standard_error" in ranked and bool(ranked["standard_error"].notna().any()),
         best_has_error=bool(pd.notna(facts.best.get("standard_error"))),
         completed=len(ranked),

@@ -10,6 +10,8 @@ from typing import Any
 
 from scipy import stats
 
+from kregs.search.judging.errors import by_fold, means_by_unit
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -21,6 +23,10 @@ class Comparison:
         p_value: two-sided, of the hypothesis that there is no difference.
         pairs: how many folds (or seeds, without folds) it rests on.
         better: `"a"`, `"b"`, or `None` where the difference may be luck (p >= 0.05).
+        over: `"folds"`, or `"seeds"`: then the error is that of training, and says nothing of how
+            the difference would be on other rows.
+        chosen_out_of: out of how many trials one of the two was chosen by these scores, if it was:
+            the p-value is too small then, since the best of many looks better than it is.
     """
 
     difference: float
@@ -28,15 +34,25 @@ class Comparison:
     p_value: float
     pairs: int
     better: str | None
+    over: str = "folds"
+    chosen_out_of: int | None = None
 
     def __str__(self) -> str:
         verdict = (
             "the difference may be luck" if self.better is None else f"{self.better} is better"
         )
-        return (
-            f"{self.difference:+.4g} ± {self.standard_error:.2g} over {self.pairs} pairs, "
+        words = (
+            f"{self.difference:+.4g} ± {self.standard_error:.2g} over {self.pairs} {self.over}, "
             f"p = {self.p_value:.2g}: {verdict}"
         )
+        if self.over == "seeds":
+            words += "; the error is of training alone, on the same rows"
+        if self.chosen_out_of is not None:
+            words += (
+                f"; one was chosen out of {self.chosen_out_of} trials by these scores, so that the "
+                "p-value is too small"
+            )
+        return words
 
 
 def compare(
@@ -45,6 +61,7 @@ def compare(
     *,
     direction: str,
     held_out_share: float | None,
+    chosen_out_of: int | None = None,
 ) -> Comparison:
     """Compare two trials' scores, pair by pair.
 
@@ -52,6 +69,7 @@ def compare(
         a, b: the scores of both, entries with `fold`, `seed`, `score`.
         direction: `"min"` or `"max"`.
         held_out_share: rows judged on over rows trained on, of a fold; `None` without folds.
+        chosen_out_of: see `Comparison`.
 
     Raises:
         ValueError: there are fewer than 2 pairs.
@@ -59,17 +77,11 @@ def compare(
     Reference:
         Nadeau, Bengio, "Inference for the generalization error", Machine Learning 52, 2003: folds
         share training rows, so that the plain t-test finds differences where there are none; the
-        variance is multiplied by 1/n + test/train instead of 1/n.
+        variance is multiplied by 1/n + test/train instead of 1/n. With repeats (`RepeatedKFold`)
+        n counts all folds: Bouckaert, Frank, "Evaluating the replicability of significance tests
+        for comparing learning algorithms", PAKDD 2004.
     """
-    key = "fold" if held_out_share is not None else "seed"
-
-    def means(scores: Sequence[Mapping[str, Any]]) -> dict[Any, float]:
-        units: dict[Any, list[float]] = {}
-        for entry in scores:
-            units.setdefault(entry[key], []).append(entry["score"])
-        return {unit: statistics.fmean(values) for unit, values in units.items()}
-
-    first, second = means(a), means(b)
+    first, second = means_by_unit(a), means_by_unit(b)
     common = sorted(set(first) & set(second))
     if len(common) < 2:
         raise ValueError(
@@ -87,4 +99,5 @@ def compare(
     better = None
     if p_value < 0.05:
         better = "a" if (mean < 0) == (direction == "min") else "b"
-    return Comparison(mean, error, p_value, len(common), better)
+    over = "folds" if by_fold(a) else "seeds"
+    return Comparison(mean, error, p_value, len(common), better, over, chosen_out_of)

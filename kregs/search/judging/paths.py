@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 
 from kregs.files import atomic_path
-from kregs.search.checkpoints import load_checkpoint
-from kregs.search.judging.choose import choose
+from kregs.search.judging.restraint import check_restraint, compare_restraints
 from kregs.search.result import SearchResult
 from kregs.search.space import scale_of
 from kregs.search.tuning import tune
@@ -27,9 +26,6 @@ from kregs.validation import check_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# weights below it count as zero: optimizers that are no proximal ones do not reach 0 exactly
-ZERO = 1e-4
 
 
 class RegularizationPath:
@@ -39,34 +35,36 @@ class RegularizationPath:
         name: the hyperparameter's.
         frame: one row a value, in increasing order: the value under its name, `train` and
             `validation` (means of the objective over folds and seeds), `standard_error` (of the
-            latter), `norm` (root of the sum of squares of all kernels), `nonzero` (share of kernel
-            weights above 1e-4 in size), `epoch`.
+            latter), `norm` (root of the sum of squares of all kernels) and `nonzero` (share of
+            kernel weights above 1e-4 in size), means over the same folds and seeds, `epoch`.
         best: the value with the best validation score; glmnet's `lambda.min`.
-        one_standard_error: the largest value whose score is within one standard error of the best;
-            glmnet's `lambda.1se`.
+        one_standard_error: of the values whose score is within one standard error of the best, the
+            most restrained one; glmnet's `lambda.1se`. It is the largest, or the smallest where the
+            built models are restrained by that (`max_norm`, `units`), and `best` where neither end
+            is restrained more (a learning rate).
         result: the `SearchResult` behind it.
     """
 
-    def __init__(self, name: str, frame: pd.DataFrame, result: SearchResult) -> None:
+    def __init__(
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        result: SearchResult,
+        restraint: Sequence[str] | None = None,
+    ) -> None:
         self.name = name
         self.frame = frame
         self.result = result
-        trials = [
-            {"score": row.validation, "standard_error": row.standard_error, "value": row.value,
-             "hyperparameters": {name: row.value}}
-            for row in frame.rename(columns={name: "value"}).itertuples()
-        ]  # fmt: skip
-        picked = [
-            choose(
-                trials,
-                [],
-                direction=result.direction,
-                selection=selection,
-                order=lambda values: values[name],
-            )
-            for selection in ("best", "one_standard_error")
-        ]
-        self.best, self.one_standard_error = (float(trial["value"]) for trial in picked)  # type: ignore[index]
+        values, sign = frame[name].to_numpy(float), result.protocol.sign
+        scores = sign * frame["validation"].to_numpy(float)
+        best = int(np.argmin(scores))
+        error = float(frame["standard_error"].fillna(0.0).iloc[best])
+        # glmnet's rule: the error of the best score, not that of the difference
+        close = values[scores <= scores[best] + error]
+        self.best = self.one_standard_error = float(values[best])
+        end = _restraining_end(name, frame, result, restraint)
+        if end is not None:
+            self.one_standard_error = float(close.max() if end > 0 else close.min())
 
     def __repr__(self) -> str:
         return (
@@ -149,7 +147,9 @@ def regularization_path(
         folds, seeds, epochs: as in `kregs.tune`.
         directory: keep the search there, to go on with it after an interruption. Default: a
             temporary folder.
-        search: further arguments of `kregs.tune`, such as `batch_size` or `score_at`.
+        search: further arguments of `kregs.tune`, such as `batch_size` or `score_at`. `restraint`,
+            `["my_lambda"]` or `["-my_bound"]`, says which end restrains more where the built models
+            do not show it (a regularizer or layer of your own).
         **values: the hyperparameter's name and its values, e.g. `l2=np.logspace(-6, 0, 40)`.
 
     Returns:
@@ -174,12 +174,20 @@ def regularization_path(
         Friedman, Hastie, Tibshirani, "Regularization paths for generalized linear models via
         coordinate descent", Journal of Statistical Software 33, 2010.
     """
+    search = dict(search or {})
+    restraint = check_restraint(search.pop("restraint", None))
+    if restraint is not None and set(restraint) - {name for v in values for name in (v, f"-{v}")}:
+        raise ValueError(
+            f"`restraint` of a path must be its hyperparameter, or that with - before it. "
+            f"Received: {list(restraint)}"
+        )
     result = _search(build, x, y, 1, values, folds, seeds, epochs, directory, search)
     (name,) = values
     frame = _frame(result, [name])
-    norms = [_kernels(result, int(trial)) for trial in frame["trial"]]
-    frame["norm"], frame["nonzero"] = (np.array(column) for column in zip(*norms, strict=True))
-    return RegularizationPath(name, frame.sort_values(name, ignore_index=True), result)
+    for column in ("norm", "nonzero"):
+        frame[column] = [_kernels(result, int(trial), column) for trial in frame["trial"]]
+    frame = frame.sort_values(name, ignore_index=True)
+    return RegularizationPath(name, frame, result, restraint)
 
 
 def validation_map(
@@ -234,7 +242,6 @@ def _search(
     def hypermodel(hp: Any) -> keras.Model:
         return build(**{name: hp.Choice(name, points) for name, points in lists.items()})
 
-    points = int(np.prod([len(points) for points in lists.values()]))
     settings = {"verbose": 0, **(search or {})}
     folder = tempfile.mkdtemp(prefix="kregs-") if directory is None else directory
     result = tune(
@@ -245,7 +252,6 @@ def _search(
         seeds=seeds,
         epochs=epochs,
         oracle="grid",
-        keep=points,
         directory=folder,
         project_name="path" if count == 1 else "map",
         resume=directory is not None,
@@ -286,14 +292,20 @@ def _frame(result: SearchResult, names: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _kernels(result: SearchResult, trial: int) -> tuple[float, float]:
-    """Return the norm of a trial's kernels, and the share of their weights that are not zero."""
-    folder = result.trial_folder(trial)
-    model = result.build.build(result.hyperparameters(trial))  # type: ignore[union-attr]
-    load_checkpoint(model, folder)  # type: ignore[arg-type]
-    kernels = [v.value.numpy().ravel() for v in model.trainable_variables if "kernel" in v.name]
-    weights = np.concatenate(kernels)
-    return float(np.sqrt(np.square(weights).sum())), float((np.abs(weights) > ZERO).mean())
+def _kernels(result: SearchResult, trial: int, name: str) -> float:
+    """Return the mean over a trial's runs, which are the same for all trials; NaN if not known."""
+    runs = result.kernels(trial)
+    return float(runs[name].mean()) if len(runs) and runs[name].notna().all() else float("nan")
+
+
+def _restraining_end(
+    name: str, frame: pd.DataFrame, result: SearchResult, restraint: Sequence[str] | None
+) -> int | None:
+    """Return 1 if larger values restrain more, -1 if smaller ones do, `None` if neither."""
+    if restraint is not None:
+        return 1 if restraint[0] == name else -1
+    smallest, largest = (result.restraints(int(frame["trial"].iloc[end])) for end in (0, -1))
+    return compare_restraints(largest, smallest) or None
 
 
 def _written(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:

@@ -8,6 +8,7 @@ noisiest curve most.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import statistics
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 from keras_tuner.errors import FailedTrialError
 
+from kregs.search.judging.errors import standard_error
+from kregs.search.objective import is_of_validation
 from kregs.search.runs import Run, disjoint_folds
 
 
@@ -27,7 +30,8 @@ class Judgement:
     Args:
         metrics: the mean of each metric over the runs, each at the epoch that it is scored at.
         epoch: the index of the best epoch, over all runs: what a refit trains for.
-        scores: one entry a run: its `fold`, `seed`, `score` and the index of the `epoch`.
+        scores: one entry a run: its `fold`, `seed`, `score`, the index of the `epoch`, and the
+            `repeat` that its fold belongs to (see `repeats_of`).
         standard_error: of the score; `None` with one run.
     """
 
@@ -42,7 +46,7 @@ def judge(
     runs: Sequence[Run],
     objective: Any,
     score_at: str = "best_epoch",
-    halves: Sequence[Sequence[Mapping[str, Sequence[float]]]] = (),
+    crossed: Sequence[Mapping[str, float]] = (),
 ) -> Judgement:
     """Score a trial by the histories of its runs.
 
@@ -50,19 +54,21 @@ def judge(
     other folds, those that are judged on other rows (at its last epoch if there are none); a run
     that stopped before it, at its last. Where runs have halves (without folds, and with folds that
     share judged rows or stand in order of time) each half of the validation rows is scored at the
-    epoch that is best on the other half; without halves (a streamed dataset, an objective that is
-    no validation metric) a run is scored at its own best epoch, as keras-tuner does, which is too
-    good a number for anything but ranking.
+    epoch that is best on the other half. Without halves (a streamed dataset, an objective that is
+    no validation metric) all runs of a search are scored at their own best epoch, as keras-tuner
+    does, which is too good a number for anything but ranking. The two are never mixed: where runs
+    have halves, one without a score over both has failed.
 
     Args:
         histories: each logged metric's values by epoch, one history a run.
         runs: which fold and seed each was.
         objective: a `keras_tuner.Objective`.
         score_at: `"best_epoch"`, or `"last_epoch"`: the last of each run, no epoch is chosen.
-        halves: for each run its histories on the halves of the validation rows; none if empty.
+        crossed: of each run the metrics over both halves of the validation rows, each half as it
+            was in the epoch that is best on the other.
 
     Raises:
-        FailedTrialError: the objective was never finite in some run.
+        FailedTrialError: the objective was never finite in some run, or in a half of its rows.
         ValueError: the objective was not logged.
     """
     sign = 1.0 if objective.direction == "min" else -1.0
@@ -92,16 +98,19 @@ def judge(
         epochs = [_best_epoch([curve]) for curve in curves]
         epoch = round(statistics.fmean(epochs))
     values = [float(curve[own]) for curve, own in zip(curves, epochs, strict=True)]
-    if score_at == "best_epoch":
-        for i, (run, own_halves) in enumerate(zip(runs, halves, strict=False)):
-            values[i] = _cross_fitted(run, own_halves, objective, sign, values[i])
+    if score_at == "best_epoch" and is_of_validation(objective):
+        for i, (run, curve) in enumerate(zip(runs, curves, strict=True)):
+            if run.halves is not None and len(curve) > 1:  # else no epoch was chosen
+                values[i] = sign * _cross_fitted(crossed[i] if crossed else {}, objective)
+    repeats = repeats_of(runs)
     scores = []
     for run, value, own in zip(runs, values, epochs, strict=True):
         if not math.isfinite(value):
             raise FailedTrialError(
                 f"{objective.name} was {sign * value} after epoch {own + 1}{_where(run)}"
             )
-        scores.append({"fold": run.fold, "seed": run.seed, "score": sign * value, "epoch": own})
+        entry = {"fold": run.fold, "seed": run.seed, "score": sign * value, "epoch": own}
+        scores.append(entry | {"repeat": repeats.get(run.fold)})
     names = set.intersection(*(set(history) for history in histories))
     metrics = {
         name: statistics.fmean(h[name][e] for h, e in zip(histories, epochs, strict=True))
@@ -109,27 +118,56 @@ def judge(
         if all(e < len(h[name]) for h, e in zip(histories, epochs, strict=True))
     }
     metrics[objective.name] = statistics.fmean(sign * value for value in values)
-    return Judgement(metrics, epoch, scores, standard_error(scores))
+    error = standard_error(scores, held_out_share=_held_out_share(runs))
+    return Judgement(metrics, epoch, scores, error)
 
 
-def _cross_fitted(
-    run: Run,
-    histories: Sequence[Mapping[str, Sequence[float]]],
-    objective: Any,
-    sign: float,
-    otherwise: float,
-) -> float:
-    """Return a run's value with each half of the rows at the epoch that is best on the other."""
-    if run.halves is None or len(histories) != 2:
-        return otherwise
+def _cross_fitted(crossed: Mapping[str, float], objective: Any) -> float:
+    """Return the objective over both halves of the rows, each at the epoch best on the other."""
     try:
-        a, b = (_curve(history, objective, sign) for history in histories)
-    except ValueError:  # the objective says nothing of validation rows
-        return otherwise
-    if not (np.isfinite(a).any() and np.isfinite(b).any()):
-        return otherwise  # such as the AUC of a half with one class
-    rows = [len(half) for half in run.halves]
-    return float(np.average([a[np.argmin(b)], b[np.argmin(a)]], weights=rows))
+        value = float(objective.get_value(crossed))
+    except KeyError:
+        value = math.nan
+    if math.isfinite(value):
+        return value
+    # its best epoch's value would be too good beside the other trials'
+    raise FailedTrialError(
+        f"{objective.name} was no finite number on a half of the validation rows, so that no epoch "
+        "can be chosen on other rows than those judged. More validation rows, folds= or "
+        'score_at="last_epoch" may help'
+    )
+
+
+def repeats_of(runs: Sequence[Run]) -> dict[int | None, int | None]:
+    """Return for each fold which repeat of the division of the rows it belongs to.
+
+    Folds that follow one another and share no judged row make up a repeat: all of `KFold`, each
+    round of `RepeatedKFold`. `None` for all folds where they are no such rounds, each over the same
+    rows, as those of `ShuffleSplit`.
+    """
+    splits = {run.fold: run.split for run in runs if run.split is not None}
+    if not splits:
+        return {}
+    size = 1 + max(int(split.validation.max()) for split in splits.values())
+    repeats: dict[int | None, int | None] = {}
+    rounds = [np.zeros(size, bool)]  # which rows each has judged
+    for fold, split in splits.items():
+        if rounds[-1][split.validation].any():
+            rounds.append(np.zeros(size, bool))
+        rounds[-1][split.validation] = True
+        repeats[fold] = len(rounds) - 1
+    folds_of_rounds = collections.Counter(repeats.values()).values()
+    if min(folds_of_rounds) > 1 and all((rows == rounds[0]).all() for rows in rounds):
+        return repeats
+    return dict.fromkeys(splits)
+
+
+def _held_out_share(runs: Sequence[Run]) -> float | None:
+    """Return how many rows a fold is judged on for each that it is trained on, in the mean."""
+    splits = {run.fold: run.split for run in runs if run.split is not None}
+    if not splits:
+        return None
+    return statistics.fmean(len(s.validation) / len(s.train) for s in splits.values())
 
 
 def _disjoint(runs: Sequence[Run]) -> dict[int | None, set[int | None]]:
@@ -166,20 +204,3 @@ def _best_epoch(curves: Sequence[np.ndarray]) -> int:
     longest = max(map(len, curves))
     mean = np.mean([np.pad(c, (0, longest - len(c)), mode="edge") for c in curves], axis=0)
     return int(np.argmin(mean))
-
-
-def standard_error(scores: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the standard error of the mean score.
-
-    Over folds if there are several, each by the mean over its seeds: seeds on the same rows are no
-    new evidence about other rows. Else over seeds.
-    """
-    folds = {entry["fold"] for entry in scores}
-    key = "fold" if len(folds) > 1 else "seed"
-    units: dict[Any, list[float]] = {}
-    for entry in scores:
-        units.setdefault(entry[key], []).append(entry["score"])
-    if len(units) < 2:
-        return None
-    means = [statistics.fmean(values) for values in units.values()]
-    return statistics.stdev(means) / math.sqrt(len(means))

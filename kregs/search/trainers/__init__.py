@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from kregs.search.objective import is_of_validation
 from kregs.search.runs import RunJob, RunOutcome, RunState, numbers_of
 
 
@@ -51,6 +52,11 @@ class TrainerSettings:
     objective: Any
     score_at: str
     on_epoch: Callable[[RunJob, int, dict[str, float], RunControl], None]
+
+    @property
+    def cross_fits(self) -> bool:
+        """Whether a run with halves is scored on each at the epoch that is best on the other."""
+        return self.score_at == "best_epoch" and is_of_validation(self.objective)
 
     def value(self, logs: dict[str, float]) -> float:
         """Return the objective, lower is better."""

@@ -85,7 +85,7 @@ class FitTrainer:
         if stock:  # what is given by position is given by name
             fit = _by_name(self._args, fit)
         fit = _rows_of(job.run, fit)
-        best_epoch, halves = _BestEpoch(settings), _HalvesHistory(job.run, fit)
+        best_epoch, halves = _BestEpoch(settings), _HalvesHistory(settings, job.run, fit)
         gc.collect()
         model = job.build()
         if job.start is not None:
@@ -112,6 +112,7 @@ class FitTrainer:
             **fit,
         )  # fmt: skip
         outcome = outcome_of(result, settings.objective, best_epoch, halves.histories, model)
+        outcome.crossed = halves.crossed
         if job.may_go_on:
             outcome.last = last.state or last_state_of(model)  # a `fit` that calls no callbacks
         return outcome
@@ -285,11 +286,19 @@ class _LastEpoch(keras.callbacks.Callback):
 
 
 class _HalvesHistory(keras.callbacks.Callback):
-    """Evaluates each half of the validation rows after every epoch, if the run has halves."""
+    """Evaluates each half of the validation rows after every epoch, if the run has halves.
 
-    def __init__(self, run: Run, fit: dict[str, Any]) -> None:
+    And in the end both at once, each with the weights of the epoch that is best on the other: the
+    AUC of all rows is no mean of those of two halves. Two copies of the weights are kept for it.
+    """
+
+    def __init__(self, settings: TrainerSettings, run: Run, fit: dict[str, Any]) -> None:
         super().__init__()
         self.histories: list[Histories] = []
+        self.crossed: dict[str, float] = {}
+        self._settings = settings
+        self._best_values = [math.inf, math.inf]
+        self._weights: list[list[np.ndarray] | None] = [None, None]  # that a half is scored with
         self._batch_size = fit.get("validation_batch_size") or fit.get("batch_size")
         self._parts = [
             keras.tree.map_structure(lambda array, rows=rows: array[rows], fit["validation_data"])
@@ -298,18 +307,56 @@ class _HalvesHistory(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.histories = self.histories or [{} for _ in self._parts]
-        for history, part in zip(self.histories, self._parts, strict=True):
-            x, y, *weight = part
-            values = self.model.evaluate(
-                x,
-                y,
-                batch_size=self._batch_size,
-                sample_weight=weight[0] if weight else None,
-                verbose=0,
-                return_dict=True,
-            )
-            for name, number in numbers_of(values).items():
-                history.setdefault(f"val_{name}", []).append(number)
+        for half, (history, part) in enumerate(zip(self.histories, self._parts, strict=True)):
+            values = self._evaluate(part)
+            for name, value in values.items():
+                history.setdefault(name, []).append(value)
+            if not self._settings.cross_fits:
+                continue
+            objective = self._settings.value(values)
+            if objective < self._best_values[half]:
+                self._best_values[half] = objective
+                self._weights[1 - half] = self.model.get_weights()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        first, second = self._weights
+        if first is None or second is None:
+            return
+        last = self.model.get_weights()
+        self.model.set_weights(first)
+        self._evaluate(self._parts[0])
+        sums = [variable.numpy() for variable in self.model.metrics_variables]
+        self.model.set_weights(second)
+        self.crossed = self._evaluate(self._parts[1], [_GoOn(sums)])
+        self.model.set_weights(last)
+
+    def _evaluate(
+        self, part: Any, callbacks: Sequence[keras.callbacks.Callback] = ()
+    ) -> dict[str, float]:
+        x, y, *weight = part
+        values = self.model.evaluate(
+            x,
+            y,
+            batch_size=self._batch_size,
+            sample_weight=weight[0] if weight else None,
+            verbose=0,
+            return_dict=True,
+            callbacks=list(callbacks),
+        )
+        return {f"val_{name}": number for name, number in numbers_of(values).items()}
+
+
+class _GoOn(keras.callbacks.Callback):
+    """Lets `evaluate`, which begins by forgetting, go on from the metrics of other rows."""
+
+    def __init__(self, sums: Sequence[np.ndarray]) -> None:
+        super().__init__()
+        self._sums = sums
+
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch == 0:
+            for variable, value in zip(self.model.metrics_variables, self._sums, strict=True):
+                variable.assign(value)
 
 
 class _ReportEpochs(keras.callbacks.Callback):

@@ -201,6 +201,7 @@ class StackedTrainer:
             self._feed,
             objective=settings.value,
             keep_last=settings.score_at == "last_epoch",
+            cross_fit=settings.cross_fits,
             devices=self._devices,
             on_epoch=lambda member_job: settings.on_epoch(
                 member_job.name,
@@ -231,6 +232,7 @@ class StackedTrainer:
             seconds=member_job.seconds,
             failure=member_job.failure,
             halves=[histories_of(part) for part in member_job.part_histories],
+            crossed=numbers_of(member_job.crossed_logs),
             job=job,
             model=member_job.member.model,
             signature=member_job.member.signature,

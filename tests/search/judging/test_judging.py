@@ -8,9 +8,11 @@ import pytest
 from keras_tuner.errors import FailedTrialError
 from scipy import stats
 
-from kregs.search.judging.choose import choose, strength
+from kregs.search.judging.bias import bias_of_best
+from kregs.search.judging.choose import choose
 from kregs.search.judging.compare import compare
-from kregs.search.judging.score import judge, standard_error
+from kregs.search.judging.errors import standard_error
+from kregs.search.judging.score import judge
 from kregs.search.runs import Split, make_runs
 
 LOSS = keras_tuner.Objective("val_loss", "min")
@@ -19,7 +21,7 @@ ACCURACY = keras_tuner.Objective("val_accuracy", "max")
 
 def runs(folds, seeds=1):
     return make_runs(
-        [Split(np.arange(0), np.array([i])) for i in range(folds)] if folds else None, seeds
+        [Split(np.arange(9), np.array([i])) for i in range(folds)] if folds else None, seeds
     )
 
 
@@ -55,11 +57,11 @@ def test_scores_are_not_too_good_where_there_is_nothing_to_learn():
 def test_folds_that_share_judged_rows_do_not_choose_for_one_another():
     curves = histories([3, 1, 5], [3, 4, 2], [5, 6, 1], [1, 2, 3])
     halves = [np.array([0, 1]), np.array([2, 3])]
-    repeated = make_runs([Split(np.arange(0), rows) for rows in [*halves, *halves]], 1)
+    repeated = make_runs([Split(np.arange(9), rows) for rows in [*halves, *halves]], 1)
     judgement = judge(curves, repeated, LOSS)
     # the first and the third are judged on the same rows: the second and the fourth choose for them
     assert [s["epoch"] for s in judgement.scores] == [0, 2, 0, 2]
-    common = make_runs([Split(np.arange(0), np.array([0]))] * 4, 1)
+    common = make_runs([Split(np.arange(9), np.array([0]))] * 4, 1)
     assert [s["epoch"] for s in judge(curves, common, LOSS).scores] == [2, 2, 2, 2]
 
 
@@ -82,47 +84,38 @@ def halves(*sizes):
     return tuple(np.arange(size) for size in sizes)
 
 
-def test_without_folds_each_half_is_scored_at_the_epoch_of_the_other():
-    first, second = histories([3, 1, 2], [1, 4, 6])
-    whole = histories([2, 2.5, 4])
+def test_without_folds_a_run_is_scored_over_both_halves():
     own = make_runs(None, 1, halves(10, 30))
-    judgement = judge(whole, own, LOSS, halves=[[first, second]])
-    # the first at the second's best epoch, 0: 3; the second at the first's, 1: 4
-    assert judgement.metrics["val_loss"] == pytest.approx((10 * 3 + 30 * 4) / 40)
+    judgement = judge(histories([2, 2.5, 4]), own, LOSS, crossed=[{"val_loss": 3.75}])
+    assert judgement.metrics["val_loss"] == 3.75
     assert judgement.metrics["loss"] == 0  # at the epoch that is best on all rows
-    assert judgement.scores == [{"fold": None, "seed": 0, "score": 3.75, "epoch": 0}]
-    assert judge(whole, own, LOSS, "last_epoch", [[first, second]]).metrics["val_loss"] == 4
-    accuracies = [{"val_accuracy": [0.1, 0.9]}, {"val_accuracy": [0.5, 0.2]}]
-    even = make_runs(None, 1, halves(5, 5))
-    scored = judge([{"val_accuracy": [0.3, 0.55]}], even, ACCURACY, halves=[accuracies])
-    assert scored.metrics["val_accuracy"] == pytest.approx((0.1 + 0.2) / 2)
+    (entry,) = judgement.scores
+    assert entry == {"fold": None, "seed": 0, "score": 3.75, "epoch": 0, "repeat": None}
+    last = judge(histories([2, 2.5, 4]), own, LOSS, "last_epoch", [{"val_loss": 3.75}])
+    assert last.metrics["val_loss"] == 4
+    rising = [{"val_accuracy": [0.3, 0.55]}]
+    scored = judge(rising, own, ACCURACY, crossed=[{"val_accuracy": 0.15}])
+    assert scored.metrics["val_accuracy"] == 0.15
 
 
-def test_halves_that_say_nothing_leave_the_best_epoch():
-    own, whole = make_runs(None, 1, halves(2, 2)), histories([2.0, 1.0])
-    for empty in ([], [{}, {}], [{"val_loss": [float("nan")] * 2}] * 2, [{"val_mae": [1.0]}] * 2):
-        assert judge(whole, own, LOSS, halves=[empty]).metrics["val_loss"] == 1.0
-
-
-def test_one_split_is_not_too_good_where_there_is_nothing_to_learn():
-    rng = np.random.default_rng(0)
-    honest, naive = [], []
-    for _ in range(300):
-        curves = rng.normal(size=(2, 30))
-        own = make_runs(None, 1, halves(8, 8))
-        whole = histories(curves.mean(axis=0))
-        honest.append(judge(whole, own, LOSS, halves=[histories(*curves)]).metrics["val_loss"])
-        naive.append(judge(whole, own, LOSS).metrics["val_loss"])
-    assert np.mean(naive) < -1.3  # two standard deviations of the mean of two
-    # 300 means of two standard normals: standard error 0.04
-    assert abs(np.mean(honest)) < 0.15
+@pytest.mark.parametrize("crossed", [[], [{}], [{"val_loss": float("nan")}], [{"val_mae": 1.0}]])
+def test_no_trial_is_ranked_by_a_score_that_is_too_good(crossed):
+    """Beside trials that are scored half by half, its own best epoch would win."""
+    own = make_runs(None, 1, halves(2, 2))
+    with pytest.raises(FailedTrialError, match="val_loss was no finite number on a half"):
+        judge(histories([2.0, 1.0]), own, LOSS, crossed=crossed)
+    # of one epoch none is chosen
+    assert judge(histories([2.0]), own, LOSS, crossed=crossed).metrics["val_loss"] == 2.0
+    # a metric of the training rows is scored alike in all trials
+    training = keras_tuner.Objective("loss", "max")
+    assert judge(histories([2.0, 1.0]), own, training, crossed=crossed).metrics["loss"] == 1.0
 
 
 def test_the_standard_error_is_over_folds_not_over_seeds():
     values = np.array([[1.0, 3.0], [2.0, 4.0], [6.0, 8.0]])
     scores = [{"fold": f, "seed": s, "score": values[f, s]} for f in range(3) for s in range(2)]
     expected = np.std(values.mean(axis=1), ddof=1) / np.sqrt(3)
-    assert standard_error(scores) == pytest.approx(expected)
+    assert standard_error(scores, held_out_share=0.5) == pytest.approx(expected)
 
 
 def test_values_that_are_no_numbers():
@@ -136,65 +129,116 @@ def test_values_that_are_no_numbers():
         judge([{"val_accuracy": [1.0]}], runs(None), LOSS)
 
 
-def space():
-    hp = keras_tuner.HyperParameters()
-    hp.Float("l2", 1e-6, 1e-2, sampling="log")
-    hp.Float("dropout", 0.0, 0.5)
-    hp.Int("units", 16, 64)
-    hp.Float("learning_rate", 1e-4, 1e-2, sampling="log")
-    return hp.get_config()["space"]
+def trial(number, scores, l2=0.0, values=None, **others):
+    """A trial of scores by fold, whose model has a penalty (and maybe other numbers)."""
+    numbers = {"l2": {"weight 0": l2}, **{kind: {"edge 1": v} for kind, v in others.items()}}
+    return {
+        "trial": number,
+        "score": float(np.mean(scores)),
+        "scores": [{"fold": i, "seed": 0, "score": s, "repeat": 0} for i, s in enumerate(scores)],
+        "hyperparameters": values or {},
+        "restraints": {"structure": "a", "weights": 8, "numbers": numbers},
+    }
 
 
-def test_strength_grows_with_what_restrains():
-    middle = {"l2": 1e-4, "dropout": 0.25, "units": 40, "learning_rate": 1e-3}
-    for changed in ({"l2": 1e-3}, {"dropout": 0.4}, {"units": 20}):
-        assert strength({**middle, **changed}, space()) > strength(middle, space())
-    assert strength({**middle, "learning_rate": 1e-2}, space()) == strength(middle, space())
-    without = {k: v for k, v in middle.items() if k != "l2"}
-    assert strength(without, space()) < strength({**middle, "l2": 1e-6}, space())
-    assert strength({"l2": 1e-2, "dropout": 0.5, "units": 16}, space()) == pytest.approx(
-        1.0, abs=0.05
+def chosen(trials, selection="one_standard_error", direction="min", restraint=None):
+    picked = choose(
+        trials, direction=direction, selection=selection, restraint=restraint, held_out_share=0.5
     )
-
-
-def test_words_numbers_and_what_is_not_active_have_their_places():
-    hp = keras_tuner.HyperParameters()
-    hp.Choice("max_norm", ["none", "1.0", "3.0"])
-    hp.Float("dropout_1", 0.0, 0.5)
-    hp.Int("units_0", 16, 64)
-    own = hp.get_config()["space"]
-
-    def of(**values):
-        return strength({"max_norm": "3.0", "dropout_1": 0.1, "units_0": 32, **values}, own)
-
-    assert of(max_norm="1.0") > of(max_norm="3.0") > of(max_norm="none")
-    assert of(dropout_1=0.4) > of()
-    assert of(units_0=16) > of()
-    shallow = {"max_norm": "3.0", "dropout_1": 0.1}  # the layer is not there
-    assert strength(shallow, own) > of(units_0=16) - 1e-9
-
-
-TRIALS = [
-    {"trial": 0, "score": 0.30, "standard_error": 0.02, "hyperparameters": {"l2": 1e-6}},
-    {"trial": 1, "score": 0.31, "standard_error": 0.10, "hyperparameters": {"l2": 1e-4}},
-    {"trial": 2, "score": 0.32, "standard_error": 0.01, "hyperparameters": {"l2": 1e-3}},
-    {"trial": 3, "score": 0.33, "standard_error": 0.01, "hyperparameters": {"l2": 1e-2}},
-    {"trial": 4, "score": None, "standard_error": None, "hyperparameters": {"l2": 1e-2}},
-]
-
-
-def chosen(selection, trials=TRIALS, direction="min", order=None):
-    picked = choose(trials, space(), direction=direction, selection=selection, order=order)
     return None if picked is None else picked["trial"]
 
 
-def test_the_one_standard_error_rule():
-    assert chosen("best") == 0
-    assert chosen("one_standard_error") == 2  # 0.32 <= 0.30 + 0.02 < 0.33
-    assert chosen("one_standard_error", order=lambda values: -values["l2"]) == 0
-    upside_down = [{**t, "score": None if t["score"] is None else -t["score"]} for t in TRIALS]
-    assert chosen("one_standard_error", upside_down, "max") == 2
-    assert chosen("best", TRIALS[4:]) is None
+def test_the_standard_error_is_that_of_the_difference():
+    """Trial 1 is worse in each fold, by less than folds differ; trial 2 now worse, now better."""
+    best = [0.1, 0.3, 0.5]
+    trials = [
+        trial(3, best, l2=1e-6),
+        trial(1, [0.12, 0.32, 0.52], l2=1e-2),
+        trial(2, [0.15, 0.28, 0.50], l2=1e-3),
+    ]
+    # the best score's own error would let both in
+    own_error = np.std(best, ddof=1) / np.sqrt(3)
+    assert np.mean([0.12, 0.32, 0.52]) < np.mean(best) + own_error
+    differences = np.array([0.05, -0.02, 0.0])
+    assert differences.mean() < np.std(differences, ddof=1) / np.sqrt(3)
+    assert chosen(trials) == 2
+    assert chosen(trials, "best") == 3
+    mirrored = [{**t, "score": -t["score"]} for t in trials]
+    for t in mirrored:
+        t["scores"] = [{**entry, "score": -entry["score"]} for entry in t["scores"]]
+    assert chosen(mirrored, direction="max") == 2
+    failed = {**trials[0], "score": None}
+    assert chosen([failed]) is None
+    assert chosen([failed, trials[2]]) == 2
+
+
+# as good as the best of them: their differences vary by much more than their mean
+NOISY = [[0.2, 0.4, 0.6], [0.25, 0.38, 0.61], [0.15, 0.48, 0.6], [0.3, 0.3, 0.64]]
+
+
+def test_only_what_restrains_more_than_the_best_is_taken_before_it():
+    assert (
+        chosen([trial(i, s, l2) for i, (s, l2) in enumerate(zip(NOISY, [2, 1, 4, 3], strict=True))])
+        == 2
+    )
+    # more dropout, but a smaller penalty: the better score wins
+    mixed = [
+        trial(4, NOISY[0], l2=0.1, dropout=0.2),
+        trial(5, NOISY[1], l2=0.01, dropout=0.5),
+        trial(6, NOISY[2], l2=0.1, dropout=0.1),
+    ]
+    assert chosen(mixed) == 4
+    # two that restrain more than the best, but one of this and one of that: the better one
+    two = [*mixed, trial(8, NOISY[3], l2=0.1, dropout=0.4), trial(7, NOISY[2], l2=0.3, dropout=0.2)]
+    assert two[4]["score"] < two[3]["score"]
+    assert chosen(two) == 7
+    unknown = [{**t, "restraints": None} for t in mixed]
+    assert chosen(unknown) == 4
+
+
+def test_the_user_declares_what_restrains():
+    values = [
+        {"l2": 0.1, "pool2": 9, "units": 64},
+        {"l2": 0.1, "pool2": 3, "units": 16},
+        {"l2": 0.2, "pool2": 1, "units": 128},
+        {"pool2": 5, "units": 8},  # no penalty in this one
+    ]
+    trials = [trial(i, s, values=v) for i, (s, v) in enumerate(zip(NOISY, values, strict=True))]
+    assert chosen(trials) == 0  # the built models are equal
+    assert chosen(trials, restraint=["l2"]) == 2
+    assert chosen(trials, restraint=["-l2"]) == 3
+    assert chosen(trials, restraint=["-units", "l2"]) == 3
+    assert chosen(trials[:3], restraint=["-units"]) == 1
+    assert chosen(trials[:2], restraint=["l2", "-units"]) == 1
+    assert chosen(trials[:2], restraint=["l2"]) == 0  # of equals the better one
+
+
+def test_the_bias_of_the_best_is_tibshiranis():
+    rng = np.random.default_rng(0)
+    errors = rng.normal(1.0, 0.3, [12, 5])  # trials, folds
+    trials = [{"scores": t["scores"]} for t in (trial(i, row) for i, row in enumerate(errors))]
+    best = errors.mean(axis=1).argmin()
+    expected = np.mean([errors[best, k] - errors[errors[:, k].argmin(), k] for k in range(5)])
+    assert bias_of_best(trials, direction="min") == pytest.approx(expected)
+    assert expected > 0.1
+    mirrored = [trial(i, row) for i, row in enumerate(-errors)]
+    assert bias_of_best(mirrored, direction="max") == pytest.approx(expected)
+    seeds = [{"scores": [{"fold": None, "seed": i, "score": 1.0} for i in range(3)]}]
+    assert bias_of_best(seeds, direction="min") is None
+    assert bias_of_best([], direction="min") is None
+
+
+def test_where_trials_are_equal_the_bias_is_nearly_that_of_the_minimum():
+    """All true errors are 1: the best of 20 means of folds looks better by what is estimated."""
+    rng = np.random.default_rng(1)
+    true, estimated = [], []
+    for _ in range(200):
+        errors = 1.0 + rng.normal(0, 0.3, [20, 10])
+        true.append(1.0 - errors.mean(axis=1).min())
+        trials = [trial(i, row) for i, row in enumerate(errors)]
+        estimated.append(bias_of_best(trials, direction="min"))
+    # the paper's estimate is of the bias of one fold's minimum: too large by up to sqrt(folds)
+    assert np.mean(true) < np.mean(estimated) < np.sqrt(10) * np.mean(true)
 
 
 def test_comparison_is_nadeau_and_bengios():
@@ -220,6 +264,20 @@ def test_comparison_is_nadeau_and_bengios():
         held_out_share=None,
     )
     assert plain.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert (result.over, plain.over) == ("folds", "seeds")
+    assert "over 10 folds" in str(result)
+    assert "of training" not in str(result)
+    assert "over 10 seeds" in str(plain)
+    assert "the error is of training alone" in str(plain)
+
+
+def test_a_comparison_with_the_best_of_many_says_so():
+    scores = [[{"fold": i, "seed": 0, "score": i + own} for i in range(3)] for own in (0, 1)]
+    told = compare(*scores, direction="min", held_out_share=0.5, chosen_out_of=20)
+    assert told.chosen_out_of == 20
+    assert "chosen out of 20 trials by these scores, so that the p-value is too small" in str(told)
+    untold = compare(*scores, direction="min", held_out_share=0.5)
+    assert "chosen" not in str(untold)
 
 
 def test_two_equal_trials_differ_by_luck():

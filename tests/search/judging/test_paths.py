@@ -10,6 +10,7 @@ from sklearn.linear_model import Lasso, Ridge
 from sklearn.model_selection import KFold, cross_val_score
 
 import kregs
+from kregs.search import RegularizationPath
 
 X, Y = load_diabetes(return_X_y=True)
 # uncorrelated columns, so that a few steps of gradient descent reach the optimum
@@ -81,6 +82,87 @@ def test_the_path_is_of_any_number_in_increasing_order(path):
     assert path.one_standard_error >= path.best
     assert "3 values of dropout" in repr(path)
     assert path.frame["train"].notna().all()
+
+
+def test_norms_are_means_over_the_same_folds(path):
+    """Not of the fold that was easiest for each value."""
+    for row in path.frame.itertuples():
+        kernels = path.result.kernels(row.trial)
+        assert len(kernels) == len(path.result.scores(row.trial)) == 2
+        assert kernels["norm"].nunique() == 2  # else the mean were no other than each
+        assert row.norm == pytest.approx(kernels["norm"].mean())
+        assert row.nonzero == pytest.approx(kernels["nonzero"].mean())
+
+
+def quick_path(build, *, search=None, **values):
+    return kregs.regularization_path(
+        build,
+        X[:40],
+        Y[:40],
+        folds=2,
+        epochs=1,
+        search={"callbacks": [], **(search or {})},
+        **values,
+    )
+
+
+def lasso_of_own(strength):
+    class Own(keras.regularizers.Regularizer):
+        def __call__(self, weights):
+            return strength * keras.ops.sum(keras.ops.abs(weights))
+
+        def get_config(self):
+            return {}
+
+    layers = [keras.Input((10,)), keras.layers.Dense(1, kernel_regularizer=Own())]
+    return kregs.compile_model(keras.Sequential(layers), "mse")
+
+
+def bounded(bound):
+    regularization = kregs.Regularization(max_norm=bound)
+    model = kregs.mlp((10,), 1, units=(4,), head_activation=None, regularization=regularization)
+    return kregs.compile_model(model, "mse")
+
+
+def wide(units):
+    return kregs.compile_model(
+        kregs.mlp((10,), 1, units=(int(units),), head_activation=None), "mse"
+    )
+
+
+def fast(rate):
+    return kregs.compile_model(kregs.linear((10,), 1), "mse", learning_rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("build", "values", "search", "end"),
+    [
+        (bounded, {"bound": [2.0, 0.5, 1.0]}, {}, "small"),
+        (wide, {"units": [4, 2, 8]}, {}, "small"),
+        (fast, {"rate": [0.01, 0.02, 0.04]}, {}, None),
+        (lasso_of_own, {"strength": [0.1, 0.2, 0.4]}, {}, None),
+        (lasso_of_own, {"strength": [0.1, 0.2, 0.4]}, {"restraint": ["strength"]}, "large"),
+        (bounded, {"bound": [2.0, 0.5, 1.0]}, {"restraint": ["bound"]}, "large"),
+        (fast, {"rate": [0.01, 0.02, 0.04]}, {"restraint": ["-rate"]}, "small"),
+    ],
+)
+def test_a_path_knows_which_end_restrains(build, values, search, end):
+    if build is lasso_of_own:
+        search = {**search, "engine": "sequential"}
+    path = quick_path(build, search=search, **values)
+    (name,) = values
+    table = path.frame.assign(standard_error=path.frame["validation"].max())  # all are as good
+    restraint = search.get("restraint")
+    wide_open = RegularizationPath(name, table, path.result, restraint)
+    expected = {"small": min(values[name]), "large": max(values[name]), None: wide_open.best}
+    assert wide_open.one_standard_error == expected[end]
+    exact = RegularizationPath(name, table.assign(standard_error=0.0), path.result, restraint)
+    assert exact.one_standard_error == exact.best == path.best
+
+
+def test_a_path_is_restrained_by_its_own_hyperparameter():
+    with pytest.raises(ValueError, match=r"must be its hyperparameter.*Received: \['l2'\]"):
+        quick_path(bounded, bound=[1.0, 2.0], search={"restraint": ["l2"]})
 
 
 def test_the_plot_shows_the_table(path, tmp_path):
