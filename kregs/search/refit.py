@@ -65,7 +65,7 @@ def refit(
         hp = result.hyperparameters()
         if result.preprocess is not None:
             result.preprocess_, x = fit_transform(result.preprocess, x, np.asarray(y))
-        model = result.build.build(hp)
+        model = result.build_model()
         if not isinstance(x, keras.utils.PyDataset):
             check_data(x, y, model=model)
         keras.utils.set_random_seed(trial_seed)

@@ -82,6 +82,7 @@ class RunJob:
         shared_model: returns a model that all the trial's runs of one seed share: its initial
             weights are to be read, not changed.
         start: what an earlier run left that this one goes on from.
+        cut_short: it was stopped before its end, since the time was up.
     """
 
     trial: Any
@@ -93,6 +94,7 @@ class RunJob:
     shared_model: Callable[[], keras.Model]
     start: RunState | None = None
     cancelled: bool = False
+    cut_short: bool = False
 
     @property
     def trial_id(self) -> str:

@@ -25,9 +25,13 @@ def summary(facts: SearchFacts) -> Summary:
         (f"{facts.objective} of the chosen trial", score_words(facts.chosen)),
         ("chosen", f"trial {facts.chosen_number}"),
         ("epochs of the chosen trial", format_cell(facts.chosen.get("best_epoch"))),
-        ("trials completed", f"{len(facts.ranked)} of {len(facts.trials)}"),
+        ("trials completed", f"{counts.get('completed', 0)} of {len(facts.trials)}"),
         ("time", format_duration(facts.result.seconds)),
         ("seed", format_cell(facts.result.protocol.seed)),
     )
-    others = [f"{counts[name]} {name}" for name in ("failed", "interrupted") if name in counts]
+    others = [
+        f"{counts[name]} {name}"
+        for name in ("failed", "interrupted", "cut short")
+        if name in counts
+    ]
     return Summary(facts.result.name, numbers, ", ".join(others))

@@ -17,7 +17,7 @@ from keras_tuner.errors import FatalError
 
 from kregs.population.registry import NotStackable
 from kregs.search.checkpoints import restore, state_of
-from kregs.search.keras_tuner_internals import callbacks_of_run
+from kregs.search.keras_tuner_internals import callbacks_of_run, hooks_of_tuner
 from kregs.search.runs import Histories, Run, RunJob, RunOutcome, RunState
 from kregs.search.trainers import TrainerSettings
 
@@ -78,7 +78,13 @@ class FitTrainer:
             job.trial.hyperparameters,
             model,
             *self._args,
-            callbacks=[*callbacks, halves, _ReportEpochs(settings, job), best_epoch],
+            callbacks=[
+                *callbacks,
+                *hooks_of_tuner(settings.tuner, job.trial),
+                halves,
+                _ReportEpochs(settings, job),
+                best_epoch,
+            ],
             **_rows_of(job.run, fit),
         )
         return outcome_of(result, settings.objective, best_epoch, halves.histories, model)

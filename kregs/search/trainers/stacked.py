@@ -121,6 +121,8 @@ class StackedTrainer:
         if not model.built:
             try:
                 model.build((None, *self.row_shape))
+            except FatalError:
+                raise
             except Exception as error:
                 raise NotStackable(
                     f"the model cannot be built from the shape of a row: {reason_of(error)}"
@@ -157,12 +159,19 @@ class StackedTrainer:
                     under_way.pop(id(member_job.name), None)  # it may be of an earlier run
                     yield self._outcome(member_job)
                     yield from self._sort(jobs)
+                    for waiting in [j for j in queue if j.name.cancelled]:
+                        queue.remove(waiting)
+                        under_way.pop(id(waiting.name), None)
                     for job, new in self._waiting.pop(signature, []):
                         if training.layout.fits(new.member):
                             under_way[id(job)] = job
                             queue.append(new)
                         else:
                             self._waiting.setdefault(signature, []).append((job, new))
+        except FatalError:
+            raise
+        except _ListenerError as error:
+            raise error.reason from None
         except _REFUSALS as error:
             # found out only when it was traced or run: nothing that is done is lost
             for job in under_way.values():
@@ -183,12 +192,20 @@ class StackedTrainer:
             keep_state=isinstance(settings.tuner.oracle, keras_tuner.oracles.HyperbandOracle),
             keep_last=settings.score_at == "last_epoch",
             devices=self._devices,
-            on_epoch=lambda member_job: settings.on_epoch(
-                member_job.name, member_job.epoch, member_job.logs, _Member(training, member_job)
-            ),
+            on_epoch=lambda member_job: self._tell(member_job, _Member(training, member_job)),
         )
         self._trainings.setdefault(signature, []).append(training)
         return training
+
+    def _tell(self, member_job: Job, control: _Member) -> None:
+        """Tell of an epoch; an error of whoever listens is no reason not to stack."""
+        arguments = member_job.name, member_job.epoch, member_job.logs, control
+        try:
+            self._settings.on_epoch(*arguments)
+        except FatalError:
+            raise
+        except Exception as error:
+            raise _ListenerError(error) from error
 
     def _outcome(self, member_job: Job) -> RunOutcome:
         job: RunJob = member_job.name
@@ -213,6 +230,14 @@ class StackedTrainer:
             model=member_job.member.model,
             signature=member_job.member.signature,
         )
+
+
+class _ListenerError(Exception):
+    """Whoever was told of an epoch has raised; `reason` is what."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclasses.dataclass(frozen=True)
