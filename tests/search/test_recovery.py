@@ -332,7 +332,7 @@ def test_the_command_says_it_in_one_line(tmp_path, monkeypatch, capsys):
 def test_a_disk_that_is_really_full(build, linear_data, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("file systems cannot be mounted here")
     try:
