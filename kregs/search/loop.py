@@ -361,7 +361,7 @@ class SearchLoop:
 
     def _words_of_cut(self, under_way: TrialUnderWay, record: TrialRecord, runs: list[Run]) -> str:
         trained = record.initial_epoch + max(
-            max(map(len, history.values()), default=0) for history in record.histories
+            (max(map(len, history.values()), default=0) for history in record.histories), default=0
         )
         epochs = under_way.values.get("tuner/epochs", self._epochs)
         words = f"max_time was up after {trained} of {epochs} epochs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 
 import keras
@@ -81,9 +82,20 @@ def test_every_member_with_an_epoch_is_a_trial(
     loaded = kregs.load_result(result.path)
     pd.testing.assert_frame_equal(loaded.trials(), result.trials())
     # trained from their start: as if there had been no limit
-    resumed = run(build, linear_data, tmp_path, resume=True)
+    resumed = run(build, linear_data, tmp_path, resume=True, verbose=2)
+    said = capsys.readouterr().out
+    assert "going on with 0 finished trials; 4 that were under way are trained from their" in said
     same_trials(project, resumed)
     assert set(resumed.trials()["status"]) == {"completed"}
+
+
+def test_a_limit_by_the_clock(build, linear_data, tmp_path):
+    began = time.monotonic()
+    result = run(build, linear_data, tmp_path, max_time=2.0, epochs=10**6, callbacks=[])
+    assert 2.0 < time.monotonic() - began < 60
+    assert result.trials()["status"].tolist() == [CUT_SHORT] * 4
+    assert len(result.history(0)) > 1
+    assert np.isfinite(result.best_score)
 
 
 def test_a_shorter_second_part_does_not_replace_a_longer_first(
@@ -223,11 +235,14 @@ class Reporting(Progress):
         raise ValueError("the display is broken")
 
 
-def test_an_error_of_the_display_is_no_reason_not_to_stack(linear_data, tmp_path):
-    tuner = tuner_of(plain, tmp_path, progress=Reporting(), engine="auto")
+@pytest.mark.parametrize("engine", ["auto", "sequential"])
+def test_an_error_of_the_display_is_no_fault_of_a_trial(linear_data, tmp_path, engine, eager):
+    """Nor is it a reason not to stack."""
+    tuner = tuner_of(plain, tmp_path, progress=Reporting(), engine=engine)
     with pytest.raises(ValueError, match="the display is broken"):
         search(tuner, linear_data)
     assert not tuner._reasons
+    assert {trial.status for trial in tuner.oracle.trials.values()} == {"RUNNING"}
 
 
 class Flaky(keras_tuner.HyperModel):

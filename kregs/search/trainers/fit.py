@@ -19,7 +19,7 @@ from kregs.population.registry import NotStackable
 from kregs.search.checkpoints import restore, state_of
 from kregs.search.keras_tuner_internals import callbacks_of_run, hooks_of_tuner
 from kregs.search.runs import Histories, Run, RunJob, RunOutcome, RunState
-from kregs.search.trainers import TrainerSettings
+from kregs.search.trainers import ListenerError, TrainerSettings
 
 
 class FitTrainer:
@@ -51,6 +51,8 @@ class FitTrainer:
                 outcome = self._train(job)
             except FatalError:
                 raise
+            except ListenerError as error:
+                raise error.reason from None
             except Exception as error:
                 outcome = RunOutcome(error=error)
             outcome.job = job
@@ -193,7 +195,7 @@ class _ReportEpochs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         control = _ModelControl(self.model)
-        self._settings.on_epoch(self._job, epoch + 1, dict(logs or {}), control)
+        self._settings.tell(self._job, epoch + 1, dict(logs or {}), control)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ from kregs.search.failures import reason_of
 from kregs.search.keras_tuner_internals import tensorboard_folder
 from kregs.search.runs import Halves, RunJob, RunOutcome, RunState
 from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
-from kregs.search.trainers import TrainerSettings
+from kregs.search.trainers import ListenerError, TrainerSettings
 
 _FIT_ARGUMENTS = (
     "x", "y", "validation_data", "validation_split", "batch_size", "epochs", "callbacks",
@@ -170,7 +170,7 @@ class StackedTrainer:
                             self._waiting.setdefault(signature, []).append((job, new))
         except FatalError:
             raise
-        except _ListenerError as error:
+        except ListenerError as error:
             raise error.reason from None
         except _REFUSALS as error:
             # found out only when it was traced or run: nothing that is done is lost
@@ -192,20 +192,12 @@ class StackedTrainer:
             keep_state=isinstance(settings.tuner.oracle, keras_tuner.oracles.HyperbandOracle),
             keep_last=settings.score_at == "last_epoch",
             devices=self._devices,
-            on_epoch=lambda member_job: self._tell(member_job, _Member(training, member_job)),
+            on_epoch=lambda member_job: settings.tell(
+                member_job.name, member_job.epoch, member_job.logs, _Member(training, member_job)
+            ),
         )
         self._trainings.setdefault(signature, []).append(training)
         return training
-
-    def _tell(self, member_job: Job, control: _Member) -> None:
-        """Tell of an epoch; an error of whoever listens is no reason not to stack."""
-        arguments = member_job.name, member_job.epoch, member_job.logs, control
-        try:
-            self._settings.on_epoch(*arguments)
-        except FatalError:
-            raise
-        except Exception as error:
-            raise _ListenerError(error) from error
 
     def _outcome(self, member_job: Job) -> RunOutcome:
         job: RunJob = member_job.name
@@ -230,14 +222,6 @@ class StackedTrainer:
             model=member_job.member.model,
             signature=member_job.member.signature,
         )
-
-
-class _ListenerError(Exception):
-    """Whoever was told of an epoch has raised; `reason` is what."""
-
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 @dataclasses.dataclass(frozen=True)
