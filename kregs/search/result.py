@@ -224,8 +224,8 @@ class SearchResult:
             not path.exists() or self.record.model_trial not in (None, number)
         ):
             raise ValueError(
-                f"the search ended before its model, that of trial {number}, was trained on all "
-                "rows: call refit(x, y), or search on with resume=True"
+                f"the search ended before its model was trained on all rows, that of trial {number}"
+                ": call refit(x, y), or search on with resume=True"
             )
         if not path.exists():
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
@@ -24,8 +23,6 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import kregs
 from kregs.search.data import prepare_data
-from kregs.search.loop import SearchLoop, TimeUp
-from kregs.search.tuner import PopulationTuner
 
 X, Y = load_digits(return_X_y=True)
 X, Y = (X[:240] / 16).astype("float32"), Y[:240]
@@ -242,28 +239,6 @@ def test_the_best_trials_keep_their_weights(tmp_path):
     assert len(result.history(int(result.trials()["trial"].iloc[-1]))) == 2
 
 
-@pytest.mark.parametrize("engine", ["population", "sequential"])
-def test_time_is_up(tmp_path, monkeypatch, eager, engine):
-    checks = itertools.count()
-
-    def check(self):
-        if next(checks) >= 5:  # epochs
-            raise TimeUp
-
-    few = {"max_trials": 6, "engine": engine, "epochs": 2, "folds": None}
-    with monkeypatch.context() as patched:
-        patched.setattr(PopulationTuner, "check_time", check)  # no clock: machines differ
-        patched.setattr(SearchLoop, "_most_runs", lambda self: 2)  # trained together; else all are
-        result = tune(tmp_path, max_time=1000.0, **few)
-    status = result.trials()["status"]
-    assert set(status) == {"completed", "interrupted"}
-    assert isinstance(result.best_model(), keras.Model)
-    whole = tune(tmp_path, **{**few, "max_trials": len(status)}, resume=True)
-    assert (whole.trials()["status"] == "completed").all()
-    with pytest.raises(RuntimeError, match=r"no trial ended within max_time=0\.01"):
-        tune(tmp_path / "none", **few, max_time=0.01)
-
-
 LINEAR = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
 SUM = LINEAR.sum(axis=1)
 
@@ -306,18 +281,6 @@ def test_a_learning_rate_schedule_reaches_the_training_on_all_rows(tmp_path):
     assert result.best_model().evaluate(LINEAR, SUM, verbose=0)[0] < 2 * result.best_score
     with pytest.warns(UserWarning, match="not finite"):
         result.refit(LINEAR, SUM, epochs=5, batch_size=4)
-
-
-def test_the_model_of_an_earlier_choice_is_not_left(tmp_path, monkeypatch):
-    tune(tmp_path, max_trials=1, epochs=1)
-    assert (tmp_path / "search" / "best.keras").exists()
-    with monkeypatch.context() as patched:
-        patched.setattr(kregs.SearchResult, "refit", lambda *a, **k: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            tune(tmp_path, max_trials=2, epochs=1, resume=True)
-    partial = kregs.load_result(tmp_path / "search", build=build)
-    with pytest.raises(ValueError, match="before its model was trained on all rows"):
-        partial.best_model()
 
 
 def test_transformers_of_folds_make_no_ensemble(tmp_path):

@@ -15,6 +15,7 @@ from keras_tuner.errors import FatalError, FatalValueError
 
 import kregs
 from kregs.search import PopulationTuner, SequentialFallback, nested
+from kregs.search.loop import SearchLoop
 from kregs.search.progress import Progress
 from kregs.search.storage import CUT_SHORT, TrialRecord
 
@@ -109,6 +110,26 @@ def test_a_shorter_second_part_does_not_replace_a_longer_first(
     ends()
     same_trials(first, second)
     assert [len(second.history(trial)) for trial in range(4)] == [2] * 4
+
+
+@pytest.mark.parametrize("engine", ["population", "sequential"])
+def test_trials_that_ended_and_those_that_did_not(
+    build, linear_data, tmp_path, time_for, monkeypatch, eager, engine
+):
+    few = {"max_trials": 6, "epochs": 2, "engine": engine, "callbacks": []}
+    ends = time_for(5)
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchLoop, "_most_runs", lambda self: 2)  # trained together; else all are
+        result = run(build, linear_data, tmp_path, **few)
+    ends()
+    statuses = {t["trial"]: t["status"] for t in result.record.trials}
+    waiting = CUT_SHORT if engine == "population" else "interrupted"
+    assert statuses == {0: "completed", 1: "completed", 2: CUT_SHORT, 3: waiting}
+    assert isinstance(result.best_model(), keras.Model)
+    resumed = run(build, linear_data, tmp_path, resume=True, **few)
+    assert resumed.trials()["status"].tolist() == ["completed"] * 6
+    for trial in (0, 1):  # not trained again
+        assert resumed.record.trials[trial] == result.record.trials[trial]
 
 
 def test_what_has_ended_counts_before_what_lacks_folds(

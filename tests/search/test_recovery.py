@@ -210,7 +210,9 @@ def test_a_refit_that_fails_loses_nothing(folded, build, linear_data, tmp_path, 
         [dict(t, score=t["score"] - 9 * (t["trial"] == 4)) for t in loaded.record.trials]
     )
     assert loaded.chosen_trial == 4
-    with pytest.raises(ValueError, match="its model, that of trial 4, was trained on all rows"):
+    with pytest.raises(
+        ValueError, match="before its model was trained on all rows, that of trial 4"
+    ):
         loaded.best_model()
     monkeypatch.undo()
     resumed = run(build, linear_data, tmp_path, max_trials=5, **same)
