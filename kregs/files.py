@@ -39,7 +39,7 @@ def is_disk_full(error: BaseException) -> bool:
 def disk_full(path: str | os.PathLike[str]) -> DiskFull:
     """Return the error to raise where a file does not fit on the disk."""
     return DiskFull(
-        f"no space left on the disk for {os.fspath(path)!r}: make room and go on with resume=True; "
+        f"No space left on device for {os.fspath(path)!r}: make room and go on with resume=True; "
         "what was finished is kept"
     )
 

@@ -283,6 +283,18 @@ def test_a_learning_rate_schedule_reaches_the_training_on_all_rows(tmp_path):
         result.refit(LINEAR, SUM, epochs=5, batch_size=4)
 
 
+def test_the_model_of_an_earlier_choice_is_not_left(tmp_path, monkeypatch):
+    tune(tmp_path, max_trials=1, epochs=1)
+    assert (tmp_path / "search" / "best.keras").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(kregs.SearchResult, "refit", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tune(tmp_path, max_trials=2, epochs=1, resume=True)
+    partial = kregs.load_result(tmp_path / "search", build=build)
+    with pytest.raises(ValueError, match="before its model was trained on all rows"):
+        partial.best_model()
+
+
 def test_transformers_of_folds_make_no_ensemble(tmp_path):
     result = tune(tmp_path, preprocess=StandardScaler(), max_trials=2, epochs=1)
     with pytest.raises(ValueError, match="they make no ensemble"):

@@ -304,7 +304,7 @@ def test_a_full_disk_keeps_what_was_finished(build, linear_data, tmp_path, monke
         assert not list((tmp_path / "search").rglob(".[0-9]*"))  # temporary files
     assert kept > 0
     assert len(said) > 4
-    assert all(re.fullmatch("no space left on the disk for .*", words) for words in said)
+    assert all(re.fullmatch("No space left on device for .*", words) for words in said)
     disk.room = 10**6
     same_trials(whole, run(build, linear_data, tmp_path, resume=True, **few))
 
@@ -314,7 +314,7 @@ def test_a_callback_that_finds_the_disk_full_ends_the_search(build, linear_data,
         def on_epoch_end(self, epoch, logs=None):
             raise RuntimeError(f"write failed: errno = 28, {os.strerror(errno.ENOSPC)}")
 
-    with pytest.raises(DiskFull, match="no space left"):
+    with pytest.raises(DiskFull, match="No space left"):
         run(build, linear_data, tmp_path, max_trials=3, callbacks=[Full()])
     assert set(kregs.load_result(tmp_path / "search").trials()["status"]) == {"interrupted"}
 
@@ -326,7 +326,7 @@ def test_the_command_says_it_in_one_line(tmp_path, monkeypatch, capsys):
     assert main(argv) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert said.startswith("kregs: no space left on the disk for")
+    assert said.startswith("kregs: No space left on device for")
 
 
 @pytest.mark.slow
@@ -338,7 +338,7 @@ def test_a_disk_that_is_really_full(build, linear_data, tmp_path):
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("file systems cannot be mounted here")
     try:
-        with pytest.raises(DiskFull, match="no space left"):
+        with pytest.raises(DiskFull, match="No space left"):
             run(build, linear_data, disk, max_trials=60, epochs=2)
         statuses = kregs.load_result(disk / "search").trials()["status"].tolist()
         assert 0 < statuses.count("completed") < 60

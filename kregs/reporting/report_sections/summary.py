@@ -21,11 +21,12 @@ class Summary:
 def summary(facts: SearchFacts) -> Summary:
     """Return the head."""
     counts = facts.trials["status"].value_counts()
+    completed = len(facts.ranked) - counts.get("cut short", 0)  # these have a score, too
     numbers = (
         (f"{facts.objective} of the chosen trial", score_words(facts.chosen)),
         ("chosen", f"trial {facts.chosen_number}"),
         ("epochs of the chosen trial", format_cell(facts.chosen.get("best_epoch"))),
-        ("trials completed", f"{counts.get('completed', 0)} of {len(facts.trials)}"),
+        ("trials completed", f"{completed} of {len(facts.trials)}"),
         ("time", format_duration(facts.result.seconds)),
         ("seed", format_cell(facts.result.protocol.seed)),
     )
