@@ -223,8 +223,10 @@ def write_whole_files(oracle: keras_tuner.Oracle) -> None:
         if journaled:
             _bring_up_to_date(oracle)
         else:  # killed before the state had it, a trial is proposed again
-            begun = {trial_id: oracle.trials[trial_id] for trial_id in oracle.start_order}
-            oracle.trials = begun
+            unknown = set(oracle.trials) - set(oracle.start_order)
+            for trial_id in unknown:
+                if oracle.trials[trial_id].status == "RUNNING":
+                    del oracle.trials[trial_id]
         _train_again(oracle, lost)
 
     def check_consecutive_failures() -> None:
