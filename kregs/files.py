@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -12,6 +13,35 @@ from typing import Any
 
 # beside a model that was trained on what a scikit-learn transformer makes of the rows
 PREPROCESSING_FILE = "preprocessing.joblib"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFull(OSError):
+    """There is no space left for a file: what was written before is kept."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error says that the disk, or a quota on it, is full.
+
+    HDF5 and TensorFlow raise errors of their own, which have the reason in their words only.
+
+    Example:
+
+    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("a"))
+    (True, False)
+    """
+    if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _FULL):
+        return True
+    return any(os.strerror(number) in str(error) for number in _FULL)
+
+
+def disk_full(path: str | os.PathLike[str]) -> DiskFull:
+    """Return the error to raise where a file does not fit on the disk."""
+    return DiskFull(
+        f"No space left on device for {os.fspath(path)!r}: make room and go on with resume=True; "
+        "what was finished is kept"
+    )
 
 
 @contextlib.contextmanager
@@ -23,6 +53,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         path: the file to be written; its folder must exist.
+
+    Raises:
+        DiskFull: there was no space left.
 
     Example:
 
@@ -38,6 +71,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except Exception as error:
+        if is_disk_full(error) and not isinstance(error, DiskFull):
+            raise disk_full(path) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

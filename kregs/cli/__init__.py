@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from kregs.cli.parser import make_parser
 from kregs.cli.terminal import BAD_USE, BROKEN, DONE, INTERRUPTED, complain
+from kregs.files import is_disk_full
 
 __all__ = ["main"]
 
@@ -32,8 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has said what it had to
         return stop.code if isinstance(stop.code, int) else BAD_USE
     except (ValueError, TypeError, OSError) as error:
-        return complain(str(error), BAD_USE)
+        return complain(str(error), BROKEN if is_disk_full(error) else BAD_USE)
     except Exception as error:
+        if is_disk_full(error):
+            return complain(str(error), BROKEN)
         if "URL fetch failure" not in str(error):  # what keras.datasets raises without a network
             raise
         return complain(f"the data could not be downloaded: {error}", BROKEN)

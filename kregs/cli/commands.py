@@ -273,9 +273,8 @@ def _best_trials(search: kregs.SearchResult, *, rows: int = 5) -> Table:
 
     trials = search.trials().head(rows)
     outcomes = trials[["trial", "score", "best_epoch"]]
-    searched = trials.drop(columns=["trial", "score", "best_epoch", "seconds", "status"])
-    searched = searched.drop(columns="standard_error", errors="ignore")
-    searched = searched[[name for name in searched if not name.startswith("use_")]]
+    names = [name for name in search.hyperparameter_names if not name.startswith("use_")]
+    searched = trials[names]
     hyperparameters = [format_values(row) for row in searched.to_dict("records")]
     frame = outcomes.assign(hyperparameters=hyperparameters)
     return make_table(frame.rename(columns={"score": search.objective}), title="Best trials")

@@ -61,7 +61,7 @@ def kept_models(result: SearchResult) -> list[keras.Model]:
             folder = result.trial_folder(int(number))
             if folder is None or not (folder / CHECKPOINT_FILE).exists():
                 continue
-            model = result.build.build(result.hyperparameters(int(number)))
+            model = result.build_model(int(number))
             load_checkpoint(model, folder)
             models.append(model)
     return models

@@ -6,12 +6,14 @@ A new version of keras-tuner is checked against this file alone.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
 import time
 import types
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,11 @@ from kregs.population.keras_internals import built_with_fresh_names
 
 # an oracle's state is written when that takes at most this share of the time
 _SHARE_FOR_STATE = 0.02
+# kregs's part of an oracle's state: each trial's values, for a trial whose own file is lost
+_VALUES = "values_by_trial"
+
+
+_TUNER = keras_tuner.Tuner
 
 
 class QuietTuner(keras_tuner.Tuner):
@@ -31,9 +38,47 @@ class QuietTuner(keras_tuner.Tuner):
 
     def __init__(self, **kwargs: Any) -> None:
         self._saved_state: str | None = None
+        folder = Path(kwargs["directory"], kwargs["project_name"])
+        if not kwargs.get("overwrite") and not is_worker():
+            self._check_files(folder)
         # keras-tuner prints that it reloads a project
         with contextlib.redirect_stdout(io.StringIO()):
             super().__init__(**kwargs)
+
+    def _check_files(self, folder: Path) -> None:
+        """Raise if what a search is gone on from is broken; write the tuner's file if it is lost.
+
+        keras-tuner begins anew where its file is missing, under the numbers of the trials there.
+        """
+        oracle_file, tuner_file = folder / "oracle.json", folder / "tuner0.json"
+        if not oracle_file.exists() and any(folder.glob("trial_*/trial.json")):
+            raise ValueError(
+                f"{str(oracle_file)!r} is missing: it holds what the oracle has proposed, without "
+                "which the search cannot go on. kregs.load_result reads its trials; restore the "
+                "file, or begin another search under another project_name"
+            )
+        if not oracle_file.exists():
+            tuner_file.unlink(missing_ok=True)  # nothing was begun
+            return
+        try:
+            state = json.loads(oracle_file.read_text(encoding="utf-8"))
+            if not isinstance(state, dict) or not {"hyperparameters", "start_order"} <= set(state):
+                raise ValueError("no state of an oracle")
+        except ValueError as error:
+            raise ValueError(
+                f"{str(oracle_file)!r} cannot be read ({error}): it holds what the oracle has "
+                "proposed, without which the search cannot go on. kregs.load_result reads its "
+                "trials; restore the file, or begin another search under another project_name"
+            ) from None
+        try:
+            json.loads(tuner_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError) as error:
+            if type(self).get_state is not keras_tuner.Tuner.get_state:
+                raise ValueError(
+                    f"{str(tuner_file)!r} is missing or cannot be read ({error}): it holds the "
+                    f"state of {type(self).__name__}. Restore it, or delete the project folder"
+                ) from None
+            write_text(tuner_file, "{}")  # all that keras-tuner keeps there
 
     def _populate_initial_space(self) -> None:
         if not self.oracle.get_space().space:
@@ -82,11 +127,31 @@ def messages() -> types.SimpleNamespace:
     )
 
 
-def silence_messages() -> None:
-    """Keep keras-tuner from printing every condition that it sends."""
+def space_message(hyperparameters: Any) -> Any:
+    """Return hyperparameters as keras-tuner's message, without the print of each condition."""
+    from keras_tuner.src import protos
     from keras_tuner.src.engine import conditions
 
-    conditions.print = lambda *values: None
+    class Quiet(conditions.Parent):
+        def to_proto(self) -> Any:
+            names = {str: "string", bool: "boolean", int: "int"}
+            field = f"{names.get(type(self.values[0]), 'float')}_value"
+            values = [protos.get_proto().Value(**{field: value}) for value in self.values]
+            parent = protos.get_proto().Condition.Parent(name=self.name, values=values)
+            return protos.get_proto().Condition(parent=parent)
+
+    sent = hyperparameters.copy()
+    for hp in sent.space:
+        hp.conditions = [Quiet(c.name, c.values) for c in hp.conditions]
+    return sent.to_proto()
+
+
+def trial_message(trial: Any) -> Any:
+    """Return a trial as keras-tuner's message, without the print of each condition."""
+    space = types.SimpleNamespace(to_proto=lambda: space_message(trial.hyperparameters))
+    sent = copy.copy(trial)
+    sent.hyperparameters = space
+    return sent.to_proto()
 
 
 # ---- oracles -------------------------------------------------------------------------------
@@ -142,7 +207,9 @@ def write_whole_files(oracle: keras_tuner.Oracle) -> None:
         began = time.perf_counter()
         if not always and began - written.at < written.seconds / _SHARE_FOR_STATE:
             return
-        write_text(oracle._get_oracle_fname(), json.dumps(oracle.get_state()))
+        values = {name: trial.hyperparameters.values for name, trial in oracle.trials.items()}
+        state = {**oracle.get_state(), _VALUES: values}
+        write_text(oracle._get_oracle_fname(), json.dumps(state))
         written.at = time.perf_counter()
         written.seconds = written.at - began
 
@@ -152,9 +219,16 @@ def write_whole_files(oracle: keras_tuner.Oracle) -> None:
         write_text(path, json.dumps(state))
 
     def reload() -> None:
+        lost = _restore_lost_trials(oracle, journaled=journaled)
         type(oracle).reload(oracle)
         if journaled:
             _bring_up_to_date(oracle)
+        else:  # killed before the state had it, a trial is proposed again
+            unknown = set(oracle.trials) - set(oracle.start_order)
+            for trial_id in unknown:
+                if oracle.trials[trial_id].status == "RUNNING":
+                    del oracle.trials[trial_id]
+        _train_again(oracle, lost)
 
     def check_consecutive_failures() -> None:
         # keras-tuner's own counts through all trials at the end of each
@@ -177,6 +251,101 @@ def write_whole_files(oracle: keras_tuner.Oracle) -> None:
 def save_now(oracle: Any) -> None:
     """Write an oracle's state, however long that takes."""
     getattr(oracle, "save_now", oracle.save)()
+
+
+def _restore_lost_trials(oracle: Any, *, journaled: bool) -> dict[str, bool]:
+    """Write the files of trials anew whose files are lost or broken.
+
+    keras-tuner gives a new trial the number of trials that there are: with a gap, that of another.
+
+    Returns:
+        For each of them whether its values are known; others are to be proposed.
+
+    Raises:
+        ValueError: the oracle cannot do without the values of such a trial.
+    """
+    state = json.loads(Path(oracle._get_oracle_fname()).read_text(encoding="utf-8"))
+    known = state.get(_VALUES, {})
+    project = Path(oracle._project_dir)
+    begun = {path.parent.name.removeprefix("trial_") for path in project.glob("trial_*/trial.json")}
+    numbers = {name for name in {*begun, *state["start_order"]} if name.isdigit()}
+    lost = {}
+    for trial_id in sorted(numbers | _gaps(numbers)):
+        folder = project / f"trial_{trial_id}"
+        problem = _problem_of(folder)
+        if problem is None:
+            continue
+        values = known.get(trial_id) or _values_of(folder)
+        if values is None and not journaled:
+            raise ValueError(
+                f"{problem}, and no other file holds the trial's hyperparameters. Restore it, or "
+                "begin another search under another project_name; kregs.load_result reads the rest"
+            )
+        warnings.warn(f"{problem}: trial {trial_id} is trained again", stacklevel=6)
+        folder.mkdir(exist_ok=True)
+        for name in ("training.json", "checkpoint.weights.h5"):
+            (folder / name).unlink(missing_ok=True)
+        space = keras_tuner.HyperParameters.from_config(state["hyperparameters"])
+        space.values = values or {}
+        trial = _new_trial(space, trial_id)
+        write_text(folder / "trial.json", json.dumps(trial.get_state()))
+        lost[trial_id] = values is not None
+    return lost
+
+
+def _gaps(numbers: set[str]) -> set[str]:
+    """Return the numbers below the largest that are missing, written as the others are."""
+    largest = max(numbers, key=int, default="0")
+    missing = set(range(int(largest))) - set(map(int, numbers))
+    return {f"{number:0{len(largest)}d}" for number in missing}
+
+
+def _problem_of(folder: Path) -> str | None:
+    """Say what is wrong with the files of a trial; `None` if nothing is."""
+    for name in ("trial.json", "training.json"):
+        path = folder / name
+        try:
+            if not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+                raise ValueError("it holds no record")
+        except FileNotFoundError:
+            if name == "trial.json":
+                return f"{str(path)!r} is missing"
+        except ValueError as error:
+            return f"{str(path)!r} cannot be read ({error})"
+    return None
+
+
+def _values_of(folder: Path) -> dict[str, Any] | None:
+    """Return a trial's values by its own file, `None` if that does not tell them."""
+    try:
+        state = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
+        return state["hyperparameters"]["values"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _new_trial(space: Any, trial_id: str) -> Any:
+    from keras_tuner.src.engine.trial import Trial
+
+    return Trial(space, trial_id=trial_id, status="RUNNING")
+
+
+def _train_again(oracle: Any, lost: Mapping[str, bool]) -> None:
+    """Put trials before all that are to come, as if they had not ended."""
+    for trial_id, known in lost.items():
+        trial = oracle.trials[trial_id]
+        if not known:
+            trial.hyperparameters.values = oracle.populate_space(trial_id)["values"] or {}
+            oracle._record_values(trial)
+            oracle._save_trial(trial)
+        oracle._run_times[trial_id] = 0
+        for order in (oracle.end_order, oracle._retry_queue):
+            while trial_id in order:
+                order.remove(trial_id)
+        if trial_id not in oracle.start_order:
+            oracle.start_order.append(trial_id)
+    # the queue is taken from its end
+    oracle._retry_queue.extend(sorted(lost, reverse=True))
 
 
 def _bring_up_to_date(oracle: Any) -> None:
@@ -284,6 +453,33 @@ def callbacks_of_run(
     copies = tuner._deepcopy_callbacks(list(callbacks))
     tuner._configure_tensorboard_dir(copies, trial, number)
     return copies
+
+
+def own_hooks(tuner: keras_tuner.Tuner) -> list[str]:
+    """Return the hooks of epochs and batches that the tuner's class has overridden."""
+    names = ("on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end")
+    kind = type(tuner)
+    if not issubclass(kind, _TUNER):
+        return []
+    return [name for name in names if getattr(kind, name) is not getattr(_TUNER, name)]
+
+
+def hooks_of_tuner(tuner: keras_tuner.Tuner, trial: Any) -> list[keras.callbacks.Callback]:
+    """Return the callback that calls a tuner's own hooks, none if it has none: it costs time."""
+    from keras_tuner.src.engine.tuner_utils import TunerCallback
+
+    return [TunerCallback(tuner, trial)] if own_hooks(tuner) else []
+
+
+def check_model_size(tuner: keras_tuner.Tuner, model: keras.Model) -> None:
+    """Raise `FailedTrialError`, as keras-tuner does, if a model is larger than `max_model_size`."""
+    from keras_tuner.src.engine.tuner import maybe_compute_model_size
+
+    size = maybe_compute_model_size(model)
+    if tuner.max_model_size and size > tuner.max_model_size:
+        raise keras_tuner.errors.FailedTrialError(
+            f"the model has {size} parameters, more than max_model_size={tuner.max_model_size}"
+        )
 
 
 def tensorboard_hyperparameters(hyperparameters: Any, hparams_api: Any) -> dict[Any, Any]:

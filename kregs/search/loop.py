@@ -19,13 +19,17 @@ import keras
 import keras_tuner
 from keras_tuner.errors import FailedTrialError
 
+from kregs.files import disk_full, is_disk_full
 from kregs.search.failures import reason_of, traceback_of
+from kregs.search.fingerprint import check_same_model, fingerprint
 from kregs.search.judging.model_restraints import kernel_summary, model_restraints
 from kregs.search.judging.score import Judgement, judge
-from kregs.search.keras_tuner_internals import build_model
+from kregs.search.keras_tuner_internals import build_model, check_model_size
 from kregs.search.randomness import derived_seed, fresh_session
 from kregs.search.runs import Run, RunJob, RunOutcome, RunState
 from kregs.search.storage import (
+    CUT_SHORT,
+    BrokenFile,
     TrialRecord,
     outcome_file,
     read_outcome,
@@ -50,10 +54,14 @@ class TrialUnderWay:
     Args:
         trial: keras-tuner's.
         build: returns a fresh model with the initial weights of one of the seeds.
+        facts: what that model is, as `kregs.search.fingerprint` tells it.
+        engine: what trains it, as in `TrialRecord`.
     """
 
     trial: Any
     build: Callable[[int], keras.Model]
+    facts: dict[str, Any] | None = None
+    engine: str | None = None
     started: float = dataclasses.field(default_factory=time.perf_counter)
     outcomes: dict[int, RunOutcome] = dataclasses.field(default_factory=dict)
     jobs: list[RunJob] = dataclasses.field(default_factory=list)
@@ -103,11 +111,16 @@ class SearchLoop:
     def run(self) -> None:
         """Train trials until the oracle has no more.
 
+        When the time is up, what trains ends with its epoch. Its trials are judged by what there
+        is, and marked; for the oracle they are under way, to be trained when the search goes on.
+
         Raises:
             TimeUp: the time was up before.
         """
         self._ask()
-        while self._stacked_jobs or self._alone_jobs or self._oracle_waits():
+        while not self._cut_short and (
+            self._stacked_jobs or self._alone_jobs or self._oracle_waits()
+        ):
             if self._stacked_jobs and self._stacked is not None:
                 self._train(self._stacked, self._stacked_jobs)
             elif self._alone_jobs:
@@ -116,12 +129,15 @@ class SearchLoop:
                 self._tuner.check_time()
             self._ask()
         if self._cut_short:
+            for under_way in list(self._under_way.values()):
+                self._report_cut_short(under_way)
             raise TimeUp
 
     def run_trial(self, trial: Any) -> list[RunOutcome]:
         """Train the runs of one trial by themselves and return what came of them."""
         under_way = self._begin(trial)
         jobs = self._jobs(under_way)
+        under_way.jobs = jobs
         for outcome in self._alone.run(collections.deque(jobs)):
             if outcome.error is not None:
                 raise outcome.error
@@ -147,20 +163,24 @@ class SearchLoop:
 
     def _ask(self) -> None:
         """Ask the oracle for trials until enough are under way or it has none at the moment."""
-        if self._tuner.time_is_up:  # what has ended is reported, nothing is begun
-            self._cut_short = True
-            return
         most = self._most_runs()
         share = getattr(self._oracle, "share", None)  # so that other workers get some, too
         while len(self._under_way) * len(self._tuner.runs) < most and len(self._under_way) < (
             math.inf if share is None else share
         ):
+            if self._tuner.time_is_up:
+                break
             self._tuner.pre_create_trial()
             trial = self._oracle.create_trial(f"{self._tuner.tuner_id}-{self._asked}")
             if trial.status in ("STOPPED", "IDLE"):
                 return
             self._asked += 1
             self._start(trial)
+        if self._tuner.time_is_up:  # what has ended is reported, nothing is begun
+            self._cut_short = True
+            for under_way in self._under_way.values():
+                for job in under_way.jobs:
+                    job.cancelled = True
 
     def _start(self, trial: Any) -> None:
         self._tuner.on_trial_begin(trial)
@@ -181,7 +201,8 @@ class SearchLoop:
         queue.extend(under_way.jobs)
 
     def _begin(self, trial: Any) -> TrialUnderWay:
-        return TrialUnderWay(trial, lambda seed: self._build(trial.hyperparameters, seed))
+        under_way = TrialUnderWay(trial, lambda seed: self._build(under_way, seed))
+        return under_way
 
     def _jobs(self, under_way: TrialUnderWay) -> list[RunJob]:
         """Return a job for each run that has not been trained before the search was killed."""
@@ -228,13 +249,29 @@ class SearchLoop:
             )
         return outcome.last
 
-    def _build(self, hp: Any, seed: int) -> keras.Model:
+    def _build(self, under_way: TrialUnderWay, seed: int) -> keras.Model:
+        hp = under_way.trial.hyperparameters
         keras.utils.set_random_seed(derived_seed(self._tuner.seed, seed))
         fresh_session()
         model = build_model(self._tuner, hp)
         if not isinstance(model, keras.Model):
             raise TypeError(f"`build` returned no keras.Model but {type(model).__name__}")
+        check_model_size(self._tuner, model)
+        if under_way.facts is None:
+            under_way.facts = fingerprint(model)
+            self._check_promoted(under_way.facts, hp.values.get("tuner/trial_id"))
         return model
+
+    def _check_promoted(self, facts: dict[str, Any], earlier: str | None) -> None:
+        """Raise `ValueError` if a trial goes on from one that had another model."""
+        if earlier is None:
+            return
+        try:
+            record = TrialRecord.read(self._tuner.get_trial_dir(earlier))
+        except BrokenFile:
+            return
+        if record is not None and record.model is not None:
+            check_same_model(record.model, facts, f"trial {earlier}, which this one goes on from,")
 
     # ---- training --------------------------------------------------------------------------
 
@@ -242,16 +279,22 @@ class SearchLoop:
         for outcome in trainer.run(jobs):
             job = outcome.job
             under_way = None if job is None else self._under_way.get(job.trial_id)
-            if job is None or under_way is None:  # its trial has failed meanwhile
+            # its trial has failed meanwhile, and may be under way for another time
+            if job is None or under_way is None or job not in under_way.jobs:
                 continue
             if outcome.refusal is not None:
                 self._tuner.say_unstacked(outcome.refusal)
                 self._alone_jobs.append(job)
             elif outcome.error is not None:
+                if is_disk_full(outcome.error):  # no fault of this trial's
+                    folder = self._tuner.get_trial_dir(job.trial_id)
+                    raise disk_full(folder) from outcome.error
                 self._fail(under_way, outcome.error)
             else:
+                under_way.engine = "population" if trainer is self._stacked else "sequential"
                 self._note(under_way, outcome)
-                if len(under_way.outcomes) == len(self._tuner.runs):
+                ended = not any(job.cut_short for job in under_way.jobs)
+                if ended and len(under_way.outcomes) == len(self._tuner.runs):
                     self._report(under_way)
             self._ask()
 
@@ -260,6 +303,8 @@ class SearchLoop:
         trial, runs = under_way.trial, self._tuner.runs
         run = outcome.job.run  # type: ignore[union-attr]
         under_way.outcomes[run.number] = outcome
+        if outcome.job is not None and outcome.job.cut_short:
+            return
         others = len(under_way.outcomes) < len(runs)
         if outcome.last is not None or (outcome.by_epoch and others):
             write_outcome(self._tuner.get_trial_dir(trial.trial_id), run, outcome)
@@ -273,6 +318,8 @@ class SearchLoop:
         record = self._record(under_way, outcomes)
         try:
             judgement = self._judge(outcomes)
+        except keras_tuner.errors.FatalError:
+            raise
         except (FailedTrialError, ValueError, TypeError) as error:
             self._fail(under_way, error, record)
             return
@@ -283,12 +330,57 @@ class SearchLoop:
         self._complete(trial, record, judgement)
         self._under_way.pop(under_way.trial.trial_id, None)
 
+    def _report_cut_short(self, under_way: TrialUnderWay) -> None:
+        """Judge a trial that the time has ended by the epochs and runs that it had.
+
+        What an earlier part of the search has left of it stays if that is more.
+        """
+        runs = [run for run in self._tuner.runs if run.number in under_way.outcomes]
+        outcomes = [under_way.outcomes[run.number] for run in runs]
+        if not outcomes:
+            return
+        folder = self._tuner.get_trial_dir(under_way.trial.trial_id)
+        record = self._record(under_way, outcomes)
+        try:
+            judgement = self._judge(outcomes, runs)
+            earlier = TrialRecord.read(folder)
+        except BrokenFile:
+            earlier = None
+        except (FailedTrialError, ValueError, TypeError):
+            return  # not a number yet: the trial has nothing to show
+        if earlier is not None and earlier.status == CUT_SHORT and earlier.epochs >= record.epochs:
+            return
+        score = judgement.metrics[self._oracle.objective.name]
+        self._add_judgement(record, judgement)
+        record.status, record.score = CUT_SHORT, score
+        record.message = self._words_of_cut(under_way, record, runs)
+        self._measure(under_way, outcomes, record)
+        for run, outcome in zip(runs, outcomes, strict=True):
+            whole = outcome.job is not None and not outcome.job.cut_short
+            if whole and outcome.by_epoch and len(self._tuner.runs) > 1:
+                write_outcome(folder, run, outcome)  # it need not be trained again
+        self._save_weights(under_way)
+        record.write(folder)
+        self._tuner.progress.trial_ended(under_way.trial.trial_id, score, None)
+
+    def _words_of_cut(self, under_way: TrialUnderWay, record: TrialRecord, runs: list[Run]) -> str:
+        trained = record.initial_epoch + max(
+            (max(map(len, history.values()), default=0) for history in record.histories), default=0
+        )
+        epochs = under_way.values.get("tuner/epochs", self._epochs)
+        words = f"max_time was up after {trained} of {epochs} epochs"
+        if len(runs) < len(self._tuner.runs):
+            words += f" and {len(runs)} of {len(self._tuner.runs)} runs"
+        return words
+
     def _record(self, under_way: TrialUnderWay, outcomes: list[RunOutcome]) -> TrialRecord:
         return TrialRecord(
             histories=[outcome.history for outcome in outcomes if outcome.by_epoch],
             halves=[outcome.halves for outcome in outcomes],
             initial_epoch=under_way.values.get("tuner/initial_epoch", 0),
             seconds=sum(outcome.seconds for outcome in outcomes),
+            engine=under_way.engine,
+            model=under_way.facts,
         )
 
     def _measure(
@@ -309,14 +401,14 @@ class SearchLoop:
             model.build((None, *self._row_shape))
         return model
 
-    def _judge(self, outcomes: list[RunOutcome]) -> Judgement:
+    def _judge(self, outcomes: list[RunOutcome], runs: list[Run] | None = None) -> Judgement:
         objective = self._oracle.objective
         failed = next((o for o in outcomes if o.failure and o.best_epoch < 0), None)
         if failed is not None:
             raise FailedTrialError(f"{objective.name} was never a finite number: {failed.failure}")
         return judge(
             [outcome.history for outcome in outcomes],
-            self._tuner.runs,
+            self._tuner.runs if runs is None else runs,
             objective,
             self._tuner.score_at,
             [outcome.crossed for outcome in outcomes],
@@ -326,11 +418,16 @@ class SearchLoop:
         objective = self._oracle.objective.name
         self._oracle.update_trial(trial.trial_id, judgement.metrics, step=judgement.epoch)
         trial.status = "COMPLETED"
+        self._add_judgement(record, judgement)
+        self._end(trial, record, judgement.metrics[objective])
+
+    @staticmethod
+    def _add_judgement(record: TrialRecord, judgement: Judgement) -> None:
         record.scores = judgement.scores
         record.standard_error = judgement.standard_error
+        record.metrics = dict(judgement.metrics)
         if record.histories:  # else `fit` returned a number: there are no epochs
             record.best_epoch = record.initial_epoch + judgement.epoch + 1
-        self._end(trial, record, judgement.metrics[objective])
 
     def _fail(
         self, under_way: TrialUnderWay, error: Exception, record: TrialRecord | None = None
@@ -342,8 +439,11 @@ class SearchLoop:
         # INVALID may be tried again, if the oracle allows for it
         trial.status = "FAILED" if isinstance(error, FailedTrialError) else "INVALID"
         trial.message = traceback_of(error)
-        record = record or TrialRecord(seconds=time.perf_counter() - under_way.started)
+        record = record or TrialRecord(
+            seconds=time.perf_counter() - under_way.started, engine=under_way.engine
+        )
         record.status, record.message = "failed", reason_of(error)
+        record.traceback = trial.message
         self._end(trial, record, None)
 
     def _end(self, trial: Any, record: TrialRecord, score: float | None) -> None:
@@ -357,7 +457,7 @@ class SearchLoop:
 
     def _save_weights(self, under_way: TrialUnderWay) -> None:
         """Write the weights of the best run."""
-        runs = self._tuner.runs
+        runs = [run for run in self._tuner.runs if run.number in under_way.outcomes]
         best = min(runs, key=lambda run: under_way.outcomes[run.number].best_value)
         outcome = under_way.outcomes[best.number]
         if outcome.state is None:
@@ -373,6 +473,7 @@ class SearchLoop:
     def _run_own_trial(self, trial: Any) -> None:
         """Let a user's own `run_trial` train, and judge by what it returns."""
         under_way = self._begin(trial)
+        under_way.engine = "run_trial"
         self._under_way[trial.trial_id] = under_way
         try:
             outcomes = self._tuner.outcomes_of_own_trial(trial)
@@ -380,6 +481,8 @@ class SearchLoop:
         except keras_tuner.errors.FatalError:
             raise
         except Exception as error:
+            if is_disk_full(error):
+                raise disk_full(self._tuner.get_trial_dir(trial.trial_id)) from error
             self._fail(under_way, error)
             return
         record = self._record(under_way, outcomes)

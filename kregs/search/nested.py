@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+import warnings
 from typing import Any
 
 import keras_tuner
@@ -48,6 +51,7 @@ def outer_scores(
     result: SearchResult,
     sample_weight: Any,
     groups: Any,
+    max_time: float | None = None,
 ) -> list[dict[str, Any]]:
     """Search on the training rows of each outer fold; score its model on those left out.
 
@@ -59,9 +63,11 @@ def outer_scores(
         x, y, sample_weight, groups: as in `kregs.tune`.
         result: of the search on all rows; the outer searches are in a folder in its own, and are
             resumed if they are there.
+        max_time: seconds that all of them share: each gets an equal part of what is left.
 
     Returns:
-        One entry an outer fold: `fold`, `score`, and the chosen hyperparameters.
+        One entry an outer fold: `fold`, `score`, and the chosen hyperparameters. Those for which
+        there was no time are missing, and a warning says so.
 
     Reference:
         Varma, Simon, "Bias in error estimation when using cross-validation for model selection",
@@ -75,15 +81,20 @@ def outer_scores(
         splits, _ = make_splits(
             nested, y, labels=classes, groups=groups, seed=derived_seed(settings.seed, 2)
         )
-    scores = []
+    scores: list[dict[str, Any]] = []
+    deadline = math.inf if max_time is None else time.monotonic() + max_time
+    cut_short = []
     for fold, split in enumerate(splits):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
 
         def of_rows(values: Any, rows: np.ndarray) -> Any:
             return None if values is None else np.asarray(values)[rows]
 
         x_train, y_train = take_rows(x, split.train), y[split.train]
         weight = of_rows(sample_weight, split.train)
-        inner, _ = run_search(
+        inner, ended = run_search(
             settings,
             x_train,
             y_train,
@@ -92,7 +103,13 @@ def outer_scores(
             directory=result.path / NESTED_FOLDER,
             project_name=f"fold_{fold}",
             resume=True,
+            max_time=None if max_time is None else left / (len(splits) - fold),
+            needs_trial=False,
         )
+        if inner.record.best is None:  # there was no time for an epoch
+            break
+        if not ended:
+            cut_short.append(str(fold))
         model = inner.refit(
             x_train,
             y_train,
@@ -110,4 +127,16 @@ def outer_scores(
             return_dict=True,
         )
         scores.append({"fold": fold, "score": logs[metric], **inner.best_hyperparameters})
+    if cut_short:
+        warnings.warn(
+            f"the time was up in the searches of the outer folds {', '.join(cut_short)}: they are "
+            "scored by what they had found; resume=True goes on with them",
+            stacklevel=3,
+        )
+    if len(scores) < len(splits):
+        warnings.warn(
+            f"the time was up after {len(scores)} of the {len(splits)} outer folds of `nested`; "
+            "resume=True goes on with the others",
+            stacklevel=3,
+        )
     return scores

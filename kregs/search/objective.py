@@ -67,13 +67,14 @@ def check_logged(objective: keras_tuner.Objective, logged: Iterable[str]) -> Non
     logged = list(logged)
     if objective.name in logged:
         return
+    hint = suggestion(objective.name, logged)
     if objective.name in ("data_loss", "val_data_loss"):
         hint = (
             " The loss without penalties is logged by models that are compiled with "
             "kregs.compile_model(model, loss, ...)."
         )
-    else:
-        hint = suggestion(objective.name, logged)
+    elif not hint and objective.name.removeprefix("val_") not in logged:
+        hint = suggestion(objective.name.removeprefix("val_"), logged)
     raise ValueError(
         f"`objective` must be one of the metrics that training logs: {', '.join(logged)}. "
         f"Received: objective={objective.name!r}.{hint}"

@@ -19,9 +19,11 @@ import keras_tuner
 import tensorflow as tf
 
 import kregs
+from kregs.files import DiskFull, disk_full, is_disk_full
 from kregs.population.rows import is_dataset
 from kregs.search.build import explore, logged_metrics
 from kregs.search.data import Data, prepare_data
+from kregs.search.fingerprint import check_same_model, fingerprint
 from kregs.search.judging.restraint import check_restraint_is_searched
 from kregs.search.keras_tuner_internals import is_worker
 from kregs.search.loop import TimeUp
@@ -34,8 +36,8 @@ from kregs.search.result import SearchResult
 from kregs.search.runs import without_halves
 from kregs.search.settings import SearchSettings
 from kregs.search.storage import (
+    CUT_SHORT,
     LOCK_FILE,
-    MODEL_FILE,
     SearchRecord,
     locked,
     prune,
@@ -57,6 +59,7 @@ class SearchTask:
         protocol: how trials are judged.
         space: all hyperparameters, conditional ones too.
         data: the rows.
+        model: what `build` makes of the defaults, as `kregs.search.fingerprint` tells it.
         directory, project_name: where the search's files are.
     """
 
@@ -64,6 +67,7 @@ class SearchTask:
     protocol: Protocol
     space: keras_tuner.HyperParameters
     data: Data
+    model: dict[str, Any]
     directory: str
     project_name: str
 
@@ -129,6 +133,7 @@ def run_search(
     project_name: str,
     resume: bool,
     max_time: float | None = None,
+    needs_trial: bool = True,
 ) -> tuple[SearchResult, bool]:
     """Train trials until the oracle stops or the time is up; train the chosen model; write.
 
@@ -136,6 +141,7 @@ def run_search(
         settings: what the search was told.
         x, y, validation_data, sample_weight, groups, directory, project_name, resume, max_time: as
             in `kregs.tune`.
+        needs_trial: raise if the time was up before any trial had an epoch.
 
     Returns:
         The result, and whether the oracle has stopped.
@@ -151,21 +157,28 @@ def run_search(
             validation_data=validation_data, sample_weight=sample_weight, groups=groups,
         )  # fmt: skip
         record = _begin_record(folder, task)
-        if task.data.splits is not None:
-            (folder / MODEL_FILE).unlink(missing_ok=True)  # it may be an earlier choice's
         result, ended = _train(task, folder, record, max_time)
         if is_worker():
+            return result, ended
+        if result.record.best is None and not (ended or needs_trial):
             return result, ended
         _check_any_completed(result, folder, None if ended else max_time)
         prune(folder, result.record, settings.keep)
         if task.data.splits is not None:
             # no fold's model has seen all rows
-            model = result.refit(
-                x,
-                y,
-                sample_weight=sample_weight,
-                class_weight=settings.class_weight,
-            )
+            try:
+                model = result.refit(
+                    x,
+                    y,
+                    sample_weight=sample_weight,
+                    class_weight=settings.class_weight,
+                )
+            except Exception as error:
+                error.add_note(
+                    f"It ended the training of trial {result.chosen_trial} on all rows. All trials "
+                    f"are kept in {str(folder)!r}; resume=True trains that model again"
+                )
+                raise
             result.write_model(model)
     return result, ended
 
@@ -185,10 +198,14 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
         **rows,
     )
     check_restraint_is_searched(settings.restraint, space.get_config()["space"])
+    facts = fingerprint(model)  # before it has seen any row
     logged = logged_metrics(settings.hypermodel, model, data, rows=settings.batch_size)
     if logged is not None:
         check_logged(settings.objective, logged)
+    if settings.objective_error is not None:
+        raise settings.objective_error
     return SearchTask(
+        model=facts,
         settings=settings,
         protocol=settings.protocol(data),
         space=space,
@@ -210,6 +227,7 @@ def _train(
     started = time.perf_counter()
     try:
         with progress:
+            _say_resumed(record, progress)
             if settings.workers is None:
                 tuner.search(**task.fit_arguments())
             else:
@@ -219,22 +237,57 @@ def _train(
         ended = True
     except TimeUp:
         pass
-    finally:
-        seconds = record.seconds + time.perf_counter() - started
-        record = dataclasses.replace(record, seconds=seconds).with_trials(read_trials(folder))
-        result = SearchResult(
-            record,
-            folder,
-            build=settings.hypermodel,
-            preprocess=settings.preprocess,
-            callbacks=settings.callbacks,
-        )
-        result.preprocess_ = task.data.fitted
-        if not is_worker():
-            result.write()
-            if task.data.splits is None and record.best is not None:
-                result.write_model()
+    except DiskFull:
+        # trials are in their own files: what could not be written is their summary
+        with contextlib.suppress(OSError):
+            _write(task, folder, record, time.perf_counter() - started)
+        raise
+    except BaseException:
+        _write(task, folder, record, time.perf_counter() - started)
+        raise
+    result = _write(task, folder, record, time.perf_counter() - started)
+    _say_cut_short(result, progress, max_time)
     return result, ended
+
+
+def _write(task: SearchTask, folder: Path, record: SearchRecord, seconds: float) -> SearchResult:
+    """Write what trials there are, and the best one's model."""
+    record = dataclasses.replace(record, seconds=record.seconds + seconds)
+    record = record.with_trials(read_trials(folder))
+    settings = task.settings
+    result = SearchResult(
+        record,
+        folder,
+        build=settings.hypermodel,
+        preprocess=settings.preprocess,
+        callbacks=settings.callbacks,
+    )
+    result.preprocess_ = task.data.fitted
+    if not is_worker():
+        result.write()
+        if task.data.splits is None and record.best is not None:
+            result.write_model()
+    return result
+
+
+def _say_resumed(record: SearchRecord, progress: Progress) -> None:
+    statuses = [trial["status"] for trial in record.trials]
+    again = sum(status in ("interrupted", CUT_SHORT) for status in statuses)
+    if again:
+        progress.note(
+            f"going on with {len(statuses) - again} finished trials; {again} that were under way "
+            "are trained from their start"
+        )
+
+
+def _say_cut_short(result: SearchResult, progress: Progress, max_time: float | None) -> None:
+    cut = sum(trial["status"] == CUT_SHORT for trial in result.record.trials)
+    if cut:
+        trials = "1 trial is" if cut == 1 else f"{cut} trials are"
+        progress.note(
+            f"max_time={max_time:g} seconds are up: {trials} cut short and scored by the epochs "
+            "they had; resume=True trains them from their start to their end"
+        )
 
 
 def _progress(
@@ -259,7 +312,10 @@ def _check_any_completed(result: SearchResult, folder: Path, max_time: float | N
     if result.record.best is not None:
         return
     if max_time is not None:
-        raise RuntimeError(f"no trial ended within max_time={max_time} seconds")
+        raise RuntimeError(
+            f"no trial had an epoch within max_time={max_time} seconds; resume=True with more time "
+            "goes on"
+        )
     first = result.failures().iloc[0]
     raise RuntimeError(
         f"all {len(result.trials())} trials failed. The first, trial {first['trial']}: "
@@ -293,6 +349,8 @@ def _open_folder(directory: Any, project_name: Any, resume: bool) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        if is_disk_full(error):
+            raise disk_full(folder) from error
         raise ValueError(
             f"`directory` must be a folder that can be written. Received: {str(folder)!r}, "
             f"{error.strerror or error}"
@@ -310,12 +368,13 @@ def _begin_record(folder: Path, task: SearchTask) -> SearchRecord:
         protocol=task.protocol,
         space=json.loads(json.dumps(task.space.get_config()["space"])),
         versions=_versions(),
+        model=task.model,
     )
     if not _holds_files(folder):
         write_record(folder, record)
         return record
     try:
-        earlier = read_record(folder)
+        earlier = read_record(folder, warn=False)  # the oracle will, and train them again
     except ValueError as error:
         raise ValueError(
             f"`resume`: {str(folder)!r} holds no search of kregs.tune to go on with ({error}). "
@@ -330,8 +389,16 @@ def _begin_record(folder: Path, task: SearchTask) -> SearchRecord:
             f"`resume`: the search in {str(folder)!r} is another one; its trials could not be "
             f"compared. Expected {name}: {before}. Received: {now}. Choose another project_name"
         )
+    if earlier.model is not None:
+        try:
+            check_same_model(earlier.model, task.model, "the default hyperparameters")
+        except ValueError as error:
+            raise ValueError(
+                f"`resume`: the search in {str(folder)!r} is another one; its trials could not be "
+                f"compared: {error}. Choose another project_name"
+            ) from None
     _warn_of_versions(earlier.versions, record.versions)
-    return dataclasses.replace(earlier, protocol=task.protocol)
+    return dataclasses.replace(earlier, protocol=task.protocol, model=earlier.model or task.model)
 
 
 def _space_differences(earlier: SearchRecord, record: SearchRecord) -> list[Difference]:

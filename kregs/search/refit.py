@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from kregs.population.keras_internals import built_with_fresh_names
 from kregs.population.rows import is_dataset
 from kregs.search.data import as_arrays
 from kregs.search.folds import fit_transform
@@ -79,7 +77,7 @@ def refit(
         hp = result.hyperparameters()
         if result.preprocess is not None:
             result.preprocess_, x = fit_transform(result.preprocess, x, np.asarray(y))
-        model = built_with_fresh_names(functools.partial(result.build.build, hp))
+        model = result.build_model()
         if not isinstance(x, keras.utils.PyDataset):
             check_data(x, y, model=model)
         keras.utils.set_random_seed(trial_seed)

@@ -6,7 +6,9 @@ for, by modules that are loaded then.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import functools
 import os
 import shutil
@@ -18,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kregs.files import atomic_path
+from kregs.files import PREPROCESSING_FILE, DiskFull, atomic_path
 from kregs.search.judging.bias import bias_of_best
 from kregs.search.judging.compare import Comparison, compare
 from kregs.search.protocol import Protocol
 from kregs.search.space import samplings
 from kregs.search.storage import (
+    CUT_SHORT,
     HISTORIES_FILE,
     MODEL_FILE,
     PLOT_FILE,
@@ -32,6 +35,7 @@ from kregs.search.storage import (
     SearchRecord,
     TrialRecord,
     read_histories,
+    read_preprocessing,
     read_record,
     trial_folder,
     write_histories,
@@ -61,7 +65,8 @@ class SearchResult:
         score_bias: by how much the best trial's score is too good, estimated from the folds.
         nested: the scores of the whole search on rows that it did not see, one row an outer fold;
             `None` unless `tune(nested=...)` was asked for.
-        preprocess_: the transformer that `refit` fitted on all rows; `None` without `preprocess`.
+        preprocess_: the fitted transformer that the rows of `best_model()` go through: that of
+            `refit`, or what `load_result(path, preprocessing=True)` has read; else `None`.
         protocol: how trials were judged, a `kregs.search.protocol.Protocol`.
         objective, direction, seed: the protocol's.
         seconds: the time the search took, over all its parts.
@@ -98,6 +103,9 @@ class SearchResult:
         trials = self.record.trials
         done = sum(trial["status"] == "completed" for trial in trials)
         words = f"{done} of {len(trials)} trials completed"
+        cut = sum(trial["status"] == CUT_SHORT for trial in trials)
+        if cut:
+            words += f", {cut} cut short"
         if self.record.best is not None:
             words += (
                 f", best {self.objective} {format_value(self.best_score)} "
@@ -202,20 +210,28 @@ class SearchResult:
         """
         import keras
 
-        from kregs.population.keras_internals import built_with_fresh_names
         from kregs.search.checkpoints import load_checkpoint
 
-        checkpoint_folder = self.trial_folder(self.chosen_trial)
+        number = self.chosen_trial
+        checkpoint_folder = self.trial_folder(number)
         if self.build is not None and checkpoint_folder is not None and not self.protocol.folds:
-            hp = self.hyperparameters()
-            model = built_with_fresh_names(functools.partial(self.build.build, hp))
-            load_checkpoint(model, checkpoint_folder)
+            model = self.build_model(number)
+            try:
+                load_checkpoint(model, checkpoint_folder)
+            except OSError as error:
+                raise ValueError(
+                    f"the weights of trial {number} in {str(checkpoint_folder)!r} are missing or "
+                    f"cannot be read ({error}): call refit(x, y), or delete that folder and search "
+                    "on with resume=True, which trains the trial again"
+                ) from error
             return model
         path = self.path / MODEL_FILE
-        if self.protocol.folds and not path.exists():
+        if self.protocol.folds and (
+            not path.exists() or self.record.model_trial not in (None, number)
+        ):
             raise ValueError(
-                "the search ended before its model was trained on all rows: call refit(x, y), or "
-                "search on with resume=True"
+                f"the search ended before its model was trained on all rows, that of trial {number}"
+                ": call refit(x, y), or search on with resume=True"
             )
         if not path.exists():
             raise ValueError(
@@ -225,6 +241,41 @@ class SearchResult:
         _check_model_file(path)
         return keras.models.load_model(path)
 
+    def build_model(self, trial: int | None = None) -> keras.Model:
+        """Return a trial's model, built anew, compiled and not trained.
+
+        Args:
+            trial: a number from `trials()`; default: the chosen one.
+
+        Raises:
+            ValueError: there is no such trial, the result was loaded without `build`, or `build`
+                makes another model of the trial's hyperparameters than it was trained with.
+        """
+        from kregs.population.keras_internals import built_with_fresh_names
+        from kregs.search.fingerprint import check_same_model, fingerprint
+
+        if self.build is None:
+            raise ValueError(
+                "a model is built by the build function, which no file holds: pass it to "
+                "kregs.load_result(path, build=build)"
+            )
+        number = self.chosen_trial if trial is None else self._trial(trial)["trial"]
+        hp = self.hyperparameters(number)
+        model = built_with_fresh_names(functools.partial(self.build.build, hp))
+        folder = self.trial_folder(number)
+        record = None if folder is None else TrialRecord.read(folder)
+        if record is not None and record.model is not None:
+            check_same_model(record.model, fingerprint(model), f"trial {number}")
+        return model
+
+    @property
+    def hyperparameter_names(self) -> list[str]:
+        """The names of all hyperparameters, as columns of `trials()`."""
+        names = [hp["config"]["name"] for hp in self.record.space]
+        # what only some trial's build asked for
+        names += [name for trial in self.record.trials for name in trial["hyperparameters"]]
+        return list(dict.fromkeys(names))
+
     def trials(self) -> pd.DataFrame:
         """Return one row per trial, best first, failed and interrupted ones last.
 
@@ -233,28 +284,35 @@ class SearchResult:
             mean objective over the runs, at epochs chosen on other rows: a little worse than the
             best in `history`), `standard_error` (of the score, if trials have several
             runs), `best_epoch` (counted from 1), `seconds`, `status`
-            (`"completed"`, `"failed"`, `"interrupted"`), and one per hyperparameter. A conditional
+            (`"completed"`, `"failed"`, `"interrupted"`, `"cut short"`), one per other metric (its
+            mean over the runs, at the epoch that each is scored at), and one per hyperparameter.
+            A trial that `max_time` has cut short is scored by the epochs that it had; it stands
+            after the others if some of its folds or seeds had not begun. A conditional
             hyperparameter that was not active is NaN, except a coefficient that
             `Regularization.from_hp` switched off: 0. Hyperband trains a promising point in several
             trials, of more epochs each: it has several rows.
         """
-        names = [hp["config"]["name"] for hp in self.record.space]
-        # what only some trial's build asked for
-        names += [name for trial in self.record.trials for name in trial["hyperparameters"]]
-        names = list(dict.fromkeys(names))
+        names = self.hyperparameter_names
         columns = ["trial", "score", "standard_error", "best_epoch", "seconds", "status"]
         if all(trial.get("standard_error") is None for trial in self.record.trials):
             columns.remove("standard_error")
+        metrics = sorted({name for t in self.record.trials for name in t.get("metrics") or ()})
+        # the objective is the score; a hyperparameter of the same name is what was searched
+        metrics = [m for m in metrics if m not in (self.objective, *columns, *names)]
         rows = []
         for trial in self.record.trials:
             values = {name: self._value(trial["hyperparameters"], name) for name in names}
-            rows.append({key: trial.get(key) for key in columns} | values)
-        frame = pd.DataFrame(rows, columns=[*columns, *names])
-        frame = frame.astype({name: float for name in columns if name in _FLOATS})
-        frame = frame.astype({"best_epoch": "Int64"})
-        return frame.sort_values(
-            ["score", "trial"], ascending=[self.direction == "min", True], na_position="last"
-        ).reset_index(drop=True)
+            logged = {name: (trial.get("metrics") or {}).get(name) for name in metrics}
+            rows.append({key: trial.get(key) for key in columns} | logged | values)
+        frame = pd.DataFrame(rows, columns=[*columns, *metrics, *names])
+        floats = [name for name in columns if name in _FLOATS] + metrics
+        frame = frame.astype({**dict.fromkeys(floats, float), "best_epoch": "Int64"})
+        behind = [self.record.lacks_runs(trial) for trial in self.record.trials]
+        order = frame.assign(score=frame["score"] * self.protocol.sign, behind=behind)
+        order["behind"] &= order["score"].notna()
+        order["behind"] = order["behind"].astype(int) + 2 * order["score"].isna()
+        places = order.sort_values(["behind", "score", "trial"], na_position="last").index
+        return frame.loc[places].reset_index(drop=True)
 
     @staticmethod
     def _value(values: Mapping[str, Any], name: str) -> Any:
@@ -435,7 +493,13 @@ class SearchResult:
         if folder is not None:
             training = TrialRecord.read(folder) or TrialRecord()
             return {"histories": training.histories, "initial_epoch": training.initial_epoch}
-        return read_histories(self.path)[str(number)]
+        histories = read_histories(self.path)
+        if str(number) not in histories:
+            raise ValueError(
+                f"the history of trial {number} is lost: neither its folder nor {HISTORIES_FILE} "
+                "has it"
+            )
+        return histories[str(number)]
 
     def refit(
         self,
@@ -586,10 +650,16 @@ class SearchResult:
             model: default: the chosen trial's, with the weights of its run; not after a search with
                 folds, whose models have not seen all rows.
         """
-        if self.preprocess_ is not None:
-            write_preprocessing(self.path, self.preprocess_)
         try:
-            write_model(self.path, model or self.best_model())
+            model = model or self.best_model()
+            if self.preprocess_ is not None:
+                write_preprocessing(self.path, self.preprocess_)
+            write_model(self.path, model)
+            # only now: killed before, the file is taken for what it was
+            self.record = dataclasses.replace(self.record, model_trial=self.chosen_trial)
+            write_record(self.path, self.record)
+        except DiskFull:
+            raise
         except Exception as error:
             warnings.warn(
                 f"{MODEL_FILE} could not be written ({type(error).__name__}: {error}); "
@@ -606,7 +676,8 @@ class SearchResult:
 
         Returns:
             The files' paths: `"model"` (`best.keras`), `"trials"` (`trials.csv`), `"result"`
-            (`result.json`), `"histories"` (`histories.json`), `"plot"` (`plot.png`).
+            (`result.json`), `"histories"` (`histories.json`), `"plot"` (`plot.png`), and where
+            the rows went through a transformer `"preprocessing"` (`preprocessing.joblib`).
 
         Raises:
             FileExistsError: `path` holds another result and `overwrite` is not set.
@@ -628,13 +699,25 @@ class SearchResult:
             "histories": folder / HISTORIES_FILE,
             "plot": folder / PLOT_FILE,
         }
-        if not (self.path / MODEL_FILE).exists():
+        fits = self.record.model_trial in (None, self.chosen_trial)
+        if not (fits and (self.path / MODEL_FILE).exists()):
             write_model(folder, self.best_model())
         elif not same:
             with atomic_path(files["model"]) as temporary:
                 shutil.copyfile(self.path / MODEL_FILE, temporary)
-        numbers = [trial["trial"] for trial in self.record.trials]
-        write_histories(folder, {str(number): self._stored_history(number) for number in numbers})
+        if self.preprocess_ is not None:
+            files["preprocessing"] = folder / PREPROCESSING_FILE
+            write_preprocessing(folder, self.preprocess_)
+        elif (self.path / PREPROCESSING_FILE).exists():
+            files["preprocessing"] = folder / PREPROCESSING_FILE
+            if not same:
+                with atomic_path(files["preprocessing"]) as temporary:
+                    shutil.copyfile(self.path / PREPROCESSING_FILE, temporary)
+        histories = {}
+        for trial in self.record.trials:
+            with contextlib.suppress(ValueError):  # a lost one costs itself only
+                histories[str(trial["trial"])] = self._stored_history(trial["trial"])
+        write_histories(folder, histories)
         write_trials_table(folder, self.trials())
         write_record(folder, self.record)
         self.plot(files["plot"])
@@ -672,6 +755,7 @@ def load_result(
     build: Any = None,
     preprocess: Any = None,
     callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    preprocessing: bool = False,
 ) -> SearchResult:
     """Load what `SearchResult.save` wrote, or the project directory of a search.
 
@@ -683,13 +767,17 @@ def load_result(
         preprocess: the search's unfitted transformer, which no file holds either.
         callbacks: the search's, which no file holds either. `refit` without them uses the recorded
             learning rates alone, and warns of the others.
+        preprocessing: also read the fitted transformer, as `preprocess_`, that the rows of
+            `best_model()` go through. It is a joblib file, and reading one can run any code: ask
+            for it only where you trust who wrote the folder.
 
     Returns:
         A `SearchResult`.
 
     Raises:
         FileNotFoundError: `path` does not exist.
-        ValueError: `path` holds no result, or its `best.keras` is no Keras model.
+        ValueError: `path` holds no result, its `best.keras` is no Keras model, or
+            `preprocessing` is asked for and not there.
         TypeError: `build` is no function.
     """
     folder = Path(path)
@@ -703,18 +791,24 @@ def load_result(
             f"kregs.tune. Received: the file {str(path)!r}"
         )
     record = read_record(folder)
-    if (folder / MODEL_FILE).exists():
+    if (folder / MODEL_FILE).exists() and (build is None or record.protocol.folds):
         _check_model_file(folder / MODEL_FILE)
     hypermodel = None
     if build is not None:
         from kregs.search.build import make_hypermodel
 
         hypermodel = make_hypermodel(build)
-    return SearchResult(
+    result = SearchResult(
         record, folder, build=hypermodel, preprocess=preprocess, callbacks=callbacks
     )
+    if preprocessing:
+        result.preprocess_ = read_preprocessing(folder)
+    return result
 
 
 def _check_model_file(path: Path) -> None:
     if not zipfile.is_zipfile(path) or "config.json" not in zipfile.ZipFile(path).namelist():
-        raise ValueError(f"{str(path)!r} is no .keras file: it cannot be loaded as a model")
+        raise ValueError(
+            f"{str(path)!r} is no .keras file: it cannot be loaded as a model. Delete it and "
+            "search on with resume=True, which writes it anew; the trials are kept"
+        )

@@ -171,6 +171,7 @@ class RunJob:
             weights are to be read, not changed.
         start: what an earlier run left that this one goes on from.
         may_go_on: another run may go on from what this one leaves.
+        cut_short: it was stopped before its end, since the time was up.
     """
 
     trial: Any
@@ -183,6 +184,7 @@ class RunJob:
     start: RunState | None = None
     may_go_on: bool = False
     cancelled: bool = False
+    cut_short: bool = False
 
     @property
     def trial_id(self) -> str:

@@ -46,6 +46,8 @@ class SearchSettings:
     engine: str
     workers: int | None
     verbose: str | int
+    # why the objective's direction is not known: an error once the logged metrics are
+    objective_error: ValueError | None = None
 
     @property
     def has_stock_fit(self) -> bool:
@@ -112,7 +114,14 @@ def check_settings(
 ) -> SearchSettings:
     """Return the arguments checked, callbacks and objective as objects; see `kregs.tune`."""
     hypermodel = make_hypermodel(build)
-    goal = make_objective(objective)
+    objective_error = None
+    try:
+        goal = make_objective(objective)
+    except ValueError as error:
+        if not isinstance(objective, str):
+            raise
+        # a misspelt name: what training logs, and so the nearest name, is known later
+        goal, objective_error = keras_tuner.Objective(objective, "min"), error
     if max_trials is not None:
         max_trials = check_integer("max_trials", max_trials, minimum=1)
     check_oracle(oracle, max_trials, goal)
@@ -150,6 +159,7 @@ def check_settings(
         restraint=restraint,
         score_at=score_at,
         callbacks=_callbacks(callbacks, goal, epochs, score_at),
+        objective_error=objective_error,
         callbacks_given=callbacks is not None,
         class_weight=class_weight,
         keep=keep,

@@ -11,13 +11,22 @@ import json
 import os
 import socket
 import threading
+import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kregs.files import PREPROCESSING_FILE, atomic_path, write_json, write_text
+from kregs.files import (
+    PREPROCESSING_FILE,
+    atomic_path,
+    disk_full,
+    is_disk_full,
+    write_json,
+    write_text,
+)
 from kregs.search.judging.choose import choose
 from kregs.search.protocol import Protocol
 from kregs.search.runs import Run, RunOutcome, RunState
@@ -41,11 +50,16 @@ CHECKPOINT_FILE = "checkpoint.weights.h5"
 BUILD_CONFIG_FILE = "build_config.json"
 
 _TRIAL_PREFIX = "trial_"
+CUT_SHORT = "cut short"  # the status of a trial that `max_time` has ended
 _STATUS = {"COMPLETED": "completed", "FAILED": "failed", "INVALID": "failed"}
 
 
 class FolderInUse(FileExistsError):
     """Another process searches in this folder."""
+
+
+class BrokenFile(ValueError):
+    """A file cannot be read: it was cut off or changed."""
 
 
 # ---- the search ----------------------------------------------------------------------------
@@ -61,11 +75,16 @@ class SearchRecord:
         versions: of the packages that the search was begun with.
         seconds: the time it took, over all its parts.
         trials: one entry a trial: `trial` (its number), `id` (in the name of its folder), `status`,
-            `score`, `standard_error`, `scores` (one entry a run), `initial_epoch`, `goes_on_from`
-            (the `id` of the trial that trained the epochs before, with Hyperband), `best_epoch`,
-            `seconds`, `message`, `hyperparameters`, `restraints`, `kernels`.
+            `score`, `standard_error`, `scores` (one entry a run), `metrics` (the others, at the
+            scored epoch), `initial_epoch`, `goes_on_from` (the `id` of the trial that trained the
+            epochs before, with Hyperband), `best_epoch`, `seconds`, `message`, `engine`,
+            `hyperparameters`, `restraints`, `kernels`.
         best, chosen: the trial with the best score, and the one that the selection rule takes.
         nested: the scores of outer folds, if there were any.
+        model: the model that `build` makes of the default hyperparameters, as
+            `kregs.search.fingerprint` tells it; `None` if that is not known.
+        model_trial: the trial whose model is in `best.keras`; `None` if there is none, or if that
+            is not known.
     """
 
     protocol: Protocol
@@ -76,6 +95,8 @@ class SearchRecord:
     best: dict[str, Any] | None = None
     chosen: dict[str, Any] | None = None
     nested: list[dict[str, Any]] | None = None
+    model: dict[str, Any] | None = None
+    model_trial: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what is written."""
@@ -89,9 +110,14 @@ class SearchRecord:
         return cls(**{**fields, "protocol": Protocol.from_json(values["protocol"])})
 
     def with_trials(self, trials: Iterable[dict[str, Any]]) -> SearchRecord:
-        """Return the record with these trials, and the best of them."""
+        """Return the record with these trials, and the best of them.
+
+        A trial that was cut short before all of its runs had begun has no score like the others',
+        and is the best only where there are no others.
+        """
         trials = sorted(trials, key=lambda trial: trial["trial"])
         completed = [trial for trial in trials if trial["score"] is not None]
+        completed = [t for t in completed if not self.lacks_runs(t)] or completed
 
         def chosen_by(selection: str) -> dict[str, Any] | None:
             direction = self.protocol.direction
@@ -111,6 +137,10 @@ class SearchRecord:
             chosen=chosen_by(self.protocol.selection),
         )
 
+    def lacks_runs(self, trial: Mapping[str, Any]) -> bool:
+        """Whether a trial was cut short before all of its folds and seeds had begun."""
+        return trial["status"] == CUT_SHORT and len(trial["scores"]) < self.protocol.runs
+
 
 def _summary(trial: Mapping[str, Any]) -> dict[str, Any]:
     names = ("trial", "score", "standard_error", "best_epoch", "hyperparameters")
@@ -122,8 +152,12 @@ def write_record(folder: Path, record: SearchRecord) -> None:
     write_json(folder / RESULT_FILE, record.to_json())
 
 
-def read_record(folder: Path) -> SearchRecord:
+def read_record(folder: Path, *, warn: bool = True) -> SearchRecord:
     """Return a folder's `result.json`, its trials as they are now.
+
+    Args:
+        folder: of the search.
+        warn: of trials whose files are broken.
 
     Raises:
         ValueError: there is none, or it cannot be read.
@@ -145,7 +179,10 @@ def read_record(folder: Path) -> SearchRecord:
         record = SearchRecord.from_json(values)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} is no result of kregs.tune: {error}") from None
-    trials = list(read_trials(folder))
+    with warnings.catch_warnings():
+        if not warn:
+            warnings.simplefilter("ignore")
+        trials = list(read_trials(folder, record.trials))
     return record.with_trials(trials) if trials else record
 
 
@@ -179,8 +216,13 @@ class TrialRecord:
             `None` if the trial failed.
         initial_epoch: epochs that an earlier trial had trained before (Hyperband).
         seconds: from the build to the saved checkpoint.
-        status: `"completed"` or `"failed"`.
-        message: why it failed, in one line.
+        status: `"completed"`, `"failed"` or `"cut short"`.
+        message: why it failed or was cut short, in one line.
+        score: of a trial that was cut short; keras-tuner has that of one that ended.
+        metrics: the mean of each metric over the runs, at the epochs that they are scored at.
+        engine: what trained it: `"population"`, `"sequential"`, or the tuner's own `"run_trial"`.
+        model: the model that was trained, as `kregs.search.fingerprint` tells it.
+        traceback: of a failure.
     """
 
     histories: list[dict[str, list[float]]] = dataclasses.field(default_factory=list)
@@ -194,6 +236,16 @@ class TrialRecord:
     seconds: float = 0.0
     status: str = "completed"
     message: str | None = None
+    score: float | None = None
+    metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
+    engine: str | None = None
+    model: dict[str, Any] | None = None
+    traceback: str | None = None
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs its runs were trained, all together."""
+        return sum(max(map(len, history.values()), default=0) for history in self.histories)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write the record into a trial's directory."""
@@ -202,14 +254,34 @@ class TrialRecord:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> TrialRecord | None:
-        """Return a trial directory's record, or `None` if the trial did not end."""
+        """Return a trial directory's record, or `None` if the trial did not end.
+
+        Raises:
+            BrokenFile: it cannot be read.
+            ValueError: it is of another format.
+        """
         path = Path(folder) / TRAINING_FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        values = _read_json(path)
+        if values is None:
             return None
         _check_format(values.pop("format", 1), path)
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise BrokenFile(f"{str(path)!r} cannot be read ({error})") from None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return what a file of a trial holds, `None` if it is not there."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"a {type(values).__name__}")
+        return values
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise BrokenFile(f"{str(path)!r} cannot be read ({error})") from None
 
 
 def trial_folder(folder: Path, trial: Mapping[str, Any]) -> Path | None:
@@ -218,34 +290,60 @@ def trial_folder(folder: Path, trial: Mapping[str, Any]) -> Path | None:
     return path if path.is_dir() else None
 
 
-def read_trials(folder: Path) -> Iterator[dict[str, Any]]:
+def read_trials(
+    folder: Path, recorded: Iterable[Mapping[str, Any]] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yield a search's trials by their own files, in no order.
+
+    Args:
+        folder: of the search.
+        recorded: the trials in its `result.json`, which stand for those whose files are lost or
+            broken. A warning says so of broken ones.
+    """
+    known = {trial["id"]: dict(trial) for trial in recorded}
     for path in folder.glob(f"{_TRIAL_PREFIX}*"):
         trial_id = path.name.removeprefix(_TRIAL_PREFIX)
         if not trial_id.isdigit():
             continue
+        entry = known.pop(trial_id, None)
         try:
-            state = json.loads((path / TRIAL_FILE).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):  # killed before it began
-            continue
-        training = TrialRecord.read(path) or TrialRecord(status="interrupted")
-        status = _STATUS.get(state["status"], "interrupted")
-        completed = status == "completed"
-        yield {
-            "trial": int(trial_id),
-            "id": trial_id,
-            "score": state["score"] if completed else None,
-            "standard_error": training.standard_error if completed else None,
-            "scores": training.scores,
-            "initial_epoch": training.initial_epoch,
-            "goes_on_from": state["hyperparameters"]["values"].get("tuner/trial_id"),
-            "best_epoch": training.best_epoch if completed else None,
-            "seconds": None if status == "interrupted" else training.seconds,
-            "status": status,
-            "message": training.message if status == "failed" else None,
-            "hyperparameters": searched_values(state["hyperparameters"]["values"]),
-            "restraints": training.restraints,
-            "kernels": training.kernels,
-        }
+            state = _read_json(path / TRIAL_FILE)
+            if state is not None:
+                entry = _entry(trial_id, state, TrialRecord.read(path))
+        except BrokenFile as error:
+            outcome = "is left out" if entry is None else f"is shown as {RESULT_FILE} has it"
+            warnings.warn(
+                f"{error}: trial {trial_id} {outcome}; resume=True trains it again", stacklevel=4
+            )
+        if entry is not None:  # else it was killed before it began
+            yield entry
+    yield from known.values()
+
+
+def _entry(trial_id: str, state: Mapping[str, Any], training: TrialRecord | None) -> dict[str, Any]:
+    training = training or TrialRecord(status="interrupted")
+    status, score = _STATUS.get(state["status"], "interrupted"), state["score"]
+    if status == "interrupted" and training.status == CUT_SHORT:
+        status, score = CUT_SHORT, training.score
+    scored = status in ("completed", CUT_SHORT)
+    return {
+        "trial": int(trial_id),
+        "id": trial_id,
+        "score": score if scored else None,
+        "standard_error": training.standard_error if scored else None,
+        "scores": training.scores,
+        "metrics": training.metrics,
+        "initial_epoch": training.initial_epoch,
+        "goes_on_from": state["hyperparameters"]["values"].get("tuner/trial_id"),
+        "best_epoch": training.best_epoch if scored else None,
+        "seconds": None if status == "interrupted" else training.seconds,
+        "status": status,
+        "message": training.message if status in ("failed", CUT_SHORT) else None,
+        "engine": training.engine,
+        "hyperparameters": searched_values(state["hyperparameters"]["values"]),
+        "restraints": training.restraints,
+        "kernels": training.kernels,
+    }
 
 
 def searched_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -289,14 +387,21 @@ def read_outcome(folder: str | os.PathLike[str], run: Run) -> RunOutcome | None:
     path = outcome_file(folder, run)
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as file:
-        facts = json.loads(str(file["facts"]))
-        _check_format(facts.pop("format", 1), path)
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
+        warnings.warn(
+            f"{str(path)!r} cannot be read ({error}): that run is trained again", stacklevel=2
+        )
+        return None
+    _check_format(facts.pop("format", 1), path)
 
-        states = {
-            name: None if (state := facts.pop(name, None)) is None else _state_of(file, name, state)
-            for name in ("best", "last")
-        }
+    states = {
+        name: None if (state := facts.pop(name, None)) is None else _state_of(arrays, name, state)
+        for name in ("best", "last")
+    }
     return RunOutcome(**facts, state=states["best"], last=states["last"])
 
 
@@ -315,12 +420,12 @@ def _arrays_of(name: str, state: RunState) -> dict[str, np.ndarray]:
     }
 
 
-def _state_of(file: Any, name: str, facts: dict[str, Any]) -> RunState:
+def _state_of(stored: Mapping[str, np.ndarray], name: str, facts: dict[str, Any]) -> RunState:
     """Return the state that `_arrays_of` wrote under a name."""
 
     def arrays(kind: str) -> list[np.ndarray] | None:
-        count = sum(entry.startswith(f"{name}_{kind}_") for entry in file.files)
-        return [file[f"{name}_{kind}_{number}"] for number in range(count)] or None
+        count = sum(entry.startswith(f"{name}_{kind}_") for entry in stored)
+        return [stored[f"{name}_{kind}_{number}"] for number in range(count)] or None
 
     state = RunState(**{kind: arrays(kind) for kind in _ARRAYS})  # type: ignore[arg-type]
     steps = facts.pop("steps")
@@ -389,6 +494,28 @@ def write_preprocessing(folder: Path, fitted: Any) -> None:
         joblib.dump(fitted, temporary)
 
 
+def read_preprocessing(folder: Path) -> Any:
+    """Return the transformer that `write_preprocessing` wrote; reading it can run code.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    import joblib
+
+    path = folder / PREPROCESSING_FILE
+    if not path.exists():
+        raise ValueError(
+            f"{str(path)!r} does not exist: no preprocessing was fitted, or the search ended before"
+        )
+    try:
+        return joblib.load(path)
+    except Exception as error:
+        raise BrokenFile(
+            f"{str(path)!r} cannot be read ({type(error).__name__}: {error}): search on with "
+            "resume=True, or refit"
+        ) from error
+
+
 def write_model(folder: Path, model: Any) -> None:
     """Write `best.keras`."""
     with atomic_path(folder / MODEL_FILE) as temporary:
@@ -432,7 +559,11 @@ def _take_lock(path: Path) -> None:
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())}
     text = json.dumps(holder)
     mine = path.with_name(f".{os.getpid()}-{threading.get_ident()}-{path.name}")
-    mine.write_text(text, encoding="utf-8")
+    try:
+        mine.write_text(text, encoding="utf-8")
+    except OSError as error:
+        mine.unlink(missing_ok=True)
+        raise disk_full(path) if is_disk_full(error) else error from error
     try:
         while True:
             try:

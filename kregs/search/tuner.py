@@ -28,6 +28,7 @@ from kregs.search.keras_tuner_internals import (
     build_model,
     is_chief,
     is_worker,
+    own_hooks,
     save_now,
     write_whole_files,
 )
@@ -48,6 +49,9 @@ from kregs.validation import check_choice, check_integer, check_names
 _TUNER_ARGUMENTS = (
     "max_model_size", "optimizer", "loss", "metrics", "distribution_strategy", "logger", "tuner_id",
 )  # fmt: skip
+
+
+_DEFAULT_TRIALS = 10  # keras-tuner's own
 
 
 class SequentialFallback(UserWarning):
@@ -79,7 +83,8 @@ class PopulationTuner(QuietTuner):
     Args:
         hypermodel: a function of `hp` that returns a compiled model, or a `HyperModel`.
         objective: what the oracle optimizes; not used if `oracle` is an object.
-        max_trials: how many trials; not used if `oracle` is an object, or for Hyperband.
+        max_trials: how many trials; not used if `oracle` is an object, or for Hyperband. Default:
+            all points of a grid, 10 otherwise.
         oracle: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"`, or a `keras_tuner.Oracle`.
         seed: of proposals, initial weights, batch order and noise; all trials share the latter
             three, so that they are compared under the same luck.
@@ -95,7 +100,9 @@ class PopulationTuner(QuietTuner):
             that is best on the other. `None`: a run is scored at its best epoch.
         keep: how many trials' weights stay on disk, the best ones'; `None` for all.
         score_at: the epoch of a run that counts, `"best_epoch"` or `"last_epoch"`; its weights too.
-        max_time: seconds after which `search` raises `TimeUp`, at the end of an epoch.
+        max_time: seconds after which `search` raises `TimeUp`, at the end of an epoch. What trains
+            then is scored by the epochs that it had, in its `TrialRecord`; for keras-tuner it is
+            under way, and trained from its start when the search goes on.
         progress: is told of trials and epochs. Default: they are shown, unless `verbose=0`.
         strict: deprecated, `engine="population"`.
         **kwargs: further arguments of the oracle (`max_epochs`, `factor`, `num_initial_points`,
@@ -125,7 +132,7 @@ class PopulationTuner(QuietTuner):
         self,
         hypermodel: Callable[[Any], keras.Model] | keras_tuner.HyperModel,
         objective: Any = None,
-        max_trials: int = 10,
+        max_trials: int | None = None,
         *,
         oracle: str | keras_tuner.Oracle = "random",
         seed: int | None = None,
@@ -248,6 +255,8 @@ class PopulationTuner(QuietTuner):
             try:
                 if self.trains_trials_itself:
                     raise NotStackable("the tuner has a `run_trial` of its own")
+                if own_hooks(self):
+                    raise NotStackable(f"the tuner has an `{own_hooks(self)[0]}` of its own")
                 stacked = StackedTrainer(
                     settings,
                     args,
@@ -288,13 +297,20 @@ class PopulationTuner(QuietTuner):
     def _epoch_ended(
         self, job: RunJob, epochs: int, logs: dict[str, float], control: RunControl
     ) -> None:
-        self.check_time()
+        if self.time_is_up and epochs < job.epochs:
+            job.cut_short = True
+            control.stop()
         self.progress.epoch_ended(job.trial_id, epochs, job.epochs)
 
     def check_time(self) -> None:
         """Raise `TimeUp` if the search has used up its time."""
         if self.time_is_up:
             raise TimeUp
+
+    @property
+    def time_left(self) -> float | None:
+        """The seconds that are left of `max_time`; `None` if there is no limit."""
+        return None if math.isinf(self._deadline) else self._deadline - time.monotonic()
 
     @property
     def time_is_up(self) -> bool:
@@ -406,13 +422,15 @@ class PopulationTuner(QuietTuner):
 
 
 def _make_oracle(
-    name: str, objective: Any, seed: int | None, max_trials: int, kwargs: dict[str, Any]
+    name: str, objective: Any, seed: int | None, max_trials: int | None, kwargs: dict[str, Any]
 ) -> keras_tuner.Oracle:
     oracle_class = ORACLE_CLASSES[check_choice("oracle", name, ORACLE_CLASSES)]
     known = inspect.signature(oracle_class).parameters
     check_names("PopulationTuner", kwargs, [*known, *_TUNER_ARGUMENTS])
     if isinstance(objective, str):
         objective = make_objective(objective)  # it knows more names than keras-tuner
+    if max_trials is None and name != "grid":
+        max_trials = _DEFAULT_TRIALS
     arguments = {"objective": objective, "seed": seed, "max_trials": max_trials, **kwargs}
     if name == "hyperband":
         arguments["max_trials"] = None  # whole sweeps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -120,14 +121,18 @@ def tune(
         callbacks: for every trial, each of which gets a copy. Default: early stopping on the
             objective, with a patience of a fifth of the epochs and at least 5. `[]` for none. The
             weights of the best epoch are kept either way.
-        max_time: seconds after which the search ends, with what it has; `resume=True` goes on.
-            Trials of a population end together, so that it should be longer than one trial by
-            itself; the training on all rows after a search with folds comes on top.
+        max_time: seconds after which the search ends, at the end of an epoch. Trials that are under
+            way then have the status `"cut short"`: they are scored by the epochs that they had,
+            rank by that score, and are a result like any other. Those whose folds or seeds had not
+            all begun stand behind the others. `resume=True` goes on: it trains them from their
+            start to their end, as if they had not been cut short. The searches of `nested` share
+            what time is left; the training on all rows after a search with folds comes on top.
         keep: how many of the best trials keep their weights on disk.
         seed: integer >= 0, of the proposals, the split, and the training.
         directory, project_name: the search's files are in `directory/project_name`.
         resume: go on with the search that is there, if there is one. Its trials must be
-            comparable: the same space, objective, seed, data and protocol. `max_trials` may grow.
+            comparable: the same space, objective, seed, data and protocol, and the same model of
+            the default hyperparameters. `max_trials` may grow.
         engine: what trains the trials: `"population"`, trials of one structure as one stacked
             model (an error where that cannot be); `"sequential"`, one after the other; `"auto"`,
             the first where it can be and the second, with a line that says why, where not.
@@ -153,8 +158,9 @@ def tune(
             model is not compiled, training will not log the objective, `directory` cannot be
             written, or a search to be resumed is another one.
         FileExistsError: there is a search of this name and `resume` is not set.
-        RuntimeError: all trials failed; the message has the first reason. Or workers were killed
-            again and again.
+        RuntimeError: all trials failed; the message has the first reason. Or no trial had an epoch
+            within `max_time`. Or workers were killed again and again.
+        kregs.files.DiskFull: there is no space left; what was finished is kept.
         KeyboardInterrupt: passed on after what was done is saved; `resume=True` goes on.
 
     Example:
@@ -178,6 +184,7 @@ def tune(
         Snoek et al., "Practical Bayesian Optimization", 2012; Li et al., "Hyperband", JMLR 18,
         2018.
     """
+    began = time.monotonic()
     check_nested(nested, x, validation_data, oracle)
     if max_time is not None:
         max_time = check_number("max_time", max_time, above=0.0)
@@ -231,7 +238,8 @@ def tune(
     if nested is not None and not ended:
         warnings.warn("the time was up before the outer folds of `nested`", stacklevel=2)
     elif nested is not None:
-        scores = outer_scores(nested, settings, x, y, **rows, result=result)
+        left = None if max_time is None else max(0.0, max_time - (time.monotonic() - began))
+        scores = outer_scores(nested, settings, x, y, **rows, result=result, max_time=left)
         result.record = dataclasses.replace(result.record, nested=scores)
         result.write()
     return result

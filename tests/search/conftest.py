@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import re
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -20,6 +24,25 @@ def build_linear(hp):
         ]
     )
     return kregs.compile_model(model, "mse", learning_rate=rate, metrics=["mae"])
+
+
+@contextlib.contextmanager
+def _says(words):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        yield
+    messages = [str(w.message) for w in said if issubclass(w.category, UserWarning)]
+    assert len(messages) == 1, messages
+    assert re.search(words, messages[0]), messages
+
+
+@pytest.fixture
+def says():
+    """A context in which one warning is given, of these words (a regular expression).
+
+    Unlike `pytest.warns` it bears with keras-tuner's own deprecated calls.
+    """
+    return _says
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import json
 import os
 import random
@@ -27,8 +26,6 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import kregs
 from kregs.search.data import prepare_data
-from kregs.search.loop import SearchLoop, TimeUp
-from kregs.search.tuner import PopulationTuner
 
 X, Y = load_digits(return_X_y=True)
 X, Y = (X[:240] / 16).astype("float32"), Y[:240]
@@ -302,28 +299,6 @@ def test_the_best_trials_keep_their_weights(tmp_path):
     kept = [n for n in range(6) if (result.path / f"trial_{n}/checkpoint.weights.h5").exists()]
     assert sorted(kept) == sorted(result.trials()["trial"][:2])
     assert len(result.history(int(result.trials()["trial"].iloc[-1]))) == 2
-
-
-@pytest.mark.parametrize("engine", ["population", "sequential"])
-def test_time_is_up(tmp_path, monkeypatch, eager, engine):
-    checks = itertools.count()
-
-    def check(self):
-        if next(checks) >= 5:  # epochs
-            raise TimeUp
-
-    few = {"max_trials": 6, "engine": engine, "epochs": 2, "folds": None}
-    with monkeypatch.context() as patched:
-        patched.setattr(PopulationTuner, "check_time", check)  # no clock: machines differ
-        patched.setattr(SearchLoop, "_most_runs", lambda self: 2)  # trained together; else all are
-        result = tune(tmp_path, max_time=1000.0, **few)
-    status = result.trials()["status"]
-    assert set(status) == {"completed", "interrupted"}
-    assert isinstance(result.best_model(), keras.Model)
-    whole = tune(tmp_path, **{**few, "max_trials": len(status)}, resume=True)
-    assert (whole.trials()["status"] == "completed").all()
-    with pytest.raises(RuntimeError, match=r"no trial ended within max_time=0\.01"):
-        tune(tmp_path / "none", **few, max_time=0.01)
 
 
 LINEAR = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")

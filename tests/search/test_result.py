@@ -22,8 +22,14 @@ def test_trials(project):
     trials = project.trials()
     assert list(trials) == [
         *("trial", "score", "best_epoch", "seconds", "status"),
+        *("data_loss", "loss", "mae", "val_loss", "val_mae"),
         *("use_l2", "l2", "learning_rate"),
     ]
+    assert project.hyperparameter_names == ["use_l2", "l2", "learning_rate"]
+    for row in trials.to_dict("records"):  # at the epoch that the run is scored at
+        at = project.history(row["trial"]).set_index("epoch").loc[row["best_epoch"]]
+        for name in ("data_loss", "loss", "mae", "val_loss", "val_mae"):
+            assert row[name] == pytest.approx(at[name], rel=1e-6)
     assert sorted(trials["trial"]) == [0, 1, 2, 3]
     assert trials["score"].is_monotonic_increasing
     assert (trials["seconds"] > 0).all()
@@ -161,6 +167,27 @@ def test_no_result(tmp_path, saved):
     (tmp_path / "best.keras").write_text("not a model")
     with pytest.raises(ValueError, match=r"is no \.keras file"):
         kregs.load_result(tmp_path)
+
+
+def test_metrics_are_means_over_runs_and_yield_to_hyperparameters(linear_data, tmp_path):
+    def build(hp):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        return kregs.compile_model(
+            model, "mse", learning_rate=hp.Choice("mae", [0.03, 0.1]), metrics=["mae"]
+        )
+
+    result = kregs.tune(
+        build, *linear_data, folds=2, seeds=2, oracle="grid", epochs=2, directory=tmp_path,
+        callbacks=[], verbose=0,
+    )  # fmt: skip
+    trials = result.trials()
+    assert sorted(trials["mae"]) == [0.03, 0.1]
+    for row in trials.to_dict("records"):
+        history, scores = result.history(row["trial"]), result.scores(row["trial"])
+        at = history.merge(scores[["fold", "seed", "epoch"]], on=["fold", "seed", "epoch"])
+        assert len(at) == 4
+        assert row["val_mae"] == pytest.approx(at["val_mae"].mean(), rel=1e-6)
+        assert row["score"] == pytest.approx(at["val_data_loss"].mean(), rel=1e-6)
 
 
 @pytest.mark.parametrize(

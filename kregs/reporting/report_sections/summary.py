@@ -21,13 +21,18 @@ class Summary:
 def summary(facts: SearchFacts) -> Summary:
     """Return the head."""
     counts = facts.trials["status"].value_counts()
+    completed = len(facts.ranked) - counts.get("cut short", 0)  # these have a score, too
     numbers = (
         (f"{facts.objective} of the chosen trial", score_words(facts.chosen)),
         ("chosen", f"trial {facts.chosen_number}"),
         ("epochs of the chosen trial", format_cell(facts.chosen.get("best_epoch"))),
-        ("trials completed", f"{len(facts.ranked)} of {len(facts.trials)}"),
+        ("trials completed", f"{completed} of {len(facts.trials)}"),
         ("time", format_duration(facts.result.seconds)),
         ("seed", format_cell(facts.result.protocol.seed)),
     )
-    others = [f"{counts[name]} {name}" for name in ("failed", "interrupted") if name in counts]
+    others = [
+        f"{counts[name]} {name}"
+        for name in ("failed", "interrupted", "cut short")
+        if name in counts
+    ]
     return Summary(facts.result.name, numbers, ", ".join(others))

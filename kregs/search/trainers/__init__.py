@@ -12,6 +12,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import keras_tuner
+
 from kregs.search.objective import is_of_validation
 from kregs.search.runs import RunJob, RunOutcome, RunState, numbers_of
 
@@ -36,6 +38,18 @@ class RunControl(Protocol):
         """
 
 
+class ListenerError(Exception):
+    """Whoever was told of an epoch has raised: no fault of the trial, nor of its trainer.
+
+    Args:
+        reason: what was raised.
+    """
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
     """What a trainer is told about the search.
@@ -57,6 +71,19 @@ class TrainerSettings:
     def cross_fits(self) -> bool:
         """Whether a run with halves is scored on each at the epoch that is best on the other."""
         return self.score_at == "best_epoch" and is_of_validation(self.objective)
+
+    def tell(self, job: RunJob, epoch: int, logs: dict[str, float], control: RunControl) -> None:
+        """Tell of an epoch.
+
+        Raises:
+            ListenerError: who was told has raised; a `FatalError` is raised as it is.
+        """
+        try:
+            self.on_epoch(job, epoch, logs, control)
+        except keras_tuner.errors.FatalError:
+            raise
+        except Exception as error:
+            raise ListenerError(error) from error
 
     def value(self, logs: dict[str, float]) -> float:
         """Return the objective, lower is better."""

@@ -25,7 +25,7 @@ from kregs.search.checkpoints import (
     restore,
     state_of,
 )
-from kregs.search.keras_tuner_internals import callbacks_of_run
+from kregs.search.keras_tuner_internals import callbacks_of_run, hooks_of_tuner
 from kregs.search.replay import acts_on_training
 from kregs.search.runs import (
     Histories,
@@ -36,7 +36,7 @@ from kregs.search.runs import (
     histories_of,
     numbers_of,
 )
-from kregs.search.trainers import TrainerSettings
+from kregs.search.trainers import ListenerError, TrainerSettings
 from kregs.search.trainers.batches import OrderedBatches
 
 
@@ -69,6 +69,8 @@ class FitTrainer:
                 outcome = self._train(job)
             except FatalError:
                 raise
+            except ListenerError as error:
+                raise error.reason from None
             except Exception as error:
                 outcome = RunOutcome(error=error)
             outcome.job = job
@@ -106,8 +108,9 @@ class FitTrainer:
             model,
             *(() if stock else self._args),
             callbacks=[
-                batches, last.before, *callbacks, *rates, averages, halves, best_epoch,
-                averages.swapped_back, _ReportEpochs(settings, job), last,
+                batches, last.before, *callbacks, *hooks_of_tuner(settings.tuner, job.trial),
+                *rates, averages, halves, best_epoch, averages.swapped_back,
+                _ReportEpochs(settings, job), last,
             ],
             **fit,
         )  # fmt: skip
@@ -368,7 +371,7 @@ class _ReportEpochs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         control = _ModelControl(self.model)
-        self._settings.on_epoch(self._job, epoch + 1, numbers_of(logs or {}), control)
+        self._settings.tell(self._job, epoch + 1, numbers_of(logs or {}), control)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ from kregs.search.runs import (
     numbers_of,
 )
 from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
-from kregs.search.trainers import TrainerSettings
+from kregs.search.trainers import ListenerError, TrainerSettings
 
 _FIT_ARGUMENTS = (
     "x", "y", "validation_data", "validation_split", "batch_size", "epochs", "callbacks",
@@ -132,6 +132,8 @@ class StackedTrainer:
         if not model.built:
             try:
                 model.build((None, *self.row_shape))
+            except FatalError:
+                raise
             except Exception as error:
                 raise NotStackable(
                     f"the model cannot be built from the shape of a row: {reason_of(error)}"
@@ -176,12 +178,19 @@ class StackedTrainer:
                     under_way.pop(id(member_job.name), None)  # it may be of an earlier run
                     yield self._outcome(member_job)
                     yield from self._sort(jobs)
+                    for waiting in [j for j in queue if j.name.cancelled]:
+                        queue.remove(waiting)
+                        under_way.pop(id(waiting.name), None)
                     for job, new in self._waiting.pop(signature, []):
                         if training.layout.fits(new.member):
                             under_way[id(job)] = job
                             queue.append(new)
                         else:
                             self._waiting.setdefault(signature, []).append((job, new))
+        except FatalError:
+            raise
+        except ListenerError as error:
+            raise error.reason from None
         except _REFUSALS as error:
             # found out only when it was traced or run: nothing that is done is lost
             for job in under_way.values():
@@ -203,7 +212,7 @@ class StackedTrainer:
             keep_last=settings.score_at == "last_epoch",
             cross_fit=settings.cross_fits,
             devices=self._devices,
-            on_epoch=lambda member_job: settings.on_epoch(
+            on_epoch=lambda member_job: settings.tell(
                 member_job.name,
                 member_job.epoch,
                 numbers_of(member_job.logs),

@@ -19,7 +19,9 @@ import grpc
 from kregs.search.keras_tuner_internals import (
     knows,
     messages,
+    space_message,
     trial_folder,
+    trial_message,
     try_again,
 )
 from kregs.search.storage import TrialRecord, searched_values
@@ -162,7 +164,8 @@ class Chief(_messages.OracleServicer):  # type: ignore[name-defined]
         if worker in self._seen:  # without the lock: this is the sign of life
             self._seen[worker] = time.monotonic()
         context.set_trailing_metadata(((SEED_HEADER, str(self.oracle.seed)),))
-        return super().GetSpace(request, context)
+        space = space_message(self.oracle.get_space())
+        return _messages.service.GetSpaceResponse(hyperparameters=space)
 
     def UpdateSpace(self, request: Any, context: Any) -> Any:
         with self._call(context):
@@ -181,14 +184,22 @@ class Chief(_messages.OracleServicer):  # type: ignore[name-defined]
             elif trial.status == _messages.TrialStatus.STOPPED:
                 self._finished = self._finished or time.monotonic()
                 self._seen.pop(worker, None)
-            return _messages.service.CreateTrialResponse(trial=trial.to_proto())
+            return _messages.service.CreateTrialResponse(trial=trial_message(trial))
 
     def UpdateTrial(self, request: Any, context: Any) -> Any:
         with self._call(context) as worker:
             if self._owners.get(request.trial_id) == worker:
-                return super().UpdateTrial(request, context)
+                self.oracle.update_trial(request.trial_id, request.metrics, step=request.step)
             trial = self.oracle.trials[request.trial_id]
-            return _messages.service.UpdateTrialResponse(trial=trial.to_proto())
+            return _messages.service.UpdateTrialResponse(trial=trial_message(trial))
+
+    def GetTrial(self, request: Any, context: Any) -> Any:
+        trial = self.oracle.get_trial(request.trial_id)
+        return _messages.service.GetTrialResponse(trial=trial_message(trial))
+
+    def GetBestTrials(self, request: Any, context: Any) -> Any:
+        best = self.oracle.get_best_trials(request.num_trials)
+        return _messages.service.GetBestTrialsResponse(trials=map(trial_message, best))
 
     def EndTrial(self, request: Any, context: Any) -> Any:
         with self._call(context) as worker:
@@ -206,12 +217,13 @@ class Chief(_messages.OracleServicer):  # type: ignore[name-defined]
         known.hyperparameters.values = values
         trial.hyperparameters = known.hyperparameters
         record = TrialRecord.read(trial_folder(self.oracle, trial.trial_id))
-        trial.message = None if record is None else record.message
+        trial.message = None if record is None else record.traceback or record.message
         del self._owners[trial.trial_id]
         self.oracle.end_trial(trial)
         self.oracle.save()  # keras-tuner's last state has the trial under way
         if trial.trial_id in self.oracle.end_order:
-            self._progress.trial_ended(trial.trial_id, known.score, trial.message)
+            reason = None if record is None else record.message
+            self._progress.trial_ended(trial.trial_id, known.score, reason)
         self._on_end(trial.trial_id)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from kregs.search.keras_tuner_internals import messages, silence_messages
+from kregs.search.keras_tuner_internals import messages, space_message, trial_message
 from kregs.search.oracles import expected_trials
 
 CALLER_HEADER = "kregs-worker"
@@ -36,7 +36,6 @@ _NO_ANSWER = (
 
 
 _messages = messages()
-silence_messages()
 
 
 class Client(_messages.OracleClient):  # type: ignore[name-defined]
@@ -94,8 +93,15 @@ class Client(_messages.OracleClient):  # type: ignore[name-defined]
             time.sleep(_IDLE)  # keras-tuner's loop asks again at once
         return trial
 
+    def update_space(self, hyperparameters: Any) -> None:
+        request = _messages.service.UpdateSpaceRequest(
+            hyperparameters=space_message(hyperparameters)
+        )
+        self.stub.UpdateSpace(request, wait_for_ready=True)
+
     def end_trial(self, trial: Any) -> None:
-        super().end_trial(trial)
+        request = _messages.service.EndTrialRequest(trial=trial_message(trial))
+        self.stub.EndTrial(request, wait_for_ready=True)
         self._held.discard(trial.trial_id)
 
     @contextlib.contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import os
 import pickle
+import pickletools
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ import keras_tuner
 
 from kregs.population.rows import is_dataset
 from kregs.search.keras_tuner_internals import is_chief, is_worker, save_now
+from kregs.search.loop import TimeUp
 from kregs.search.progress import Progress
 from kregs.search.randomness import preserved_state
 from kregs.search.storage import WORKERS_FOLDER
@@ -29,6 +32,7 @@ from kregs.validation import check_integer
 _HOST = "127.0.0.1"
 _RESTARTS = 3  # of each worker that is killed
 _PATIENCE = 10.0  # seconds for a worker to end by itself
+_PATIENCE_FOR_EPOCHS = 60.0  # and where the time is up, to end the epochs under way
 _NOTE = "kregs-note: "
 # before kregs is imported: the caller's own modules may not be on the path yet
 _PROGRAM = """\
@@ -73,6 +77,7 @@ def check_workers(
                 f"another process. Received: {type(data).__name__}"
             )
     _check_picklable("build", build)
+    _check_importable("build", build)
     return workers
 
 
@@ -85,6 +90,72 @@ def _check_picklable(name: str, value: Any) -> None:
             "a function or class at the top of a module, no lambda and nothing defined in a "
             f"function. Received: {value!r}, which raises {type(error).__name__}: {error}"
         ) from error
+
+
+def _check_importable(name: str, value: Any) -> None:
+    """Raise `TypeError` if a value is of `__main__` and no other process can have that module.
+
+    A worker runs the main script anew, without what stands below `if __name__ == "__main__":`.
+    """
+    main = sys.modules["__main__"]
+    names = _names_of_main(value)
+    if not names:
+        return
+    where = f"`{name}` is, or needs, {', '.join(sorted(names))} of the main module"
+    file = getattr(main, "__file__", None)
+    if getattr(main, "__spec__", None) is None and (file is None or not Path(file).is_file()):
+        raise TypeError(
+            f"{where}, which is no file (a notebook, a console): a worker is another process and "
+            "cannot import it. Write it into a module of its own and import it. "
+            f"Received: {value!r}"
+        )
+    guarded = names & _guarded_names(file)
+    if guarded:
+        raise TypeError(
+            f"{where}, and {', '.join(sorted(guarded))} stands below "
+            '`if __name__ == "__main__":`, which workers do not run: put it above. '
+            f"Received: {value!r}"
+        )
+
+
+def _names_of_main(value: Any) -> set[str]:
+    """Return the names of the main module that a pickled value refers to."""
+    operations = pickletools.genops(pickle.dumps(value, protocol=2))
+    words = [argument for operation, argument, _ in operations if operation.name == "GLOBAL"]
+    parts = (str(word).split(" ") for word in words)
+    return {name.split(".")[0] for module, name in parts if module == "__main__"}
+
+
+def _guarded_names(file: str | None) -> set[str]:
+    """Return the names that a script defines below `if __name__ == "__main__":` only."""
+    if file is None or not Path(file).is_file():
+        return set()
+    try:
+        body = ast.parse(Path(file).read_text(encoding="utf-8")).body
+    except (SyntaxError, ValueError):
+        return set()
+    guards = [
+        node for node in body if isinstance(node, ast.If) and "__main__" in ast.dump(node.test)
+    ]
+    others = [node for node in body if node not in guards]
+    inside, outside = (
+        {name for node in nodes for name in _bound_names(node)}
+        for nodes in ([part for guard in guards for part in guard.body], others)
+    )
+    return inside - outside
+
+
+def _bound_names(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        yield node.name
+        return
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+            yield part.id
+        elif isinstance(part, (ast.FunctionDef, ast.ClassDef)):
+            yield part.name
+        elif isinstance(part, ast.alias):
+            yield (part.asname or part.name).split(".")[0]
 
 
 def search_with_workers(tuner: Any, task: Any, *, workers: int, progress: Progress) -> None:
@@ -115,7 +186,7 @@ def search_with_workers(tuner: Any, task: Any, *, workers: int, progress: Progre
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         port = stack.enter_context(chief.serving(_HOST, 0))
         payload = Path(scratch) / "search"
-        _write_payload(payload, task)
+        _write_payload(payload, task, tuner.time_left)
         team = stack.enter_context(_team(payload, logs, port=port, workers=workers))
         noted: set[str] = set()
         while not chief.finished:
@@ -126,6 +197,10 @@ def search_with_workers(tuner: Any, task: Any, *, workers: int, progress: Progre
                         noted.add(note)
                         progress.note(note)
             chief.check()
+            if tuner.time_is_up:  # for them, too: they end with their epochs
+                ends = time.monotonic() + _PATIENCE_FOR_EPOCHS
+                for worker in team:
+                    worker.wait(max(0.0, ends - time.monotonic()))
             tuner.check_time()
             for worker in team:
                 if worker.ended() and not chief.finished:
@@ -135,7 +210,7 @@ def search_with_workers(tuner: Any, task: Any, *, workers: int, progress: Progre
             worker.wait(_PATIENCE)
 
 
-def _write_payload(path: Path, task: Any) -> None:
+def _write_payload(path: Path, task: Any, time_left: float | None) -> None:
     preparation = spawn.get_preparation_data("kregs worker")
     # a key of this process, which may not be written down
     preparation.pop("authkey", None)
@@ -147,6 +222,8 @@ def _write_payload(path: Path, task: Any) -> None:
     with path.open("wb") as file:
         pickle.dump(preparation, file)
         pickle.dump((keras.config.floatx(), keras.config.dtype_policy().name), file)
+        # by the clock of the machine: a worker needs a while to start
+        pickle.dump(None if time_left is None else time.time() + time_left, file)
         pickle.dump(here, file, protocol=pickle.HIGHEST_PROTOCOL)
 
 
@@ -314,16 +391,18 @@ def work(file: BinaryIO) -> None:
     """Train trials; what a worker process does.
 
     Args:
-        file: holds, pickled, Keras's settings and the `SearchTask`.
+        file: holds, pickled, Keras's settings, when the time is up, and the `SearchTask`.
     """
     _end_with_parent()
     try:
         floatx, policy = pickle.load(file)
         keras.config.set_floatx(floatx)
         keras.config.set_dtype_policy(policy)
+        ends = pickle.load(file)
         task = pickle.load(file)
-        with preserved_state():
-            task.tuner(Notes()).search(**task.fit_arguments())
+        max_time = None if ends is None else max(0.0, ends - time.time())
+        with preserved_state(), contextlib.suppress(TimeUp):
+            task.tuner(Notes(), max_time=max_time).search(**task.fit_arguments())
     except Exception as error:
         _leave(error, Path(file.name).with_name(os.environ["KERASTUNER_TUNER_ID"]))
         raise

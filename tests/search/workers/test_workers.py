@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections import Counter
 from pathlib import Path
 
@@ -190,6 +192,100 @@ def test_an_error_of_the_oracle_ends_the_search(chief, monkeypatch):
         chief.check()
     with pytest.raises(ConnectionError, match="Objective value missing"):
         worker.create_trial("w1-1")
+
+
+def test_messages_print_nothing_and_nothing_of_keras_tuner_is_changed(chief, monkeypatch, capfd):
+    from keras_tuner.src.engine import conditions
+
+    assert "print" not in vars(conditions)
+    worker, space = client("w1", monkeypatch), keras_tuner.HyperParameters()
+    for name, values in {"kind": ["a", "b"], "big": [True, False], "n": [3, 4]}.items():
+        parent = space.Boolean(name) if name == "big" else space.Choice(name, values)
+        with space.conditional_scope(name, values[:1]):
+            space.Float(f"of_{name}", 0.0, 1.0)
+        assert parent in values
+    worker.update_space(space)
+    trial = worker.create_trial("w1-0")
+    known = {hp.name: hp.conditions for hp in worker.get_space().space}
+    sent = {hp.name: hp.conditions for hp in trial.hyperparameters.space}
+    for name in ("kind", "big", "n"):
+        assert known[f"of_{name}"] == sent[f"of_{name}"]
+        (condition,) = sent[f"of_{name}"]
+        assert condition == next(hp for hp in space.space if hp.name == f"of_{name}").conditions[0]
+        assert type(condition) is conditions.Parent
+        (value,) = condition.values
+        assert type(value) is {"kind": str, "big": bool, "n": int}[name]
+    end(worker, trial)
+    assert worker.get_trial(trial.trial_id).score == worker.get_best_trials()[0].score == 1.0
+    assert capfd.readouterr().out == ""
+
+
+def in_main(monkeypatch, source, file=None):
+    """A main module of this source, as a notebook (no file) or a script has it."""
+    main = types.ModuleType("__main__")
+    if file is not None:
+        file.write_text(source)
+        main.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    exec(source, vars(main))
+    return main
+
+
+BUILD = "import functools\ndef build(hp, more=0):\n    return None\n"
+
+
+def test_a_build_of_a_notebook_is_refused_before_a_process_starts(monkeypatch, tmp_path):
+    main = in_main(monkeypatch, BUILD + "class Hyper:\n    build = build\n")
+    x = np.zeros((4, 2))
+    started = []
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda *a, **k: started.append(a))
+    for build in (main.build, functools.partial(main.build, more=1)):
+        with pytest.raises(
+            TypeError, match=r"build of the main module, which is no file.*notebook"
+        ):
+            kregs.tune(build, x, x, workers=2, directory=tmp_path, verbose=0)
+    assert not started
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_build_of_a_script_is_sent_if_a_worker_will_find_it(monkeypatch, tmp_path):
+    arguments = {"x": np.zeros(3), "validation_data": None, "oracle": "random"}
+    above = BUILD + "if __name__ == '__main__':\n    other = 1\n"
+    main = in_main(monkeypatch, above, tmp_path / "above.py")
+    assert processes.check_workers(2, build=main.build, **arguments) == 2
+    below = "if __name__ == '__main__':\n" + "".join(f"    {row}\n" for row in BUILD.splitlines())
+    main = in_main(monkeypatch, below, tmp_path / "below.py")
+    with pytest.raises(TypeError, match=r"build stands below `if __name__ == \"__main__\":`"):
+        processes.check_workers(2, build=main.build, **arguments)
+
+
+@pytest.mark.slow
+def test_workers_train_the_build_of_a_script_and_end_in_time(tmp_path):
+    """Their trials are cut short as those of one process are, and gone on with."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, keras, numpy as np, kregs\n"
+        "def build(hp):\n"
+        "    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])\n"
+        "    rate = hp.Float('rate', 1e-3, 1e-1)\n"
+        "    return kregs.compile_model(model, 'mse', learning_rate=rate)\n"
+        "if __name__ == '__main__':\n"
+        "    x = np.random.default_rng(0).normal(size=(60, 4)).astype('float32')\n"
+        "    limit = float(sys.argv[1]) or None\n"
+        "    result = kregs.tune(build, x, x.sum(1), workers=1, max_trials=3, callbacks=[],\n"
+        "        epochs=10**6 if limit else 3, max_time=limit, verbose=2,\n"
+        f"        directory={str(tmp_path)!r}, project_name='limited' if limit else 'whole')\n"
+        "    print(result.trials()['status'].tolist(), result.best_score < 100)\n"
+    )
+    for limit, status in (("60", "cut short"), ("0", "completed")):
+        run = subprocess.run(
+            [sys.executable, "-P", str(script), limit],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert run.stdout.splitlines()[-1] == f"{[status] * 3} True"
 
 
 def test_the_port_is_taken(chief, environment):
