@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 from rich.table import Table
 
 
@@ -88,3 +89,18 @@ def make_table(frame: pd.DataFrame, *, title: str | None = None, rows: int | Non
     for row in frame.head(len(frame) if rows is None else rows).itertuples(index=False):
         table.add_row(*(format_value(value) for value in row))
     return table
+
+
+def print_table(frame: pd.DataFrame, *, title: str | None = None) -> None:
+    """Print a DataFrame as `make_table` lays it out.
+
+    Example:
+
+    >>> print_table(pd.DataFrame({"l2[0]": [1]}))
+    ┏━━━━━━━┓
+    ┃ l2[0] ┃
+    ┡━━━━━━━┩
+    │     1 │
+    └───────┘
+    """
+    Console(markup=False, highlight=False).print(make_table(frame, title=title))
