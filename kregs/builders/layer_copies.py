@@ -215,7 +215,7 @@ class ModelCopier:
 
     def _copy_functional(self, graph: ModelGraph, copied: Callable) -> keras.Model:
         model = graph.model
-        originals = {id(self_copy): layer for layer, self_copy in self.copies.values()}
+        originals: dict[int, Any] = {}  # id of a copy -> what it is the copy of
         inputs = keras.tree.map_structure(
             lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), model.input
         )
@@ -240,10 +240,12 @@ class ModelCopier:
             call = graph.call_with(originals[id(new)], received, made)
             made.add(id(call))
             for layer in self.layers_before(call, graph):
-                args = (layer(args[0]), *args[1:])
+                if args:
+                    args = (layer(args[0]), *args[1:])
+                else:  # called as layer(inputs=x)
+                    kwargs |= {name: layer(value) for name, value in list(kwargs.items())[:1]}
             result = new(*args, **kwargs)
-            layers_after = list(self.layers_after(call, graph))
-            for layer in layers_after:
+            for layer in self.layers_after(call, graph):
                 result = layer(result)
             for value, old in zip(keras.tree.flatten(result), call.outputs, strict=True):
                 kept.append(value)

@@ -353,6 +353,16 @@ def test_a_head_called_twice_has_nothing_after_either_call():
         assert output._keras_history.operation.name == "head"
 
 
+def test_layers_called_by_keyword_are_treated_too():
+    inputs = keras.Input((5,), name="in")
+    hidden = L.BatchNormalization(name="scale")(inputs=inputs)
+    model = keras.Model(inputs, L.Dense(2, name="head")(inputs=hidden))
+    treated = kregs.regularize(model, DROP)
+    assert names_of(treated) == ["scale", "head_dropout", "head"]
+    x = RNG.normal(size=(4, 5)).astype("float32")
+    np.testing.assert_allclose(treated(x), model(x), rtol=1e-6)
+
+
 def test_a_shared_model_is_an_output_where_any_call_is():
     inside = keras.Sequential([keras.Input((4,)), L.Dense(4, "relu", name="inner")], name="inside")
     inputs = keras.Input((4,))
