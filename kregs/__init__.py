@@ -20,6 +20,7 @@ _HOMES = {
     "linear": "kregs.builders",
     "autoencoder": "kregs.builders",
     "regularize": "kregs.builders",
+    "regularization_summary": "kregs.builders",
     "compile_model": "kregs.training",
     "DataLoss": "kregs.training",
     "early_stopping": "kregs.training",

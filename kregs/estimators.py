@@ -26,6 +26,7 @@ from kregs.training import compile_model, early_stopping
 from kregs.validation import check_choice, check_integer, check_number, suggestion
 
 _EAGER_STEPS = 20  # up to so many training steps, tracing a graph costs more than it saves
+_REGULARIZATION = "regularization__"  # before a field's name, among the parameters
 _BLOCK = 512  # rows per call in prediction
 
 
@@ -49,6 +50,71 @@ class _KregsEstimator(BaseEstimator):
     random_state: Any = None
     verbose: int = 0
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name.
+
+        Args:
+            deep: with the fields of `regularization`, as `regularization__l2`; `None` counts as
+                `Regularization()`.
+
+        Example:
+
+        >>> KregsClassifier(regularization=Regularization(l2=0.1)).get_params()[
+        ...     "regularization__l2"
+        ... ]
+        0.1
+        """
+        parameters = super().get_params(deep=deep)
+        value = Regularization() if self.regularization is None else self.regularization
+        if deep and isinstance(value, Regularization):
+            fields = value.get_config().items()
+            parameters |= {f"{_REGULARIZATION}{name}": number for name, number in fields}
+        return parameters
+
+    def set_params(self, **params: Any) -> Any:
+        """Set parameters by name, and by `regularization__l2` and the like fields of that value.
+
+        The value is frozen: the estimator gets another with these fields changed, and whoever else
+        holds the old one keeps it.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            TypeError, ValueError: there is no such parameter or field, or a field's value is wrong;
+                then nothing is set.
+
+        Example:
+
+        >>> KregsClassifier().set_params(regularization__l2=1e-3).regularization
+        Regularization(l2=0.001)
+        """
+        fields = {
+            name.removeprefix(_REGULARIZATION): params.pop(name)
+            for name in list(params)
+            if name.startswith(_REGULARIZATION)
+        }
+        if not fields:
+            return super().set_params(**params)
+        given = params.get("regularization", self.regularization)
+        value = Regularization() if given is None else given
+        if not isinstance(value, Regularization):
+            raise TypeError(
+                "`regularization` must be a kregs.Regularization or None, to have fields to set. "
+                f"Received: regularization={value!r}"
+            )
+        known = value.get_config()
+        for name in fields:
+            if name not in known:  # a ValueError, as of scikit-learn's own estimators
+                raise ValueError(
+                    f"Invalid parameter {_REGULARIZATION + name!r} for estimator {self}."
+                    f"{suggestion(name, known)} Valid fields are: {', '.join(known)}"
+                )
+        changed = value.replace(**fields)
+        if given is not None or changed != value:  # None stays where nothing restrains
+            params["regularization"] = changed
+        return super().set_params(**params)
+
     def _train(
         self,
         x: np.ndarray,
@@ -57,17 +123,18 @@ class _KregsEstimator(BaseEstimator):
         *,
         head: NetworkHead,
         stratify: bool = False,
-        target_units: tuple[np.ndarray, np.ndarray] | None = None,
+        standardize_targets: bool = False,
     ) -> None:
         """Train on checked data and set `model_`, `history_` and `n_iter_`.
 
         Args:
             x: float64 (n, features), not standardized.
-            y: class numbers, or standardized targets (n, outputs).
+            y: class numbers, or targets (n, outputs).
             weights: of the rows, above 0, or `None`.
             head: the output layer and the loss.
             stratify: whether the validation rows keep the classes' shares, where they can.
-            target_units: the targets' means and standard deviations before they were standardized.
+            standardize_targets: whether the network learns the targets in standard deviations from
+                their means, which are those of the rows that are trained on.
         """
         epochs = check_integer("epochs", self.epochs, minimum=1)
         batch_size = check_integer("batch_size", self.batch_size, minimum=1)
@@ -87,9 +154,14 @@ class _KregsEstimator(BaseEstimator):
         train_weights = None if weights is None else weights[train]
         mean, scale = _standardizer(x[train], train_weights)
         standardized = ((x - mean) / scale).astype("float32")
+        target_units = None
+        targets = y
+        if standardize_targets:
+            target_units = _standardizer(y[train], train_weights)
+            targets = ((y - target_units[0]) / target_units[1]).astype("float32")
 
         def rows(index: np.ndarray) -> tuple[np.ndarray, ...]:
-            arrays = (standardized[index], y[index])
+            arrays = (standardized[index], targets[index])
             return arrays if weights is None else (*arrays, weights[index].astype("float32"))
 
         fit: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "verbose": self.verbose}
@@ -197,7 +269,9 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
     Args:
         units: units of each hidden layer.
         activation: of the hidden layers, as in `kregs.mlp`.
-        regularization: a `kregs.Regularization` or `None`.
+        regularization: a `kregs.Regularization` or `None`. Its fields are parameters, too:
+            `set_params(regularization__l2=1e-3)`, or `{"regularization__l2": [1e-4, 1e-2]}` as
+            the grid of a `GridSearchCV`.
         optimizer: a Keras optimizer's name.
         learning_rate: number > 0 or a Keras schedule.
         weight_decay: as in `kregs.compile_model`.
@@ -287,8 +361,9 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
 class KregsRegressor(RegressorMixin, _KregsEstimator):
     """A multilayer perceptron for numbers, as scikit-learn knows regressors.
 
-    As `KregsClassifier`; the targets are standardized too while it is trained, so that learning
-    rate and λ do not depend on their units, and `model_` gives them in their own units.
+    As `KregsClassifier`; the targets are standardized too while it is trained, by the rows that it
+    is trained on, so that learning rate and λ do not depend on their units, and `model_` gives
+    them in their own units.
 
     Args:
         units, activation, regularization, optimizer, learning_rate, weight_decay, epochs,
@@ -333,14 +408,13 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
             counted = weights > 0
             x, y, weights = x[counted], y[counted], weights[counted]
         columns = y.reshape(len(y), -1).astype(np.float64)
-        mean, scale = _standardizer(columns, weights)
         self._one_axis = y.ndim == 1
         self._train(
             x,
-            ((columns - mean) / scale).astype("float32"),
+            columns,
             weights,
             head=network_head(None, targets=columns.shape[1]),
-            target_units=(mean, scale),
+            standardize_targets=True,
         )
         return self
 

@@ -24,7 +24,9 @@ import pytest
 import kregs
 from kregs import catalog
 from kregs.cli import main
-from kregs.cli.terminal import interrupts_repeated
+from kregs.cli.doctor import README_SECTION
+from kregs.cli.terminal import interrupts_repeated, make_console
+from kregs.reporting import make_table
 
 
 def test_list_names_every_recipe(capsys, monkeypatch):
@@ -100,6 +102,110 @@ def test_bad_use_is_exit_2_and_one_line(argv, message, capsys, monkeypatch, tmp_
     assert error.startswith("kregs: ")
     assert message in error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argv", "messages"),
+    [
+        (
+            ["tune", "digits_mlp", "--max-trials", "0", "--epochs", "-1", "--folds", "1"],
+            ["`max_trials` must be an integer >= 1", "`epochs` must be", "folds=1"],
+        ),
+        (
+            ["tune", "forkme", "--seeds", "x", "--max-time", "-3", "--oracle", "baysian"],
+            ["seeds='x'", "`max_time` must be a finite number > 0", "Did you mean 'bayesian'?"],
+        ),
+        (
+            ["tune", "forkme", "--selection", "bset", "--workers", "0", "--seed", "1.5"],
+            ["Did you mean 'best'?", "workers=0", "`seed` must be an integer >= 0"],
+        ),
+        (
+            ["tune", "table", "--data", "no.csv", "--target", "a", "--folds", "0", "--seed", "-1"],
+            ["folds=0", "seed=-1"],
+        ),
+        (
+            ["tune", "digit_mlp", "--epochs", "0"],
+            ["Did you mean 'digits_mlp'?", "`epochs` must be an integer >= 1"],
+        ),
+        (["run", "forkme", "--seed", "x"], ["`seed` must be an integer >= 0"]),
+    ],
+)
+def test_all_that_is_wrong_is_said_at_once(argv, messages, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert captured.out == ""
+    assert len(lines) == len(messages)
+    assert all(line.startswith("kregs: ") for line in lines)
+    for message in messages:
+        assert sum(message in line for line in lines) == 1, message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["tune", "forkme", "--folds", "100000"],
+        ["tune", "forkme", "--output", "file.txt"],
+        ["tune", "forkme", "--output", "file.txt/deeper", "--epochs", "1"],
+        ["tune", "table", "--data", "file.txt", "--target", "b"],
+        ["tune", "table", "--data", "table.csv", "--target", "y", "--folds", "500"],
+        ["tune", "table", "--data", "table.csv", "--target", "y", "--task", "regresion"],
+        ["tune", "table", "--data", "table.csv", "--target", "y", "--drop", "z"],
+        ["tune", "forkme", "--selection", "one_standard_error", "--output", "runs/deeper"],
+    ],
+)
+def test_a_refused_command_leaves_no_folder(argv, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.txt").write_text("no table")
+    rows = [f"{number},{'ab'[number % 2]}" for number in range(60)]
+    (tmp_path / "table.csv").write_text("\n".join(["x,y", *rows]))
+    assert main(argv) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "table.csv"]
+
+
+BRACKETS = ["[a]", "[/b]", "weight [kg]"]
+
+
+def test_names_with_brackets_are_printed_as_they_are(capsys, monkeypatch, tmp_path):
+    """Columns, classes and folders of a table, from the first line to the predictions."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    rng = np.random.default_rng(0)
+    classes = np.array(BRACKETS[:2])[rng.integers(0, 2, 60)]
+    frame = pd.DataFrame({
+        "weight [kg]": rng.normal(size=60), "[/b]": rng.normal(size=60), "[bold]c": classes,
+    })  # fmt: skip
+    frame.to_csv("rows[0].csv", index=False)
+    argv = ["tune", "table", "--data", "rows[0].csv", "--target", "[bold]c", "--folds", "2"]
+    assert main([*argv, "--max-trials", "1", "--epochs", "1", "--output", "[/runs]"]) == 0
+    printed = capsys.readouterr().out
+    for text in ("weight [kg]", " [/b] ", "of '[bold]c', 2 classes", "[/runs]/rows[0]/best.keras"):
+        assert text in printed
+    assert main(["predict", "[/runs]/rows[0]", "rows[0].csv"]) == 0
+    assert capsys.readouterr().out.startswith("prediction,probability_[/b],probability_[a]\n")
+
+
+def test_trials_of_names_with_brackets_are_printed_as_they_are(capsys, monkeypatch, tmp_path):
+    def build(hp):
+        r = kregs.Regularization(l2=hp.Float("l2[0]", 1e-5, 1e-2, sampling="log"))
+        hp.Choice("[/kind]", ["[bold]x", "[/]"])
+        return kregs.compile_model(kregs.linear((2,), 1, regularization=r), "mse")
+
+    x = np.random.default_rng(0).normal(size=(30, 2)).astype("float32")
+    monkeypatch.setenv("COLUMNS", "200")
+    result = kregs.tune(
+        build, x, x[:, 0], max_trials=2, epochs=1, directory=tmp_path, verbose=2, project_name="[0]"
+    )
+    progress = capsys.readouterr().out
+    make_console().print(make_table(result.trials(), title="[bold]trials"))
+    table = capsys.readouterr().out
+    assert "l2[0]=" in progress
+    assert "[/kind]=[" in progress
+    for text in ("[bold]trials", "l2[0]", "[/kind]", result.trials()["[/kind]"][0]):
+        assert text in table
 
 
 def test_failed_download_is_one_line(capsys, monkeypatch):
@@ -324,6 +430,7 @@ def test_doctor_says_what_is_wrong(package, version, message, capsys, monkeypatc
     assert main(["doctor"]) == 1
     printed = capsys.readouterr().out
     assert f"problem: {message}" in printed
+    assert printed.endswith(f'see README.md, "{README_SECTION}"\n')
     assert printed.count("problem: ") == 1
 
 

@@ -10,10 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from scipy.stats import loguniform
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, make_classification
 from sklearn.metrics import recall_score
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    RandomizedSearchCV,
+    cross_val_score,
+    train_test_split,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import kregs
@@ -91,6 +99,102 @@ def test_grid_search_over_regularization(iris):
     assert search.best_params_["regularization"] is None
     penalties = quick(epochs=1).set_params(regularization=values[1]).fit(*iris)
     assert penalties.model_.get_layer("dense_1").kernel_regularizer is not None
+
+
+@pytest.mark.parametrize("make", [kregs.KregsRegressor, kregs.KregsClassifier])
+def test_fields_of_the_regularization_are_parameters(make):
+    given = kregs.Regularization(dropout=0.25, max_norm=2)
+    estimator = make(regularization=given)
+    deep = estimator.get_params()
+    assert deep["regularization"] is given
+    names = {name for name in deep if name.startswith("regularization__")}
+    assert names == {f"regularization__{name}" for name in given.get_config()}
+    assert (deep["regularization__dropout"], deep["regularization__l2"]) == (0.25, 0.0)
+    assert set(estimator.get_params(deep=False)) == set(deep) - names
+
+    assert estimator.set_params(regularization__l2=1e-3, epochs=7) is estimator
+    assert estimator.regularization == given.replace(l2=1e-3)
+    assert estimator.epochs == 7
+    assert given == kregs.Regularization(dropout=0.25, max_norm=2)
+    copy = clone(estimator)
+    assert copy.regularization == estimator.regularization
+    copy.set_params(regularization__l2=0.5)
+    assert estimator.get_params()["regularization__l2"] == 1e-3
+    assert make().set_params(**deep).get_params() == deep
+    # the whole value and a field of it in one call: the field is changed in the new value
+    estimator.set_params(regularization__l1=0.1, regularization=kregs.Regularization(l2=0.2))
+    assert estimator.regularization == kregs.Regularization(l1=0.1, l2=0.2)
+    # in scikit-learn's own way of taking parameters back
+    default = make()
+    assert default.set_params(**default.get_params()).regularization is None
+    assert default.set_params(regularization__l2=np.float32(0.5)).regularization.l2 == 0.5
+    assert default.set_params(regularization=None).get_params()["regularization__l2"] == 0.0
+
+
+def test_wrong_fields_are_said_and_set_nothing():
+    estimator = quick()
+    before = estimator.get_params()
+    for parameters, error, message in (
+        ({"regularization__droput": 0.1}, ValueError, "Did you mean 'dropout'"),
+        ({"epochs": 9, "regularization__dropout": 1.5}, ValueError, "`dropout` must be"),
+        ({"regularization__l2": "much"}, TypeError, "`l2` must be"),
+        ({"regularization__l2": 0.1, "epoch": 3}, ValueError, "Invalid parameter 'epoch'"),
+    ):
+        with pytest.raises(error, match=message):
+            estimator.set_params(**parameters)
+        assert estimator.get_params() == before
+    with pytest.raises(TypeError, match=r"`regularization` must be .*Received: regularization=0.1"):
+        quick(regularization=0.1).set_params(regularization__l2=0.1)
+    assert "regularization__l2" not in quick(regularization=0.1).get_params()
+    with pytest.raises(ValueError, match="regularization__l3"):
+        GridSearchCV(quick(), {"regularization__l3": [0.1]}).fit(*load_iris(return_X_y=True))
+
+
+def test_searches_over_fields_in_a_pipeline(iris):
+    pipeline = make_pipeline(MinMaxScaler(), quick(epochs=4, early_stopping=False))
+    step = "kregsclassifier__regularization__"
+    grid = GridSearchCV(pipeline, {f"{step}l2": [10.0, 0.0], f"{step}dropout": [0.1]}, cv=2)
+    grid.fit(*iris)
+    assert grid.best_params_ == {f"{step}l2": 0.0, f"{step}dropout": 0.1}
+    best = grid.best_estimator_[-1]
+    assert best.regularization == kregs.Regularization(dropout=0.1)
+    assert [layer.rate for layer in best.model_.layers if "dropout" in layer.name] == [0.1]
+    assert grid.cv_results_["mean_test_score"][1] > grid.cv_results_["mean_test_score"][0]
+    sampled = RandomizedSearchCV(
+        quick(epochs=1, early_stopping=False),
+        {"regularization__l2": loguniform(1e-5, 1e-2), "regularization__max_norm": [None, 2]},
+        n_iter=3, cv=2, random_state=3,
+    ).fit(*iris)  # fmt: skip
+    tried = [p["regularization__l2"] for p in sampled.cv_results_["params"]]
+    assert len(set(tried)) == 3
+    chosen = sampled.best_estimator_
+    assert chosen.regularization.l2 == sampled.best_params_["regularization__l2"] in tried
+    penalty = chosen.model_.get_layer("dense_1").kernel_regularizer.get_config()
+    assert penalty["l2"] == pytest.approx(chosen.regularization.l2)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_targets_are_standardized_by_the_rows_that_are_trained_on(weighted):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(50, 2))
+    y = np.column_stack([x[:, 0], 1e3 + 5 * x[:, 1]])
+    weights = rng.uniform(0.5, 2.0, 50) if weighted else None
+    seed = np.random.RandomState(4).randint(2**31 - 1)
+    train, held = train_test_split(np.arange(50), test_size=10, random_state=seed)
+    y[held] += 1e6  # what is held out tells nothing
+    model = kregs.KregsRegressor(
+        (4,), epochs=1, batch_size=50, validation_fraction=0.2, random_state=4
+    ).fit(x, y, sample_weight=weights)
+    units = model.model_.get_layer("target_units")
+    shares = np.ones(40) if weights is None else weights[train]
+    mean = np.average(y[train], axis=0, weights=shares)
+    variance = np.average((y[train] - mean) ** 2, axis=0, weights=shares)
+    np.testing.assert_allclose(np.ravel(units.mean), mean, rtol=1e-9)
+    np.testing.assert_allclose(np.ravel(units.variance), variance, rtol=1e-9)
+    columns = model.model_.get_layer("standardize")
+    np.testing.assert_allclose(
+        np.ravel(columns.mean), np.average(x[train], axis=0, weights=shares), rtol=1e-6
+    )
 
 
 def test_the_same_seed_is_the_same_model_and_leaves_no_trace(iris, fitted):

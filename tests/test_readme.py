@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from kregs.cli.doctor import README_SECTION
+
 INSTALL = 'pip install ".[test]"'
 
 
@@ -23,6 +25,12 @@ def test_set_up_is_two_commands(readme):
         "pip install . && kregs tune digits_mlp    # searches, compares on test data, saves\n"
         f"{INSTALL} && pytest           # the tests\n"
     )
+
+
+def test_doctor_points_to_a_section_that_tells_how_to_install(readme):
+    section = re.search(rf"^## {re.escape(README_SECTION)}$(.*?)^## ", readme, re.M | re.S)
+    assert section is not None
+    assert "pip install" in section[1]
 
 
 def test_checks_set_up_as_readme_says(repository):

@@ -5,7 +5,7 @@ from kregs.builders.convolutional import convnet
 from kregs.builders.dense import mlp
 from kregs.builders.linear import linear
 from kregs.builders.residual import resnet
-from kregs.builders.retrofit import regularize
+from kregs.builders.retrofit import regularization_summary, regularize
 from kregs.builders.text import recurrent, text_cnn
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "linear",
     "mlp",
     "recurrent",
+    "regularization_summary",
     "regularize",
     "resnet",
     "text_cnn",

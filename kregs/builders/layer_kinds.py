@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 from kregs.initializers import activation_name
+from kregs.layers import DropBlock2D
 
 L = keras.layers
 
 KERNELS = ("kernel", "recurrent", "depthwise", "pointwise")
-_INNER = ("layer", "backward_layer", "cell")  # where the config of a wrapper holds another's
 CONVOLUTIONS = (
     L.Conv1D, L.Conv2D, L.Conv3D, L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose,
     L.DepthwiseConv1D, L.DepthwiseConv2D, L.SeparableConv1D, L.SeparableConv2D,
 )  # fmt: skip
+DROPOUTS = (L.Dropout, L.AlphaDropout, L.GaussianDropout)
 SPATIAL_DROPOUTS = {3: L.SpatialDropout1D, 4: L.SpatialDropout2D, 5: L.SpatialDropout3D}
 NORMALIZATIONS = (
     L.BatchNormalization, L.LayerNormalization, L.GroupNormalization, L.RMSNormalization,
 )  # fmt: skip
 ACTIVATIONS = (L.Activation, L.ReLU, L.LeakyReLU, L.PReLU, L.ELU)
-RESHAPES = (
-    L.Flatten, L.Reshape, L.GlobalAveragePooling1D, L.GlobalAveragePooling2D,
-    L.GlobalMaxPooling1D, L.GlobalMaxPooling2D,
+_DENSE = (
+    L.Dense, L.LSTM, L.GRU, L.SimpleRNN, L.LSTMCell, L.GRUCell, L.SimpleRNNCell,
 )  # fmt: skip
 # what an output has, or a gate, but no hidden layer
 _NOT_HIDDEN = ("linear", "softmax", "log_softmax", "sigmoid", "hard_sigmoid")
@@ -40,23 +41,103 @@ def has_kernel(layer: Any) -> bool:
     """
     if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
         return False
-    return any(True for _ in weight_configs(layer.get_config()))
+    return any(True for _ in weight_configs(config_of(layer)))
+
+
+def config_of(layer: Any) -> dict[str, Any]:
+    """Return an operation's or layer's config, without Keras's warning of what a file cannot hold.
+
+    Example:
+
+    >>> config_of(L.Dense(3))["units"]
+    3
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+        return layer.get_config()
+
+
+def has_weights(layer: Any) -> bool:
+    """Whether a layer has weights that make something new of its input: no mere scale or shift.
+
+    Example:
+
+    >>> layers = [L.Embedding(2, 1), L.BatchNormalization(), L.Flatten()]
+    >>> for layer in layers:
+    ...     layer.build((None, 3))
+    >>> [has_weights(layer) for layer in layers]
+    [True, False, False]
+    """
+    scales = (*NORMALIZATIONS, *ACTIVATIONS, L.Normalization)
+    return (
+        isinstance(layer, keras.layers.Layer)
+        and bool(layer.weights)
+        and not isinstance(layer, scales)
+    )
 
 
 def weight_configs(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the configs, a wrapper's inner ones too, that have a kernel to penalize.
+    """Yield the configs, those of layers within too, that have a kernel to penalize.
 
     Example:
 
     >>> [config["name"] for config in weight_configs(L.Dense(1, name="a").get_config())]
     ['a']
     """
-    if any(f"{kernel}_regularizer" in config for kernel in KERNELS):
-        yield config
-    for key in _INNER:
-        inner = config.get(key)
-        if isinstance(inner, dict) and isinstance(inner.get("config"), dict):
-            yield from weight_configs(inner["config"])
+    found: list[dict[str, Any]] = []
+
+    def note(kind: str | None, config: dict[str, Any]) -> dict[str, Any]:
+        if has_kernel_config(config):
+            found.append(config)
+        return config
+
+    change_configs(config, note)
+    yield from found
+
+
+def has_kernel_config(config: dict[str, Any]) -> bool:
+    """Whether a layer's config has the penalty of a kernel, be it `None`.
+
+    Example:
+
+    >>> has_kernel_config(L.Dense(1).get_config())
+    True
+    """
+    return any(f"{kernel}_regularizer" in config for kernel in KERNELS)
+
+
+def change_configs(
+    config: dict[str, Any],
+    change: Callable[[str | None, dict[str, Any]], dict[str, Any]],
+    *,
+    class_name: str | None = None,
+) -> dict[str, Any]:
+    """Return a layer's config with `change` applied to it and to those of all layers within.
+
+    Args:
+        config: what `get_config()` returned; it is not changed.
+        change: a function of the class's name (`None` for the outermost) and a config that may be
+            changed, to the config to take.
+        class_name: of the layer that the config is of.
+
+    Example:
+
+    >>> config = L.TimeDistributed(L.Dense(1, name="a"), name="b").get_config()
+    >>> change_configs(config, lambda kind, c: {**c, "name": "new"})["layer"]["config"]["name"]
+    'new'
+    """
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, dict):
+            if isinstance(value.get("config"), dict) and isinstance(value.get("class_name"), str):
+                inner = change_configs(value["config"], change, class_name=value["class_name"])
+                return {**value, "config": inner}
+            return {key: changed(part) for key, part in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(changed(part) for part in value)
+        return value
+
+    return change(class_name, {key: changed(part) for key, part in config.items()})
 
 
 def _activation_of(layer: Any) -> str:
@@ -80,19 +161,6 @@ def is_hidden_activation(layer: Any) -> bool:
     return is_one and _activation_of(layer) not in _NOT_HIDDEN
 
 
-def is_output_activation(layer: Any) -> bool:
-    """Whether a layer is an activation that only outputs have, such as softmax.
-
-    Example:
-
-    >>> is_output_activation(L.Softmax()), is_output_activation(L.Activation("relu"))
-    (True, False)
-    """
-    return isinstance(layer, (L.Activation, L.Softmax)) and (
-        isinstance(layer, L.Softmax) or _activation_of(layer) in _NOT_HIDDEN
-    )
-
-
 def is_head(layer: Any) -> bool:
     """Whether a layer at the end of a model is its output layer, not the end of its features.
 
@@ -108,37 +176,25 @@ def is_head(layer: Any) -> bool:
 
 
 def is_spatial_dropout(layer: Any) -> bool:
-    """Whether a layer drops whole channels.
+    """Whether a layer drops whole channels, or squares of them.
 
     Example:
 
     >>> is_spatial_dropout(L.SpatialDropout1D(0.1)), is_spatial_dropout(L.Dropout(0.1))
     (True, False)
     """
-    return isinstance(layer, tuple(SPATIAL_DROPOUTS.values()))
+    return isinstance(layer, (*SPATIAL_DROPOUTS.values(), DropBlock2D))
 
 
 def is_dropout(layer: Any) -> bool:
-    """Whether a layer is dropout, but not of whole channels.
+    """Whether a layer is dropout in any of its forms, but not of whole channels.
 
     Example:
 
-    >>> is_dropout(L.SpatialDropout1D(0.1)), is_dropout(L.Dropout(0.1))
+    >>> is_dropout(L.SpatialDropout1D(0.1)), is_dropout(L.AlphaDropout(0.1))
     (False, True)
     """
-    return isinstance(layer, L.Dropout) and not is_spatial_dropout(layer)
-
-
-def output_rank(layer: Any) -> int:
-    """Return the number of axes of a layer's output, the batch's included; 0 if it has several.
-
-    Example:
-
-    >>> output_rank(keras.Sequential([keras.Input((8, 8, 3)), L.ReLU()]).layers[0])
-    4
-    """
-    output = layer.output
-    return len(output.shape) if hasattr(output, "shape") else 0
+    return isinstance(layer, DROPOUTS) and not is_spatial_dropout(layer)
 
 
 def data_format(layer: Any) -> str:
@@ -152,29 +208,27 @@ def data_format(layer: Any) -> str:
     return getattr(layer, "data_format", None) or keras.config.image_data_format()
 
 
-def norm_axis(layer: Any, kernel: str) -> int | list[int] | None:
+def norm_axis(kind: type, kernel: str) -> int | list[int] | None:
     """Return the axes of a kernel that lead into one unit or filter, or `None` if not known.
 
     Args:
-        layer: the layer that has it.
+        kind: the class of the layer that has it.
         kernel: which of its kernels: one of `KERNELS`.
 
     Example:
 
-    >>> norm_axis(L.Dense(1), "kernel"), norm_axis(L.Conv2D(8, 3), "kernel")
+    >>> norm_axis(L.Dense, "kernel"), norm_axis(L.Conv2D, "kernel")
     (0, [0, 1, 2])
     """
-    if isinstance(layer, L.Bidirectional):
-        layer = layer.forward_layer
-    elif isinstance(layer, L.TimeDistributed):
-        layer = layer.layer
-    if isinstance(layer, (L.Dense, L.LSTM, L.GRU, L.SimpleRNN)):
+    if issubclass(kind, _DENSE):
         return 0
-    if not isinstance(layer, CONVOLUTIONS):
+    base = next((base for base in CONVOLUTIONS if issubclass(kind, base)), None)
+    if base is None:
         return None
-    space = list(range(layer.rank))
+    rank = next(rank for rank in (1, 2, 3) if f"{rank}D" in base.__name__)
+    space = list(range(rank))
     if kernel == "depthwise":
         return space
-    if isinstance(layer, (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)):
-        return [*space, layer.rank + 1]  # the last axis counts the inputs
-    return [*space, layer.rank]
+    if issubclass(kind, (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)):
+        return [*space, rank + 1]  # the last axis counts the inputs
+    return [*space, rank]

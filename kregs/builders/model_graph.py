@@ -1,21 +1,14 @@
-"""`ModelGraph`: which layer of a Functional model feeds which, models inside it included."""
+"""`ModelGraph`: which call of a layer feeds which, in a Functional model and those inside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import keras
 
-from kregs.builders.layer_kinds import (
-    ACTIVATIONS,
-    NORMALIZATIONS,
-    RESHAPES,
-    SPATIAL_DROPOUTS,
-    has_kernel,
-    is_head,
-    is_output_activation,
-)
+from kregs.builders.layer_kinds import has_weights
 
 L = keras.layers
 
@@ -46,83 +39,198 @@ def nested_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield from nested_layers(layer)
 
 
+@dataclasses.dataclass(eq=False)
+class Call:
+    """One call of a layer or operation; a shared layer has several.
+
+    Args:
+        layer: what is called.
+        inputs, outputs: the symbolic tensors.
+        before, after: the calls that feed it and that it feeds.
+    """
+
+    layer: Any
+    inputs: list[Any]
+    outputs: list[Any]
+    before: list[Call] = dataclasses.field(default_factory=list, repr=False)
+    after: list[Call] = dataclasses.field(default_factory=list, repr=False)
+
+
 class ModelGraph:
-    """The layers before and after each layer of one model; of a layer called twice, of both calls.
+    """The calls of one model's layers, each with those before and after it.
 
     Args:
         model: a Sequential or Functional model.
+        outer: the graph that the model is a layer of.
+
+    Attributes:
+        nested: the graphs of the models inside, by their model's `id`.
+        outputs: the call that makes each output.
 
     Example:
 
     >>> model = keras.Sequential([keras.Input((2,)), L.Dense(3, name="a"), L.Dense(1, name="b")])
     >>> graph = ModelGraph(model)
-    >>> [layer.name for layer in graph.before[id(model.get_layer("b"))]]
+    >>> [call.layer.name for call in graph.outputs[0].before]
     ['a']
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        self.outputs = [_producer(tensor)[0] for tensor in model.outputs]
-        self.before: dict[int, list[Any]] = {}
-        self.after: dict[int, list[Any]] = {}
-        seen = set()
-        waiting = list(model.outputs)
-        while waiting:
-            tensor = waiting.pop()
-            if id(tensor) in seen:
-                continue
-            seen.add(id(tensor))
-            operation, inputs = _producer(tensor)
-            for source in inputs:
-                producer = _producer(source)[0]
-                self.before.setdefault(id(operation), []).append(producer)
-                self.after.setdefault(id(producer), []).append(operation)
-            waiting.extend(inputs)
+    def __init__(self, model: keras.Model, outer: ModelGraph | None = None) -> None:
+        self.model, self.outer = model, outer
+        calls: dict[int, Call] = {}
 
-    def owner(self, operation: Any) -> Any:
-        """Return the layer with weights whose output reaches `operation` by one way, or `None`.
+        def call_of(tensor: Any) -> Call:
+            # Keras has no public way to ask what made a tensor
+            operation, node_index, _ = tensor._keras_history
+            node = operation._inbound_nodes[node_index]
+            if id(node) not in calls:
+                sources = [] if node.is_input else list(node.input_tensors)
+                calls[id(node)] = Call(operation, sources, list(node.output_tensors))
+                waiting.append(calls[id(node)])
+            return calls[id(node)]
+
+        waiting: list[Call] = []
+        self.outputs = [call_of(tensor) for tensor in model.outputs]
+        while waiting:
+            call = waiting.pop()
+            for tensor in call.inputs:
+                source = call_of(tensor)
+                if source not in call.before:
+                    call.before.append(source)
+                    source.after.append(call)
+        self.inputs = [call_of(tensor) for tensor in model.inputs]
+        self._calls: dict[int, list[Call]] = {}
+        for call in calls.values():
+            self._calls.setdefault(id(call.layer), []).append(call)
+        self.nested = {
+            id(layer): ModelGraph(layer, outer=self)
+            for layer in model.layers
+            if is_model_graph(layer)
+        }
+
+    def calls_of(self, layer: Any) -> list[Call]:
+        """Return the calls of a layer in this model.
+
+        Example:
+
+        >>> model = keras.Sequential([keras.Input((2,)), L.Dense(3, name="a")])
+        >>> len(ModelGraph(model).calls_of(model.layers[0]))
+        1
+        """
+        return self._calls.get(id(layer), [])
+
+    def call_with(self, layer: Any, inputs: Sequence[Any], made: Collection[int]) -> Call:
+        """Return the call of a layer on these tensors; of equal ones that whose id is not `made`.
+
+        Example:
+
+        >>> model = keras.Sequential([keras.Input((2,)), L.Dense(3, name="a")])
+        >>> ModelGraph(model).call_with(model.layers[0], model.inputs, set()).layer.name
+        'a'
+        """
+        received = sorted(map(id, inputs))
+        same = [c for c in self.calls_of(layer) if sorted(map(id, c.inputs)) == received]
+        return next((call for call in same if id(call) not in made), same[0])
+
+    def upstream(self, call: Call) -> Iterator[tuple[Call, ModelGraph]]:
+        """Yield what `call` is fed by, back to the nearest layers with weights, these included.
+
+        Models inside are walked through, and out of this one into the outer.
+
+        Example:
+
+        >>> layers = [keras.Input((2,)), L.Dense(3, name="a"), L.ReLU(name="b"), L.Dense(1)]
+        >>> graph = ModelGraph(keras.Sequential(layers))
+        >>> [call.layer.name for call, _ in graph.upstream(graph.outputs[0])]
+        ['b', 'a']
+        """
+        yield from _walk(self._sources(call), ModelGraph._sources)
+
+    def downstream(self, call: Call) -> Iterator[tuple[Call, ModelGraph]]:
+        """Yield what is fed by `call` alone, on to the nearest layers with weights, as `upstream`.
+
+        Example:
+
+        >>> layers = [keras.Input((2,)), L.Dense(3, name="a"), L.ReLU(name="b"), L.Dense(1)]
+        >>> model = keras.Sequential(layers)
+        >>> graph = ModelGraph(model)
+        >>> call, _ = next(graph.downstream(graph.calls_of(model.layers[0])[0]))
+        >>> call.layer.name
+        'b'
+        """
+        yield from _walk(self._followers(call), ModelGraph._followers)
+
+    def _sources(self, call: Call) -> list[tuple[Call, ModelGraph]]:
+        if call in self.inputs and self.outer is not None:
+            outer = self.outer
+            return [s for c in outer.calls_of(self.model) for s in outer._sources(c)]
+        return [end for source in call.before for end in self._ends(source)]
+
+    def _ends(self, call: Call) -> list[tuple[Call, ModelGraph]]:
+        """Return the call, or where it is of a model inside, the calls that make its outputs."""
+        nested = self.nested.get(id(call.layer))
+        if nested is None:
+            return [(call, self)]
+        return [end for output in nested.outputs for end in nested._ends(output)]
+
+    def _followers(self, call: Call) -> list[tuple[Call, ModelGraph]]:
+        followers: list[tuple[Call, ModelGraph]] = []
+        for follower in call.after:
+            nested = self.nested.get(id(follower.layer))
+            if nested is not None:
+                followers += [f for first in nested.inputs for f in nested._followers(first)]
+            elif len(follower.before) == 1:  # what is merged with others is no longer its own
+                followers.append((follower, self))
+        if call in self.outputs and self.outer is not None:
+            outer = self.outer
+            followers += [f for c in outer.calls_of(self.model) for f in outer._followers(c)]
+        return followers
+
+    def owner(self, call: Call) -> Any:
+        """Return the layer with weights whose output reaches `call` by one way, or `None`.
 
         Example:
 
         >>> layers = [keras.Input((2,)), L.Dense(3, name="a"), L.ReLU(), L.Dropout(0.1)]
-        >>> model = keras.Sequential(layers)
-        >>> ModelGraph(model).owner(model.layers[-1]).name
+        >>> graph = ModelGraph(keras.Sequential(layers))
+        >>> graph.owner(graph.outputs[0]).name
         'a'
         """
-        passed = (*NORMALIZATIONS, *ACTIVATIONS, *RESHAPES, L.ActivityRegularization, L.Dropout)
-        passed += tuple(SPATIAL_DROPOUTS.values())
-        while len(sources := self.before.get(id(operation), [])) == 1:
-            operation = sources[0]
-            if has_kernel(operation) or isinstance(operation, L.Embedding):
-                return operation
-            if not isinstance(operation, passed):
+        while len(call.before) == 1:
+            call = call.before[0]
+            if is_model_graph(call.layer):
                 return None
+            if has_weights(call.layer):
+                return call.layer
         return None
 
-    def tail(self) -> list[Any]:
-        """Return the output layers, each with all that follows it; models inside end the walk.
+    def tail(self) -> list[Call]:
+        """Return the calls that end the model: from the outputs back to layers with weights.
 
         Example:
 
         >>> model = keras.Sequential([keras.Input((2,)), L.Dense(3, name="a"), L.Softmax(name="s")])
-        >>> [layer.name for layer in ModelGraph(model).tail()]
+        >>> [call.layer.name for call in ModelGraph(model).tail()]
         ['s', 'a']
         """
-        layers = []
-        for operation in self.outputs:
-            path = []
-            while isinstance(operation, RESHAPES) or is_output_activation(operation):
-                path.append(operation)
-                sources = self.before.get(id(operation), [])
-                if len(sources) != 1:
-                    break
-                operation = sources[0]
-            if is_model_graph(operation) or is_head(operation):
-                layers += [*path, operation]
-        return layers
+        tail: list[Call] = []
+        waiting = list(self.outputs)
+        while waiting:
+            call = waiting.pop()
+            if call not in tail:
+                tail.append(call)
+                if not is_model_graph(call.layer) and not has_weights(call.layer):
+                    waiting += call.before
+        return tail
 
 
-def _producer(tensor: Any) -> tuple[Any, list[Any]]:
-    """Return the operation that made a symbolic tensor, and the tensors it was made from."""
-    operation, node_index, _ = tensor._keras_history  # Keras has no public way to ask
-    node = operation._inbound_nodes[node_index]
-    return operation, [] if node.is_input else list(node.input_tensors)
+def _walk(first: list[tuple[Call, ModelGraph]], step: Any) -> Iterator[tuple[Call, ModelGraph]]:
+    waiting, seen = list(first), set()
+    while waiting:
+        call, graph = waiting.pop(0)
+        if id(call) in seen:
+            continue
+        seen.add(id(call))
+        yield call, graph
+        if not has_weights(call.layer):
+            waiting += step(graph, call)

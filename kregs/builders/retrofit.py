@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from kregs.builders.arguments import check_fields
+from kregs.builders.layer_copies import ModelCopier, new_layer, sublayers
 from kregs.builders.layer_factory import Seeds, bias_regularizer, full_precision, kernel_regularizer
 from kregs.builders.layer_kinds import (
     CONVOLUTIONS,
+    DROPOUTS,
     KERNELS,
     SPATIAL_DROPOUTS,
+    change_configs,
+    config_of,
     data_format,
     has_kernel,
+    has_kernel_config,
+    has_weights,
     is_dropout,
     is_head,
     is_hidden_activation,
     is_spatial_dropout,
     norm_axis,
-    output_rank,
-    weight_configs,
 )
-from kregs.builders.model_graph import ModelGraph, is_model_graph, nested_layers
+from kregs.builders.model_graph import Call, ModelGraph, is_model_graph, nested_layers
+from kregs.builders.treatments import Treatment, treatments
+from kregs.layers import DropBlock2D
 from kregs.regularization import Regularization
 from kregs.validation import suggestion
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 L = keras.layers
 
@@ -42,8 +51,9 @@ def regularize(
     *,
     layers: Iterable[str] | Callable[[keras.layers.Layer], bool] | None = None,
     seed: int | None = None,
+    summary: bool = False,
 ) -> keras.Model:
-    """Return a copy of a model, with its weights, that is restrained by `regularization`.
+    """Return a copy of a model, with its whole state, that is restrained by `regularization`.
 
     What restrained the chosen layers before is replaced, so a field that is 0 takes away:
 
@@ -51,13 +61,20 @@ def regularize(
       and biases. Embeddings and normalizations have none. A shared layer is counted once.
     - `max_norm` bounds the weights into each unit or filter from the first training step on.
     - `activity_l1`, `activity_l2` penalize the output of each hidden activation.
-    - `dropout` is the rate of every `Dropout` layer; where there is none, it is put after the
-      hidden activation of each dense layer and before the output layer.
-    - `spatial_dropout` is the rate of every `SpatialDropout` layer; where there is none, it is put
-      after the hidden activation of each convolution and after embeddings.
+    - `dropout` is the rate of every `Dropout`, `AlphaDropout` and `GaussianDropout` layer; where
+      there is none before the next weights, `Dropout` is put after the hidden activation of each
+      dense layer and before the output layer.
+    - `spatial_dropout` is the rate of every `SpatialDropout` and `DropBlock2D` layer; where there
+      is none before the next weights, it is put after the hidden activation of each convolution
+      and after embeddings.
 
-    The output layer has the penalties and the bound, but nothing after it. Normalization cannot be
-    added without changing what the model computes; what is there stays.
+    The output layer has the penalties and the bound, but nothing comes after it or its activation,
+    also where it is called several times. Normalization cannot be added without changing what the
+    model computes; what is there stays.
+
+    Layers within a layer (`Bidirectional`, `TimeDistributed`, `RNN`, one of your own) get the
+    penalties, bounds and rates where the outer layer's `get_config()` holds them, and no layers
+    after them. Others are left as they are, with a warning; `summary` tells of every layer.
 
     Args:
         model: a built `keras.Sequential` or Functional model, such as those of
@@ -67,6 +84,8 @@ def regularize(
             default: all. An activation and a dropout layer belong to the layer with weights that
             they follow, and the dropout before the output layer belongs to that.
         seed: integer for the dropout layers that are put in, or `None`.
+        summary: print what was done to each layer, what was left and why, as
+            `kregs.regularization_summary` returns it.
 
     Returns:
         An uncompiled model of the same kind, whose predictions are those of `model`.
@@ -74,7 +93,8 @@ def regularize(
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: the model is a subclassed one or not built, `layers` names an unknown layer or
-            selects none, a field has no meaning here, or `max_norm` meets another constraint.
+            selects none, a field has no meaning here, `max_norm` meets another constraint, or a
+            layer's `get_config()` does not make the same layer.
 
     Example:
 
@@ -86,6 +106,63 @@ def regularize(
     >>> len(model.losses), len(plain.losses)
     (2, 0)
     """
+    if not isinstance(summary, bool):
+        raise TypeError(f"`summary` must be True or False. Received: summary={summary!r}")
+    copy, rows = _regularized(model, regularization, layers=layers, seed=seed)
+    left = [row.layer for row in rows if row.unreachable]
+    if left:
+        warnings.warn(
+            f"`regularize` left as they were: {', '.join(left)}. They are made inside a layer "
+            "whose get_config() does not hold them; summary=True tells of every layer",
+            stacklevel=2,
+        )
+    if summary:
+        from kregs.reporting.tables import print_table
+
+        print_table(_frame(rows), title=f'Regularization of "{model.name}"')
+    return copy
+
+
+def regularization_summary(
+    model: keras.Model,
+    regularization: Regularization,
+    *,
+    layers: Iterable[str] | Callable[[keras.layers.Layer], bool] | None = None,
+) -> pd.DataFrame:
+    """Return what `kregs.regularize` does to each layer of a model, what it leaves and why.
+
+    Args:
+        model, regularization, layers: as in `kregs.regularize`.
+
+    Returns:
+        A DataFrame with one row per layer, those within models and layers too: `layer` (its name
+        behind those of what it is within), `type`, `done` and `left`.
+
+    Raises:
+        TypeError, ValueError: as `kregs.regularize`.
+
+    Example:
+
+    >>> import keras, kregs
+    >>> plain = kregs.mlp((4,), 3, units=(8,))
+    >>> frame = kregs.regularization_summary(plain, kregs.Regularization(l2=1e-3, dropout=0.5))
+    >>> frame["done"].tolist()
+    ['kernel l2=0.001', 'then dropout 0.5', 'kernel l2=0.001']
+    """
+    return _frame(_regularized(model, regularization, layers=layers, seed=None)[1])
+
+
+def _frame(rows: list[Treatment]) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = ("layer", "type", "done", "left")
+    return pd.DataFrame([[getattr(row, name) for name in columns] for row in rows], columns=columns)
+
+
+def _regularized(
+    model: Any, regularization: Any, *, layers: Any, seed: int | None
+) -> tuple[keras.Model, list[Treatment]]:
+    """Return the treated copy and what became of each layer."""
     _check_model(model)
     if not isinstance(regularization, Regularization):  # None would take everything away
         raise TypeError(
@@ -99,10 +176,19 @@ def regularize(
             f"Received: normalization={regularization.normalization!r}"
         )
     checked = check_fields("regularize", regularization, _FIELDS)
-    copier = _ModelCopier(checked, _selector(model, layers), Seeds(seed), set(_names(model)))
-    copy = copier.copy_model(model, is_output=True)
-    copier.copy_weights()
-    return copy
+    copier = _Regularizer(checked, _selector(model, layers), Seeds(seed), set(_names(model)))
+    graph = ModelGraph(model)
+    copy = copier.copy_model(graph)
+    copier.copy_states()
+    rows = treatments(
+        graph,
+        checked,
+        copies={key: new for key, (_, new) in copier.copies.items()},
+        put_in=copier.put_in,
+        is_chosen=copier.is_chosen,
+        is_output=copier.is_output_layer,
+    )
+    return copy, rows
 
 
 def _check_model(model: Any) -> None:
@@ -150,92 +236,81 @@ def _selector(model: keras.Model, layers: Any) -> Callable[[Any], bool]:
     return lambda layer: id(layer) in chosen
 
 
-@dataclasses.dataclass
-class _ModelCopier:
-    """One run of `regularize`: copies models, and remembers what became of every layer."""
+class _Regularizer(ModelCopier):
+    """One run of `regularize`: restrains the copies, and remembers what it put in."""
 
-    regularization: Regularization
-    selected: Callable[[Any], bool]
-    seeds: Seeds
-    names: set[str]
-    copies: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    def __init__(
+        self,
+        regularization: Regularization,
+        selected: Callable[[Any], bool],
+        seeds: Seeds,
+        names: set[str],
+    ) -> None:
+        super().__init__()
+        self.regularization = regularization
+        self.selected = selected
+        self.seeds = seeds
+        self.names = names
+        # (id of a layer, what): the layer that is put behind or before it; one for all its calls
+        self.put_in: dict[tuple[int, str], keras.layers.Layer] = {}
+        self._tails: dict[int, list[Call]] = {}
 
-    def copy_model(self, model: keras.Model, *, is_output: bool) -> keras.Model:
-        """Return the treated copy of a Sequential or Functional model, without its weights."""
-        graph = ModelGraph(model)
-        tail = graph.tail() if is_output else []
-        tail_ids = {id(layer) for layer in tail}
-        before: dict[int, list[keras.layers.Layer]] = {}
-        after: dict[int, list[keras.layers.Layer]] = {}
-
-        def copy_layer(layer: Any) -> Any:
-            if id(layer) not in self.copies:
-                if is_model_graph(layer):
-                    new = self.copy_model(layer, is_output=id(layer) in tail_ids)
-                else:
-                    new = self._copy_layer(layer, graph)
-                self.copies[id(layer)] = (layer, new)
-            new = self.copies[id(layer)][1]
-            if id(new) not in after:
-                is_tail = id(layer) in tail_ids
-                before[id(new)] = self._put_before(layer, graph) if is_tail else []
-                after[id(new)] = [] if is_tail else self._put_after(layer, graph)
-            return new
-
-        if isinstance(model, keras.Sequential):
-            tensor = model.inputs[0]
-            stack = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)]
-            for layer in model.layers:
-                new = copy_layer(layer)
-                stack += [*before[id(new)], new, *after[id(new)]]
-            return keras.Sequential(stack, name=model.name)
-
-        def call(new: Any, *args: Any, **kwargs: Any) -> Any:
-            for layer in before[id(new)]:
-                args = (layer(args[0]), *args[1:])
-            result = new(*args, **kwargs)
-            for layer in after[id(new)]:
-                result = layer(result)
-            return result
-
-        # around the same layers, but not compiled: clone_model would compile the copy too
-        bare = keras.Model(model.input, model.output, name=model.name)
-        return keras.models.clone_model(bare, clone_function=copy_layer, call_function=call)
-
-    def copy_weights(self) -> None:
-        """Give every copied layer the weights of its original."""
-        for old, new in self.copies.values():
-            if isinstance(old, keras.layers.Layer) and not is_model_graph(old) and old.weights:
-                new.set_weights(old.get_weights())
-
-    def _is_chosen(self, layer: Any, graph: ModelGraph) -> bool:
+    def is_chosen(self, layer: Any, graph: ModelGraph) -> bool:
         """Whether the layer, or the layer with weights to which it belongs, was selected."""
         if self.selected(layer):
             return True
-        owner = graph.owner(layer) if not has_kernel(layer) else None
-        if owner is not None and self.selected(owner):
-            return True
+        calls = graph.calls_of(layer)
+        if not has_weights(layer):
+            owners = [graph.owner(call) for call in calls]
+            if any(owner is not None and self.selected(owner) for owner in owners):
+                return True
         return is_dropout(layer) and any(
-            is_head(consumer) and self.selected(consumer)
-            for consumer in graph.after.get(id(layer), [])
+            is_head(follower.layer) and self.selected(follower.layer)
+            for call in calls
+            for follower in call.after
         )
 
-    def _copy_layer(self, layer: Any, graph: ModelGraph) -> Any:
-        config = layer.get_config()
-        if self._is_chosen(layer, graph):
-            if is_spatial_dropout(layer):
-                config["rate"] = self.regularization.spatial_dropout
-            # with a noise shape it drops something else: paths, or whole steps
-            elif is_dropout(layer) and layer.noise_shape is None:
-                config["rate"] = self.regularization.dropout
-            elif isinstance(layer, L.ActivityRegularization):
-                config["l1"] = self.regularization.activity_l1
-                config["l2"] = self.regularization.activity_l2
-            elif has_kernel(layer):
-                for weights in weight_configs(config):
-                    self._set_penalties(weights)
-                    self._set_bound(weights, layer)
-        return type(layer).from_config(config)
+    def is_output_layer(self, layer: Any, graph: ModelGraph) -> bool:
+        """Whether a call of the layer ends the whole model."""
+        tail = self._tail(graph)
+        return any(call in tail for call in graph.calls_of(layer))
+
+    def _tail(self, graph: ModelGraph) -> list[Call]:
+        """Return the calls that end the whole model; none in a model inside that does not."""
+        if id(graph) not in self._tails:
+            outer = graph.outer
+            is_end = outer is None or self.is_output_layer(graph.model, outer)
+            self._tails[id(graph)] = graph.tail() if is_end else []
+        return self._tails[id(graph)]
+
+    def copy_layer(self, layer: Any, graph: ModelGraph) -> Any:
+        if not isinstance(layer, keras.layers.Layer) or not self.is_chosen(layer, graph):
+            return new_layer(layer)
+        classes = {type(part).__name__: type(part) for part in sublayers(layer)}
+
+        def restrained(class_name: str | None, config: dict[str, Any]) -> dict[str, Any]:
+            if class_name is None:
+                kind: Any = type(layer)
+            else:
+                kind = classes.get(class_name, getattr(L, class_name, None))
+            return self._restrain(config, kind, layer.name) if isinstance(kind, type) else config
+
+        return new_layer(layer, change_configs(config_of(layer), restrained))
+
+    def _restrain(self, config: dict[str, Any], kind: type, name: str) -> dict[str, Any]:
+        """Change the config of one layer, which may be within the layer `name`."""
+        r = self.regularization
+        if issubclass(kind, (*SPATIAL_DROPOUTS.values(), DropBlock2D)):
+            config["rate"] = r.spatial_dropout
+        # with a noise shape it drops something else: paths, or whole steps
+        elif issubclass(kind, DROPOUTS) and config.get("noise_shape") is None:
+            config["rate"] = r.dropout
+        elif issubclass(kind, L.ActivityRegularization):
+            config["l1"], config["l2"] = r.activity_l1, r.activity_l2
+        elif has_kernel_config(config):
+            self._set_penalties(config)
+            self._set_bound(config, kind, name)
+        return config
 
     def _set_penalties(self, config: dict[str, Any]) -> None:
         for names, penalty in (
@@ -247,7 +322,7 @@ class _ModelCopier:
                 if f"{name}_regularizer" in config:
                     config[f"{name}_regularizer"] = keras.regularizers.serialize(penalty)
 
-    def _set_bound(self, config: dict[str, Any], layer: Any) -> None:
+    def _set_bound(self, config: dict[str, Any], kind: type, name: str) -> None:
         for kernel in KERNELS:
             key = f"{kernel}_constraint"
             if key not in config:
@@ -259,81 +334,118 @@ class _ModelCopier:
             if self.regularization.max_norm is None:
                 config[key] = constraint if other else None
                 continue
-            axis = norm_axis(layer, kernel)
+            axis = norm_axis(kind, kernel)
             if other or axis is None:
                 reason = (
                     f"it has {type(other).__name__}" if other else "its kernel is of no known form"
                 )
                 raise ValueError(
-                    f"`regularization.max_norm` cannot be put on the layer {layer.name!r}: "
+                    f"`regularization.max_norm` cannot be put on the layer {name!r}: "
                     f"{reason}. Leave it out by means of `layers`."
                 )
             bound = keras.constraints.MaxNorm(self.regularization.max_norm, axis=axis)
             config[key] = keras.constraints.serialize(bound)
 
-    def _put_before(self, layer: Any, graph: ModelGraph) -> list[keras.layers.Layer]:
+    def layers_before(self, call: Call, graph: ModelGraph) -> list[keras.layers.Layer]:
         """Return the dropout before an output layer, unless there is one or will be one."""
-        if not is_head(layer) or not self.regularization.dropout or not self.selected(layer):
+        layer = call.layer
+        if not self.regularization.dropout or not is_head(layer) or not self.selected(layer):
             return []
-        for source in graph.before.get(id(layer), []):
-            if is_dropout(source) or "dropout" in self._kinds_to_add_after(source, graph):
+        if call not in self._tail(graph):
+            return []
+        ends_features = any(is_hidden_activation(c.layer) for c, _ in graph.downstream(call))
+        if ends_features and not isinstance(layer, (L.Dense, L.EinsumDense)):
+            return []
+        for source, its_graph in graph.upstream(call):
+            if is_dropout(source.layer) or "dropout" in self._kinds_to_add(source, its_graph):
                 return []
-        return [self._dropout(f"{layer.name}_dropout")]
+        return [self._put(layer, "dropout before", lambda: self._dropout(f"{layer.name}_dropout"))]
 
-    def _put_after(self, layer: Any, graph: ModelGraph) -> list[keras.layers.Layer]:
+    def layers_after(self, call: Call, graph: ModelGraph) -> list[keras.layers.Layer]:
         r = self.regularization
+        layer = call.layer
         followers: list[keras.layers.Layer] = []
-        kinds = self._kinds_to_add_after(layer, graph)
+        kinds = self._kinds_to_add(call, graph)
         if "activity" in kinds:
             followers.append(
-                L.ActivityRegularization(
-                    l1=r.activity_l1,
-                    l2=r.activity_l2,
-                    dtype=full_precision(),
-                    name=self._name(f"{layer.name}_activity"),
+                self._put(
+                    layer,
+                    "activity",
+                    lambda: L.ActivityRegularization(
+                        l1=r.activity_l1,
+                        l2=r.activity_l2,
+                        dtype=full_precision(),
+                        name=self._name(f"{layer.name}_activity"),
+                    ),
                 )
             )
         if "dropout" in kinds:
-            followers.append(self._dropout(f"{layer.name}_dropout"))
-        if "spatial_dropout" in kinds:
-            name = self._name(f"{layer.name}_spatial_dropout")
-            options = {"data_format": data_format(layer)} if output_rank(layer) > 3 else {}
-            spatial = SPATIAL_DROPOUTS[output_rank(layer)]
             followers.append(
-                spatial(r.spatial_dropout, seed=self.seeds(name), name=name, **options)
+                self._put(layer, "dropout", lambda: self._dropout(f"{layer.name}_dropout"))
+            )
+        if "spatial_dropout" in kinds:
+            followers.append(
+                self._put(layer, "spatial_dropout", lambda: self._spatial_dropout(call, graph))
             )
         return followers
 
-    def _kinds_to_add_after(self, layer: Any, graph: ModelGraph) -> set[str]:
-        """Return what is to be put after a layer and is not there."""
-        if not isinstance(layer, keras.layers.Layer) or not self._is_chosen(layer, graph):
-            return set()
-        r = self.regularization
-        followers = graph.after.get(id(layer), [])
-        kinds = set()
-        hidden = is_hidden_activation(layer)
-        source = layer if has_kernel(layer) else graph.owner(layer) if hidden else None
-        if hidden and (r.activity_l1 or r.activity_l2):
-            kinds.add("activity")
-        if hidden and r.dropout and isinstance(source, (L.Dense, L.EinsumDense)):
-            kinds.add("dropout")
-        channels = (hidden and isinstance(source, CONVOLUTIONS)) or isinstance(layer, L.Embedding)
-        if channels and r.spatial_dropout and output_rank(layer) in SPATIAL_DROPOUTS:
-            kinds.add("spatial_dropout")
+    def _put(
+        self, layer: Any, what: str, make: Callable[[], keras.layers.Layer]
+    ) -> keras.layers.Layer:
+        key = (id(layer), what)
+        if key not in self.put_in:
+            self.put_in[key] = make()
+        return self.put_in[key]
+
+    def _kinds_to_add(self, call: Call, graph: ModelGraph) -> set[str]:
+        """Return what is to be put after a call and is not there, nor will be behind it."""
+        kinds = self._kinds_that_belong(call, graph)
+        if not kinds:
+            return kinds
         present: dict[str, Callable[[Any], bool]] = {
             "activity": lambda follower: isinstance(follower, L.ActivityRegularization),
             "dropout": is_dropout,
             "spatial_dropout": is_spatial_dropout,
         }
-        nearby = list(followers)
-        for follower in followers:  # as it may stand behind the activity penalty
-            if isinstance(follower, L.ActivityRegularization):
-                nearby += graph.after.get(id(follower), [])
-        return {word for word in kinds if not any(map(present[word], nearby))}
+        there: set[str] = set()
+        for follower, its_graph in graph.downstream(call):
+            there |= {kind for kind in kinds if present[kind](follower.layer)}
+            later = not has_weights(follower.layer) and self._kinds_that_belong(follower, its_graph)
+            there |= set(later or ()) - {"activity"}
+        return kinds - there
+
+    def _kinds_that_belong(self, call: Call, graph: ModelGraph) -> set[str]:
+        """Return what belongs after a call, be it there or not."""
+        r, layer = self.regularization, call.layer
+        if (
+            not isinstance(layer, keras.layers.Layer)
+            or is_model_graph(layer)
+            or call in self._tail(graph)
+            or not self.is_chosen(layer, graph)
+        ):
+            return set()
+        kinds = set()
+        hidden = is_hidden_activation(layer)
+        source = layer if has_kernel(layer) else graph.owner(call) if hidden else None
+        if hidden and (r.activity_l1 or r.activity_l2):
+            kinds.add("activity")
+        if hidden and r.dropout and isinstance(source, (L.Dense, L.EinsumDense)):
+            kinds.add("dropout")
+        channels = (hidden and isinstance(source, CONVOLUTIONS)) or isinstance(layer, L.Embedding)
+        if channels and r.spatial_dropout and _rank(call) in SPATIAL_DROPOUTS:
+            kinds.add("spatial_dropout")
+        return kinds
 
     def _dropout(self, name: str) -> keras.layers.Layer:
         name = self._name(name)
         return L.Dropout(self.regularization.dropout, seed=self.seeds(name), name=name)
+
+    def _spatial_dropout(self, call: Call, graph: ModelGraph) -> keras.layers.Layer:
+        name = self._name(f"{call.layer.name}_spatial_dropout")
+        source = call.layer if has_kernel(call.layer) else graph.owner(call)
+        options = {"data_format": data_format(source)} if _rank(call) > 3 else {}
+        rate = self.regularization.spatial_dropout
+        return SPATIAL_DROPOUTS[_rank(call)](rate, seed=self.seeds(name), name=name, **options)
 
     def _name(self, base: str) -> str:
         name, count = base, 1
@@ -342,3 +454,8 @@ class _ModelCopier:
             name = f"{base}_{count}"
         self.names.add(name)
         return name
+
+
+def _rank(call: Call) -> int:
+    """Return the number of axes of a call's output, the batch's included; 0 if it has several."""
+    return len(call.outputs[0].shape) if len(call.outputs) == 1 else 0

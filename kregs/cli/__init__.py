@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from kregs.cli.options import check_options
 from kregs.cli.parser import make_parser
 from kregs.cli.terminal import BAD_USE, BROKEN, DONE, INTERRUPTED, complain
 from kregs.files import is_disk_full
@@ -24,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # argparse knows commands of one word only
         words = [" ".join(argv[:2]), *argv[2:]] if argv[:2] == ["tune", "table"] else argv
         arguments = make_parser().parse_args(words)
+        wrong = check_options(arguments)
+        if wrong:
+            return complain(wrong, BAD_USE)
         return arguments.command(arguments, argv)
     except KeyboardInterrupt:
         return complain("interrupted", INTERRUPTED)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import kregs
 from kregs.cli.terminal import BROKEN, DONE, quiet_tensorflow
 
+README_SECTION = "Two commands"  # where README tells how to install
 _REQUIREMENT = re.compile(r"([\w-]+)(?:>=([\d.]+))?$")
 
 
@@ -44,7 +45,7 @@ def check_installation(arguments: argparse.Namespace, argv: Sequence[str]) -> in
         print(f"{'oneDNN':14} {_onednn()}")
     for problem in problems:
         print(f"problem: {problem}")
-    print("all is well" if not problems else 'see README.md, "Set up"')
+    print("all is well" if not problems else f'see README.md, "{README_SECTION}"')
     return BROKEN if problems else DONE
 
 

@@ -7,11 +7,17 @@ from typing import Any, NoReturn
 
 import kregs
 from kregs.cli import commands, doctor
+from kregs.cli.options import number_or_unread
 from kregs.cli.terminal import BAD_USE, complain
 
 
 class _OneLineParser(argparse.ArgumentParser):
     """argparse, except that bad use is answered by one line."""
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        if options.get("type") in (int, float):
+            options["type"] = number_or_unread(options["type"])
+        return super().add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(complain(f"{message} (see {self.prog} --help)", BAD_USE))

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 DONE, BROKEN, BAD_USE, INTERRUPTED = 0, 1, 2, 130
 
 
-def complain(message: str, code: int) -> int:
-    """Print a message on one line of stderr and return the exit code."""
-    print(f"kregs: {' '.join(message.split())}", file=sys.stderr)
+def complain(message: str | Sequence[str], code: int) -> int:
+    """Print a message, or each of several, on one line of stderr and return the exit code."""
+    messages = [message] if isinstance(message, str) else message
+    lines = [f"kregs: {' '.join(text.split())}" for text in messages]
+    print("\n".join(lines), file=sys.stderr)
     return code
 
 
@@ -70,7 +72,7 @@ def quiet_tensorflow() -> Iterator[None]:
 
 
 def make_console() -> Console:
-    """Return rich's console on standard output."""
-    from rich.console import Console
+    """Return the console on standard output, which takes nothing for markup."""
+    from kregs.reporting.console import make_console
 
-    return Console()
+    return make_console()

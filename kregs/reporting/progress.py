@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from kregs.reporting.console import make_console
 from kregs.reporting.tables import format_duration, format_value, format_values
 from kregs.search.progress import Progress
 
@@ -50,7 +51,7 @@ class SearchProgress(Progress):
         verbose: str | int = "auto",
         console: Console | None = None,
     ) -> None:
-        self._console = console or Console()
+        self._console = console or make_console()
         if verbose == "auto":
             verbose = 1 if self._console.is_terminal or self._console.is_jupyter else 2
         self._verbose = verbose
@@ -122,7 +123,7 @@ class SearchProgress(Progress):
         return self._done == self._total or self._done % math.ceil(self._total / _LINES) == 0
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(Text(line), soft_wrap=True)
 
     def _count(self) -> str:
         return str(self._done) if self._total is None else f"{self._done}/{self._total}"

@@ -9,6 +9,9 @@ from typing import Any
 
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
+
+from kregs.reporting.console import make_console
 
 
 def format_value(value: Any) -> str:
@@ -73,7 +76,7 @@ def make_table(frame: pd.DataFrame, *, title: str | None = None, rows: int | Non
         rows: show only so many of the first rows; `None` for all.
 
     Returns:
-        A `rich.table.Table`; numbers are right-aligned.
+        A `rich.table.Table`; numbers are right-aligned. Names and values are text, no markup.
 
     Example:
 
@@ -81,10 +84,25 @@ def make_table(frame: pd.DataFrame, *, title: str | None = None, rows: int | Non
     >>> len(table.columns), table.row_count
     (2, 1)
     """
-    table = Table(title=title, title_justify="left")
+    table = Table(title=None if title is None else Text(title), title_justify="left")
     for name, kind in frame.dtypes.items():
         is_number = pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
-        table.add_column(str(name), justify="right" if is_number else "left")
+        table.add_column(Text(str(name)), justify="right" if is_number else "left")
     for row in frame.head(len(frame) if rows is None else rows).itertuples(index=False):
-        table.add_row(*(format_value(value) for value in row))
+        table.add_row(*(Text(format_value(value)) for value in row))
     return table
+
+
+def print_table(frame: pd.DataFrame, *, title: str | None = None) -> None:
+    """Print a DataFrame as `make_table` lays it out.
+
+    Example:
+
+    >>> print_table(pd.DataFrame({"l2[0]": [1]}))
+    ┏━━━━━━━┓
+    ┃ l2[0] ┃
+    ┡━━━━━━━┩
+    │     1 │
+    └───────┘
+    """
+    make_console(highlight=False).print(make_table(frame, title=title))

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kregs.builders.layer_copies import copy_model
 from kregs.search.checkpoints import load_checkpoint
 from kregs.search.randomness import preserved_state
 from kregs.search.result import SearchResult
@@ -104,7 +105,7 @@ def combine(
             f"Received: outputs of shape {output_shape}"
         )
     inputs = keras.Input(input_shape[1:], dtype=models[0].inputs[0].dtype, name="inputs")
-    outputs = [_copy(m, f"member_{i}")(inputs) for i, m in enumerate(models)]
+    outputs = [copy_model(m, name=f"member_{i}")(inputs) for i, m in enumerate(models)]
     if method == "vote":
         classes = output_shape[-1]
         outputs = [keras.ops.one_hot(keras.ops.argmax(o, axis=-1), classes) for o in outputs]
@@ -121,13 +122,6 @@ def combine(
     if models[0].compiled:
         ensemble.compile_from_config(models[0].get_compile_config())
     return ensemble
-
-
-def _copy(model: keras.Model, name: str) -> keras.Model:
-    config = model.get_config()
-    copy = type(model).from_config({**config, "name": name})
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 def greedy_weights(

@@ -10,7 +10,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +149,9 @@ def run_search(
     Raises:
         See `kregs.tune`.
     """
+    missing = _missing_folders(directory, project_name)
     folder = _open_folder(directory, project_name, resume)
-    lock = contextlib.nullcontext() if is_worker() else locked(folder)
+    lock = contextlib.nullcontext() if is_worker() else _kept_if_used(folder, missing)
     with lock, preserved_state():
         task = _prepare(
             settings, x, y, folder,
@@ -306,6 +307,34 @@ def _progress(
         best=best,
         verbose=task.settings.verbose,
     )
+
+
+def _missing_folders(directory: Any, project_name: Any) -> list[Path]:
+    """Return the folders that a search would make, the innermost first."""
+    try:
+        folder = Path(directory) / project_name
+    except TypeError:  # `_open_folder` says what is wrong
+        return []
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+@contextlib.contextmanager
+def _kept_if_used(folder: Path, missing: Sequence[Path]) -> Iterator[None]:
+    """Lock a search's folder; where the block writes nothing and raises, remove what was made.
+
+    Args:
+        folder: the search's.
+        missing: the folders that were not there before, the innermost first.
+    """
+    try:
+        with locked(folder):
+            yield
+    except BaseException:
+        if not _holds_files(folder):
+            for path in missing:
+                with contextlib.suppress(OSError):  # others have put something there
+                    path.rmdir()
+        raise
 
 
 def _check_any_completed(result: SearchResult, folder: Path, max_time: float | None) -> None:

@@ -282,6 +282,289 @@ def test_seed_makes_the_dropout_repeatable():
     assert drops[0] == drops[1] != drops[2]
 
 
+def rates_of(model):
+    return {layer.name: layer.rate for layer in all_layers(model) if hasattr(layer, "rate")}
+
+
+DROP = Regularization(dropout=0.4, activity_l1=0.1, spatial_dropout=0.3)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [L.Activation("softplus", name="end")],
+        [L.ReLU(name="end")],
+        [L.BatchNormalization(name="scale"), L.Activation("tanh", name="end")],
+        [L.Activation("relu", name="bend"), L.Rescaling(100.0, name="end")],
+        [L.Reshape((1, 1), name="end")],
+    ],
+    ids=lambda layers: type(layers[0]).__name__,
+)
+def test_nothing_comes_after_the_output_whatever_its_activation(end):
+    layers = [keras.Input((6,)), L.Dense(5, "relu", name="hidden"), L.Dense(1, name="head"), *end]
+    treated = kregs.regularize(keras.Sequential(layers), DROP)
+    assert names_of(treated) == [
+        "hidden", "hidden_activity", "hidden_dropout", "head", *[layer.name for layer in end],
+    ]  # fmt: skip
+    inputs = keras.Input((6,))
+    x = inputs
+    for layer in layers[1:]:
+        x = type(layer).from_config(layer.get_config())(x)
+    functional = kregs.regularize(keras.Model(inputs, [x, keras.ops.exp(x)]), DROP)
+    assert names_of(functional)[:4] == ["hidden", "hidden_activity", "hidden_dropout", "head"]
+    assert not [name for name in names_of(functional)[4:] if "drop" in name or "activity" in name]
+
+
+def test_a_convolution_that_ends_the_model_is_an_output():
+    layers = [L.Conv2D(4, 3, activation="relu", name="first"), L.Conv2D(1, 3, name="last")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers, L.ReLU(name="end")])
+    assert names_of(kregs.regularize(model, DROP)) == [
+        "first", "first_activity", "first_spatial_dropout", "last", "end",
+    ]  # fmt: skip
+
+
+def test_a_shared_layer_is_treated_call_by_call():
+    """One layer is hidden in its first call, and the output in the second."""
+    inputs = keras.Input((5,), name="in")
+    shared, act = L.Dense(5, name="shared"), L.Activation("relu", name="act")
+    hidden = act(shared(inputs))
+    model = keras.Model(inputs, act(shared(hidden)))
+    treated = kregs.regularize(model, DROP.replace(l2=0.5))
+    assert names_of(treated) == ["shared", "act", "act_activity", "act_dropout"]
+    # the output is an activation: with dropout after it a part of it would be 0
+    kernel, bias = (RNG.uniform(0.1, 1.0, size=w.shape) for w in treated.get_weights())
+    treated.set_weights([kernel, bias])
+    x = np.ones((400, 5), "float32")
+    assert float(np.min(treated(x, training=True))) > 0
+    hidden = np.maximum(x @ kernel + bias, 0)
+    assert float(sum(treated.losses)) == pytest.approx(
+        0.1 * hidden.sum() / 400 + 0.5 * (kernel**2).sum(), rel=1e-4
+    )
+    np.testing.assert_allclose(treated(x), np.maximum(hidden @ kernel + bias, 0), rtol=1e-4)
+
+
+def test_a_head_called_twice_has_nothing_after_either_call():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    body, head = L.Dense(6, "relu", name="body"), L.Dense(1, "relu", name="head")
+    model = keras.Model([a, b], [head(body(a)), head(body(b))])
+    treated = kregs.regularize(model, DROP)
+    assert names_of(treated) == ["body", "body_activity", "body_dropout", "head"]
+    for output in treated.outputs:
+        assert output._keras_history.operation.name == "head"
+
+
+def test_layers_called_by_keyword_are_treated_too():
+    inputs = keras.Input((5,), name="in")
+    hidden = L.BatchNormalization(name="scale")(inputs=inputs)
+    model = keras.Model(inputs, L.Dense(2, name="head")(inputs=hidden))
+    treated = kregs.regularize(model, DROP)
+    assert names_of(treated) == ["scale", "head_dropout", "head"]
+    x = RNG.normal(size=(4, 5)).astype("float32")
+    np.testing.assert_allclose(treated(x), model(x), rtol=1e-6)
+
+
+def test_a_shared_model_is_an_output_where_any_call_is():
+    inside = keras.Sequential([keras.Input((4,)), L.Dense(4, "relu", name="inner")], name="inside")
+    inputs = keras.Input((4,))
+    treated = kregs.regularize(keras.Model(inputs, inside(inside(inputs))), DROP)
+    assert "inner_activity" not in names_of(treated)
+    x = RNG.normal(size=(3, 4)).astype("float32")
+    np.testing.assert_allclose(treated(x), inside(inside(x)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [L.AlphaDropout, L.GaussianDropout, L.Dropout])
+@pytest.mark.parametrize(
+    "between", [(), (L.BatchNormalization,), (L.Flatten, L.LayerNormalization)]
+)
+def test_dropout_is_never_doubled(kind, between):
+    layers = [L.Dense(8, "selu", name="hidden"), *[make() for make in between], kind(0.1)]
+    model = keras.Sequential([keras.Input((6,)), *layers, L.Dense(2, name="head")])
+    names = [layer.name for layer in model.layers]
+    treated = kregs.regularize(model, Regularization(dropout=0.4))
+    assert names_of(treated) == names
+    assert [rate for name, rate in rates_of(treated).items()] == [0.4]
+
+
+def test_spatial_dropout_is_never_doubled():
+    built = kregs.convnet(
+        (16, 16, 1),
+        3,
+        filters=(4, 4),
+        block_size=3,
+        regularization=Regularization(spatial_dropout=0.1),
+    )
+    pooled = keras.Sequential(
+        [
+            keras.Input((16, 16, 1)),
+            L.Conv2D(4, 3, activation="relu"),
+            L.MaxPooling2D(),
+            L.SpatialDropout2D(0.1),
+            L.Conv2D(4, 3),
+            L.Flatten(),
+            L.Dense(2),
+        ]
+    )
+    for model in (built, pooled):
+        treated = kregs.regularize(model, Regularization(spatial_dropout=0.3))
+        assert names_of(treated) == names_of(model)
+        assert set(rates_of(treated).values()) == {0.3}
+
+
+def test_dropout_is_not_doubled_across_models_inside():
+    encoder = keras.Sequential(
+        [keras.Input((6,)), L.Dense(5, "relu", name="inner"), L.Dropout(0.1, name="old")],
+        name="encoder",
+    )
+    inputs = keras.Input((6,))
+    top = keras.Sequential([keras.Input((5,)), L.Dense(3, name="out")], name="top")
+    treated = kregs.regularize(
+        keras.Model(inputs, top(encoder(inputs))), Regularization(dropout=0.4)
+    )
+    assert rates_of(treated) == {"old": 0.4}
+
+
+def test_dropout_of_paths_stays():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            L.Dense(5, "relu", name="hidden"),
+            L.Dropout(0.1, noise_shape=(None, 1), name="path"),
+            L.Dense(2, name="head"),
+        ]
+    )
+    assert rates_of(kregs.regularize(model, Regularization(dropout=0.4)))["path"] == 0.1
+
+
+class Block(L.Layer):
+    """Makes its layers itself, as users' blocks do."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.dense, self.drop = L.Dense(units, "relu", name="dense"), L.Dropout(0.1, name="drop")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.drop(self.dense(x))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+class Holder(L.Wrapper):
+    """Holds the layer that it is given, and its config too."""
+
+    def call(self, x):
+        return self.layer(x)
+
+
+def composite():
+    inputs = keras.Input((6, 4), name="in")
+    x = Block(4, name="block")(inputs)
+    x = Holder(L.Dense(4, "relu", name="held"), name="holder")(x)
+    x = L.TimeDistributed(
+        keras.Sequential([keras.Input((4,)), L.Dense(4, name="step"), L.Dropout(0.1, name="rate")]),
+        name="steps",
+    )(x)
+    x = L.RNN([L.LSTMCell(4, name="cell1"), L.GRUCell(3, dropout=0.2, name="cell2")], name="rnn",
+              return_sequences=True)(x)  # fmt: skip
+    x = L.MultiHeadAttention(2, 3, dropout=0.1, name="attention")(x, x)
+    x = L.LayerNormalization(name="norm")(x)
+    x = L.Bidirectional(L.GRU(3, name="gru"), name="both")(x)
+    x = L.GaussianNoise(0.1, name="noise")(x)
+    return keras.Model(inputs, L.Dense(2, name="head")(x))
+
+
+R = Regularization(l2=0.01, bias_l1=0.02, dropout=0.4)
+
+
+@pytest.fixture(scope="module")
+def treated_composite():
+    model = composite()
+    with pytest.warns(UserWarning, match=r"left as they were: block/dense, block/drop\. They are"):
+        return model, kregs.regularize(model, R)
+
+
+def test_layers_within_layers_are_restrained(treated_composite):
+    model, treated = treated_composite
+    x = RNG.normal(size=(3, 6, 4)).astype("float32")
+    np.testing.assert_allclose(treated(x), model(x), rtol=1e-5, atol=1e-6)
+    penalized = [
+        v for v in treated.trainable_variables if "kernel" in v.name and "block" not in v.path
+    ]
+    biases = [v for v in treated.trainable_variables if v.name == "bias" and "block" not in v.path]
+    assert len(penalized) == 2 + 2 * 2 + 4 + 2 * 2 + 1
+    expected = 0.01 * sum(float((v.numpy() ** 2).sum()) for v in penalized)
+    expected += 0.02 * sum(float(np.abs(v.numpy()).sum()) for v in biases)
+    assert float(sum(treated.losses)) == pytest.approx(expected, rel=1e-4)
+    assert treated.get_layer("steps").layer.get_layer("rate").rate == 0.4
+    assert treated.get_layer("block").drop.rate == 0.1
+
+
+def test_the_summary_tells_of_every_layer(treated_composite):
+    model, _ = treated_composite
+    names = {layer.name for layer in model.layers[1:]}
+    frame = kregs.regularization_summary(model, R).set_index("layer")
+    assert {name.split("/")[0] for name in frame.index} == names
+    assert ((frame["done"] != "") | (frame["left"] != "")).all()
+    expected = {
+        "block/dense": ("Dense", "", "made inside Block, whose get_config() does not hold it"),
+        "block/drop": ("Dropout", "rate 0.1", "made inside Block"),
+        "holder/held": ("Dense", "kernel l2=0.01, bias l1=0.02", ""),
+        "rnn/cell2": (
+            "GRUCell",
+            "kernel l2=0.01, recurrent l2=0.01",
+            "dropout=0.2 stays",
+        ),
+        "steps/rate": ("Dropout", "rate 0.1 -> 0.4", ""),
+        "attention": ("MultiHeadAttention", "", ""),
+        "attention/query": ("EinsumDense", "kernel l2=0.01, bias l1=0.02", ""),
+        "norm": ("LayerNormalization", "", "a normalization has no penalty"),
+        "both/forward_gru": ("GRU", "kernel l2=0.01, recurrent l2=0.01, bias l1=0.02", ""),
+        "noise": ("GaussianNoise", "", "its noise stays"),
+        "head": ("Dense", "dropout 0.4 before it", "ends the model: nothing comes after it"),
+    }
+    for name, (kind, done, left) in expected.items():
+        assert frame.loc[name, "type"] == kind
+        assert done in frame.loc[name, "done"], name
+        assert left in frame.loc[name, "left"], name
+
+
+def test_the_summary_is_true():
+    """What it says of penalties and rates is what the layers have."""
+    model = dense_functional()
+    treated = kregs.regularize(model, ALL, layers=["second"])
+    frame = kregs.regularization_summary(model, ALL, layers=["second"]).set_index("layer")
+    assert frame.loc["second", "done"] == (
+        "kernel l1=0.001 l2=0.01, bias l1=0.02 l2=0.001, max_norm=5, then activity l2=0.1"
+    )
+    assert frame.loc["old_dropout", "done"] == "rate 0.9 -> 0.4"
+    for name in ("first", "normalization", "head"):
+        assert frame.loc[name, "left"] == "not among `layers`"
+        assert frame.loc[name, "done"] == ""
+    assert treated.get_layer("second_activity").l2 == pytest.approx(0.1)
+    gone = kregs.regularization_summary(model, Regularization()).set_index("layer")
+    assert gone.loc["second", "done"] == "kernel penalty taken away"
+    assert gone.loc["old_dropout", "done"] == "rate 0.9 -> 0"
+
+
+def test_the_summary_is_printed_when_asked_for(capsys):
+    model = keras.Sequential(
+        [keras.Input((3,)), L.Dense(4, "relu", name="hidden[0]"), L.Dense(1, name="[bold]")],
+        name="of[mine]",
+    )
+    kregs.regularize(model, R)
+    assert capsys.readouterr().out == ""
+    kregs.regularize(model, R, summary=True)
+    printed = capsys.readouterr().out
+    for text in ('Regularization of "of[mine]"', "hidden[0]", "[bold]", "then dropout 0.4"):
+        assert text in printed
+    with pytest.raises(TypeError, match="`summary` must be True or False"):
+        kregs.regularize(model, R, summary="yes")
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return x

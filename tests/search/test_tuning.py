@@ -338,3 +338,16 @@ def test_val_loss_picks_a_smaller_l2_than_val_data_loss(tmp_path):
         assert sorted(result.trials()["l2"]) == grid
         chosen[objective] = result.best_hyperparameters["l2"]
     assert chosen["val_loss"] < chosen["val_data_loss"]
+
+
+@pytest.mark.parametrize("changes", [{"folds": 10**6}, {"objective": "val_nothing"}, {"x": "nan"}])
+def test_a_refused_search_leaves_no_folder(build, linear_data, tmp_path, changes):
+    x, y = linear_data
+    changes = dict(changes)
+    if changes.pop("x", None):
+        x = np.full_like(x, np.nan)
+    (tmp_path / "there").mkdir()
+    for directory in ("there", "new/inner"):
+        with pytest.raises(ValueError, match=r"folds|val_nothing|NaN"):
+            run(build, (x, y), tmp_path / directory, **changes)
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
