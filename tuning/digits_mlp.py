@@ -3,16 +3,18 @@
 Command:  python -m kregs.tuning.digits_mlp
 Time:     72 s on 2 CPU cores
 Result:   results/digits_mlp.json
+
+5 folds of 898 digits: they judge 24 trials better than one split judges 120.
 """
 
 from __future__ import annotations
 
 PROTOCOL = {
     "oracle": "random",
-    "max_trials": 48,
+    "max_trials": 24,
     "epochs": 80,
     "batch_size": 64,
-    "validation_split": 0.3,
+    "folds": 5,
     "objective": "val_data_loss",
 }
 

@@ -1,15 +1,9 @@
 """Recipes and studies that ship as `kregs.recipes` and `kregs.tuning`: list, show, copy, run."""
 
+from kregs.catalog.definitions import study_name
 from kregs.catalog.entries import Entry, copy, load, recipes, run, show, studies
-from kregs.catalog.study_runs import (
-    StudyRun,
-    describe,
-    record_study,
-    result,
-    result_line,
-    run_study,
-    spread,
-)
+from kregs.catalog.records import record_study, result, result_line, spread, update_sources
+from kregs.catalog.study_runs import StudyRun, describe, run_study
 
 __all__ = [
     "Entry",
@@ -26,4 +20,6 @@ __all__ = [
     "show",
     "spread",
     "studies",
+    "study_name",
+    "update_sources",
 ]
