@@ -38,8 +38,8 @@ def make_model(
     model = kregs.convnet(
         (28, 28, 1),
         10,
-        filters=(32, 64),
-        dense_units=(128,),
+        filters=(16, 32, 64),
+        dense_units=(64,),
         regularization=regularization,
         seed=seed,
     )

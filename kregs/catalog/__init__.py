@@ -2,7 +2,16 @@
 
 from kregs.catalog.definitions import study_name
 from kregs.catalog.entries import Entry, copy, load, recipes, run, show, studies
-from kregs.catalog.records import record_study, result, result_line, spread, update_sources
+from kregs.catalog.records import (
+    record_study,
+    result,
+    result_line,
+    spread,
+    update_readme,
+    update_recipe,
+    update_sources,
+    update_study,
+)
 from kregs.catalog.study_runs import StudyRun, describe, run_study
 
 __all__ = [
@@ -21,5 +30,8 @@ __all__ = [
     "spread",
     "studies",
     "study_name",
+    "update_readme",
+    "update_recipe",
     "update_sources",
+    "update_study",
 ]

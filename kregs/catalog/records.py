@@ -18,7 +18,6 @@ from kregs.catalog.entries import RECIPES, STUDIES, check_name, load, run
 from kregs.catalog.study_runs import CONTROL, TUNED, run_study
 
 _WIDTH = 100  # of a line of source
-_NAMES = {"r2": "R²"}  # of metrics, in README
 
 
 def result(name: str) -> dict[str, Any]:
@@ -172,12 +171,15 @@ def update_readme(text: str, record: Mapping[str, Any]) -> str:
 
 
 def readme_row(record: Mapping[str, Any]) -> str:
-    """Return a record's row of README's table: its first two metrics, each tuned and not."""
+    """Return a record's row of README's table: its first two metrics, each tuned and not.
+
+    Where there is one only, the last two cells are empty.
+    """
     tuned, control = record["test"][TUNED], record["test"][CONTROL]
     cells = [f"`{record['study']}`"]
-    for number, metric in enumerate(list(tuned)[:2]):
-        label = f"{_NAMES.get(metric, metric.replace('_', ' '))} " if number else ""
-        cells += [f"{label}{spread(tuned[metric])}", spread(control[metric])]
+    for metric in list(tuned)[:2]:
+        cells += [f"{metric.replace('_', ' ')} {spread(tuned[metric])}", spread(control[metric])]
+    cells += [""] * (5 - len(cells))
     return f"| {' | '.join(cells)} |"
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kregs.search import SearchResult
 
 TUNED, CONTROL = "tuned", "unregularized"
+TUNED_PREPROCESSING = "tuned_preprocessing.joblib"  # what the rows of `tuned.keras` go through
 _PACKAGES = ("kregs", "keras", "tensorflow", "keras-tuner", "numpy", "scikit-learn")
 
 
@@ -38,7 +39,8 @@ class StudyRun:
         files: the paths of `"model"` (the best trial's), `"tuned model"` (trained on all training
             examples with the first seed: the first that was scored on the test set), `"trials"`,
             `"result"` (the search), `"study"` (the record), `"plot"` (the map of the search),
-            `"report"` (the page), and `"unregularized"`, the page of the other search.
+            `"report"` (the page), `"unregularized"` (the page of the other search), and
+            `"preprocessing"` (what the rows of the tuned model go through), where there are these.
         search: the `SearchResult`.
         control: that of the search without regularization; `None` where there was none.
         arguments: of `make_model`, as the search found them; `None` where there is no `sample`.
@@ -180,7 +182,8 @@ def _run(
     searches_ended = time.perf_counter()
     files = _write_pages(kinds, command)
     groups = _groups(definition, kinds, range(search.seed, search.seed + test_seeds), log)
-    scores = _train_groups(groups, train, test, search, protocol, log)
+    rows = _prepared(search, train, test, search.path)
+    scores = train_and_score(groups, *rows, log=log, **_fit_options(search, protocol))
     _save_model(groups[TUNED].models[0], files["tuned model"])
     record = {
         "study": definition.name,
@@ -253,6 +256,8 @@ def _write_pages(kinds: Mapping[str, _Kind], command: str) -> dict[str, Path]:
         "plot": folder / PLOT_FILE,
         "report": folder / REPORT_FILE,
     }
+    if search.preprocess is not None:
+        files["preprocessing"] = folder / TUNED_PREPROCESSING
     search.plot(files["plot"])
     search.report(files["report"], command=command)
     if CONTROL in kinds:
@@ -284,38 +289,37 @@ def _groups(
     return groups
 
 
-def _train_groups(
-    groups: Mapping[str, ModelGroup],
-    train: tuple[Any, Any],
-    test: tuple[Any, Any] | None,
-    search: SearchResult,
-    protocol: Mapping[str, Any],
-    log: Callable[[str], None],
-) -> dict[str, list[dict[str, float]]]:
-    """Train the models as the search trained its trials, but on all training rows; score them."""
+def _prepared(
+    search: SearchResult, train: tuple[Any, Any], test: tuple[Any, Any] | None, folder: Path
+) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
+    """Return all rows as models take them: after the search's `preprocess`, fitted and kept."""
+    import joblib
     import numpy as np
 
+    from kregs.files import atomic_path
     from kregs.search.data import as_arrays
     from kregs.search.folds import fit_transform, transformed
-    from kregs.search.settings import refit_callbacks
 
     if search.preprocess is not None:
         fitted, x_train = fit_transform(search.preprocess, train[0], np.asarray(train[1]))
         train = x_train, train[1]
         test = None if test is None else (transformed(fitted, test[0]), test[1])
+        with atomic_path(folder / TUNED_PREPROCESSING) as temporary:
+            joblib.dump(fitted, temporary)
     train = as_arrays(train[0]), as_arrays(train[1])
-    test = None if test is None else (as_arrays(test[0]), as_arrays(test[1]))
+    return train, None if test is None else (as_arrays(test[0]), as_arrays(test[1]))
+
+
+def _fit_options(search: SearchResult, protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `fit` by which the search trained its trials."""
+    from kregs.search.settings import refit_callbacks
+
     options = {key: protocol.get(key) for key in ("sample_weight", "class_weight")}
-    return train_and_score(
-        groups,
-        train,
-        test,
-        log=log,
-        stacked=search.protocol.engine != "sequential",
-        batch_size=search.protocol.batch_size,
-        callbacks=refit_callbacks(protocol.get("callbacks") or []),
-        **{key: value for key, value in options.items() if value is not None},
-    )
+    return {key: value for key, value in options.items() if value is not None} | {
+        "stacked": search.protocol.engine != "sequential",
+        "batch_size": search.protocol.batch_size,
+        "callbacks": refit_callbacks(protocol.get("callbacks") or []),
+    }
 
 
 def _save_model(model: keras.Model, path: Path) -> None:
