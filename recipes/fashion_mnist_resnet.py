@@ -38,7 +38,8 @@ def make_model(
     model = kregs.resnet(
         (28, 28, 1),
         10,
-        filters=(16, 32, 64),
+        filters=(8, 16, 32),
+        blocks_per_stage=1,
         regularization=regularization,
         seed=seed,
     )
