@@ -250,9 +250,16 @@ def test_report_is_written_again(copied_search, capsys):
     assert main(["report", str(copied_search)]) == 0
     assert capsys.readouterr().out == f"{page}\n"
     page_again = page.read_text(encoding="utf-8")
-    command = shlex.join(json.loads((copied_search / "study.json").read_text())["command"].split())
-    assert command in written_by_tune
-    assert command in page_again
+    record = json.loads((copied_search / "study.json").read_text())
+    other = copied_search / "unregularized" / "report.html"
+    other_by_tune = other.read_text(encoding="utf-8")
+    assert main(["report", str(other.parent)]) == 0
+    capsys.readouterr()
+    for text in (written_by_tune, page_again, other_by_tune, other.read_text(encoding="utf-8")):
+        assert record["command"] in text
+        assert "Test set, 89 examples: mean ± sd of 2 seeds" in text
+        for scores in record["test"].values():
+            assert catalog.spread(scores["data_loss"]) in text
 
 
 def test_report_of_a_search_that_still_runs(copied_search, capsys):

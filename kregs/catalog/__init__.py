@@ -2,11 +2,10 @@
 
 from kregs.catalog.definitions import study_name
 from kregs.catalog.entries import Entry, copy, load, recipes, run, show, studies
+from kregs.catalog.outcome import comparison, result_line, spread
 from kregs.catalog.records import (
     record_study,
     result,
-    result_line,
-    spread,
     update_readme,
     update_recipe,
     update_sources,
@@ -17,6 +16,7 @@ from kregs.catalog.study_runs import StudyRun, describe, run_study
 __all__ = [
     "Entry",
     "StudyRun",
+    "comparison",
     "copy",
     "describe",
     "load",

@@ -1,4 +1,4 @@
-"""Records of studies: written, read, put into words, and copied into recipes and README."""
+"""Records of studies: written, read, and copied into recipes, headers and README."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from kregs.catalog.entries import RECIPES, STUDIES, check_name, load, run
-from kregs.catalog.study_runs import CONTROL, TUNED, run_study
+from kregs.catalog.outcome import CONTROL, TUNED, result_line, spread
+from kregs.catalog.study_runs import run_study
 
 _WIDTH = 100  # of a line of source
 
@@ -61,41 +62,15 @@ def record_study(name: str, *, command: str | None = None) -> Path:
     print(result_line(record))
     print(f"written: {target}")
     if checkout() is not None:
-        update_sources(name)
+        changed = update_sources(name)
         importlib.reload(load(name))
         started = time.perf_counter()
         run(name)
         record["seconds"]["recipe"] = round(time.perf_counter() - started, 1)
         write_json(target, record)
-        for path in update_sources(name):
+        for path in dict.fromkeys([*changed, *update_sources(name)]):
             print(f"updated: {path}")
     return target
-
-
-def result_line(record: Mapping[str, Any]) -> str:
-    """Return a record's outcome in one line, as the recipes' headers quote it.
-
-    The metric that was searched comes first.
-
-    Example:
-
-    >>> scores = {"accuracy": {"mean": 0.97, "sd": 0.002, "values": [0.97, 0.972, 0.968]}}
-    >>> result_line({"test": {"tuned": scores, "unregularized": scores}})
-    'test accuracy 0.9700 ± 0.0020, unregularized 0.9700 ± 0.0020 (3 seeds)'
-    """
-    tuned, control = record["test"][TUNED], record["test"][CONTROL]
-    parts = [
-        f"{metric.replace('_', ' ')} {spread(scores)}, {CONTROL} {spread(control[metric])}"
-        for metric, scores in tuned.items()
-    ]
-    seeds = len(next(iter(tuned.values()))["values"])
-    return f"test {'; '.join(parts)} ({seeds} seed{'s' if seeds > 1 else ''})"
-
-
-def spread(scores: Mapping[str, Any]) -> str:
-    """Return `mean ± sd` of one metric of a record; the mean alone where there was one seed."""
-    deviation = "" if scores["sd"] is None else f" ± {scores['sd']:.4f}"
-    return f"{scores['mean']:.4f}{deviation}"
 
 
 # ---- what quotes a record ------------------------------------------------------------------

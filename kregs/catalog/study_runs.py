@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from kregs.catalog.definitions import StudyDefinition, study_definition
 from kregs.catalog.final_models import ModelGroup, summarize, train_and_score
+from kregs.catalog.outcome import CONTROL, TUNED, comparison
 from kregs.validation import check_integer
 
 if TYPE_CHECKING:
     import keras
+    import pandas as pd
 
     from kregs import Regularization
     from kregs.search import SearchResult
 
-TUNED, CONTROL = "tuned", "unregularized"
 TUNED_PREPROCESSING = "tuned_preprocessing.joblib"  # what the rows of `tuned.keras` go through
 _PACKAGES = ("kregs", "keras", "tensorflow", "keras-tuner", "numpy", "scikit-learn")
 
@@ -136,74 +137,36 @@ def _run(
     test_seeds: int,
     command: str,
     log: Callable[[str], None],
-    *,
-    output: str | os.PathLike[str],
     **options: Any,
 ) -> StudyRun:
     """See `run_study`."""
-    import kregs
     from kregs.files import write_json
 
     train, test = training_and_test(definition.load_data())
-    protocol = definition.protocol
-    search = kregs.tune(
-        definition.build,
-        *train,
-        **protocol,
-        directory=output,
-        project_name=definition.name,
-        **options,
-    )
-    network, arguments = definition.network, None
-    kinds = {TUNED: _Kind(search=search)}
-    if network is None:
-        log(
-            "No comparison with an unregularized model: it needs make_model(...) and "
-            "sample(hp, regularization=None)"
-        )
-    else:
-        arguments = network.arguments(search.hyperparameters())
-        kinds[TUNED] = _Kind(search=search, regularization=arguments["regularization"])
-        regularization = arguments["regularization"].unregularized()
-        log("Searching without regularization")
-        build = functools.partial(network.build, regularization)
-        # of another architecture it is another search, which a resumed one must not go on with
-        architecture = regularization.normalization
-        control = _search_control(
-            build,
-            train,
-            protocol,
-            directory=search.path,
-            project_name=CONTROL if architecture is None else f"{CONTROL}_{architecture}",
-            **options,
-        )
-        kinds[CONTROL] = _Kind(search=control, regularization=regularization)
-
+    kinds = _search(definition, train, log, **options)
+    search = kinds[TUNED].search
     searches_ended = time.perf_counter()
-    files = _write_pages(kinds, command)
+    files = _files(kinds)
     groups = _groups(definition, kinds, range(search.seed, search.seed + test_seeds), log)
     rows = _prepared(search, train, test, search.path)
-    scores = train_and_score(groups, *rows, log=log, **_fit_options(search, protocol))
+    scores = train_and_score(groups, *rows, log=log, **_fit_options(search, definition.protocol))
     _save_model(groups[TUNED].models[0], files["tuned model"])
     record = {
         "study": definition.name,
         "command": command,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **_circumstances(),
         "seconds": {
             **{f"{kind} search": round(of.search.seconds, 1) for kind, of in kinds.items()},
             "evaluation": round(time.perf_counter() - searches_ended, 1),
         },
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
-        "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in _PACKAGES},
         "seed": search.seed,
-        "protocol": describe(protocol),
+        "objective": search.objective,
+        "protocol": describe(definition.protocol),
         "examples": {"train": _rows(train), "test": 0 if test is None else _rows(test)},
         "trials": {
             kind: of.search.trials()["status"].value_counts().to_dict()
             for kind, of in kinds.items()
         },
-        "objective": search.objective,
         "best_trials": {
             kind: _best_trial(of.search, groups[kind].models[0], of.regularization)
             for kind, of in kinds.items()
@@ -214,13 +177,71 @@ def _run(
         },
     }
     write_json(files["study"], record)
+    _write_pages(kinds, files, command, comparison(record))
     return StudyRun(
         record=record,
         files=files,
         search=search,
         control=kinds[CONTROL].search if CONTROL in kinds else None,
-        arguments=arguments,
+        arguments=None
+        if definition.network is None
+        else definition.network.arguments(search.hyperparameters()),
     )
+
+
+def _circumstances() -> dict[str, Any]:
+    """Return when and on what this runs."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+    }
+
+
+def _search(
+    definition: StudyDefinition,
+    train: tuple[Any, Any],
+    log: Callable[[str], None],
+    *,
+    output: str | os.PathLike[str],
+    **options: Any,
+) -> dict[str, _Kind]:
+    """Search with and, where it can be taken away, without regularization."""
+    import kregs
+
+    network, protocol = definition.network, definition.protocol
+    search = kregs.tune(
+        definition.build,
+        *train,
+        **protocol,
+        directory=output,
+        project_name=definition.name,
+        **options,
+    )
+    if network is None:
+        log(
+            "No comparison with an unregularized model: it needs make_model(...) and "
+            "sample(hp, regularization=None)"
+        )
+        return {TUNED: _Kind(search=search)}
+    tuned = network.arguments(search.hyperparameters())["regularization"]
+    unregularized = tuned.unregularized()
+    # of another architecture it is another search, which a resumed one must not go on with
+    architecture = unregularized.normalization
+    log("Searching without regularization")
+    control = _search_control(
+        functools.partial(network.build, unregularized),
+        train,
+        protocol,
+        directory=search.path,
+        project_name=CONTROL if architecture is None else f"{CONTROL}_{architecture}",
+        **options,
+    )
+    return {
+        TUNED: _Kind(search=search, regularization=tuned),
+        CONTROL: _Kind(search=control, regularization=unregularized),
+    }
 
 
 def _search_control(
@@ -241,8 +262,8 @@ def _search_control(
     return kregs.tune(build, *train, **protocol, **options)
 
 
-def _write_pages(kinds: Mapping[str, _Kind], command: str) -> dict[str, Path]:
-    """Write the searches' plots and reports; return the paths of all files of the study."""
+def _files(kinds: Mapping[str, _Kind]) -> dict[str, Path]:
+    """Return the paths of all files of a study."""
     from kregs.search.storage import MODEL_FILE, PLOT_FILE, REPORT_FILE, RESULT_FILE, TRIALS_FILE
 
     search = kinds[TUNED].search
@@ -258,13 +279,24 @@ def _write_pages(kinds: Mapping[str, _Kind], command: str) -> dict[str, Path]:
     }
     if search.preprocess is not None:
         files["preprocessing"] = folder / TUNED_PREPROCESSING
-    search.plot(files["plot"])
-    search.report(files["report"], command=command)
     if CONTROL in kinds:
-        control = kinds[CONTROL].search
-        files[CONTROL] = control.path / REPORT_FILE
-        control.report(files[CONTROL], command=command)
+        files[CONTROL] = kinds[CONTROL].search.path / REPORT_FILE
     return files
+
+
+def _write_pages(
+    kinds: Mapping[str, _Kind],
+    files: Mapping[str, Path],
+    command: str,
+    outcome: tuple[str, pd.DataFrame],
+) -> None:
+    """Write the plot and the reports of the searches."""
+    from kregs.reporting import write_report
+
+    kinds[TUNED].search.plot(files["plot"])
+    write_report(kinds[TUNED].search, files["report"], command=command, comparison=outcome)
+    if CONTROL in kinds:
+        write_report(kinds[CONTROL].search, files[CONTROL], command=command, comparison=outcome)
 
 
 def _groups(

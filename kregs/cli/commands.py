@@ -12,7 +12,7 @@ import json
 import shlex
 import warnings
 import webbrowser
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,10 +193,16 @@ def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
 def write_report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     with quiet_tensorflow():
+        from kregs import reporting
         from kregs.search.result import load_result
     search = load_result(arguments.run)
+    record = _record_of(search.path)
     try:
-        page = search.report(command=_recorded_command(search.path)).resolve()
+        page = reporting.write_report(
+            search,
+            command=record.get("command"),
+            comparison=catalog.comparison(record) if "best_trials" in record else None,
+        ).resolve()
     except RuntimeError as error:  # no trial has completed
         return complain(str(error), BROKEN)
     print(page)
@@ -205,12 +211,12 @@ def write_report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     return DONE
 
 
-def _recorded_command(folder: Path) -> str | None:
-    """Return the command line that a finished `kregs tune` noted in its record."""
-    try:
-        return json.loads((folder / "study.json").read_text(encoding="utf-8"))["command"]
-    except (OSError, ValueError, KeyError):
-        return None
+def _record_of(folder: Path) -> dict[str, Any]:
+    """Return what a finished `kregs tune` noted, whichever of its two searches is in the folder."""
+    for place in (folder, folder.resolve().parent):
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((place / "study.json").read_text(encoding="utf-8"))
+    return {}
 
 
 def _resume_command(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
@@ -242,42 +248,19 @@ def _finished_trials(folder: Path) -> str:
 
 
 def _print_outcome(console: Console, outcome: catalog.StudyRun) -> None:
+    from kregs.reporting import make_table
+
     console.print(_best_trials(outcome.search))
     if outcome.control is not None:
         title = "Best trials without regularization"
         console.print(_best_trials(outcome.control, rows=3, title=title))
-    console.print(_comparison(outcome.record))
+    title, table = catalog.comparison(outcome.record)
+    console.print(make_table(table, title=title))
     if outcome.arguments is not None:
         words = ", ".join(f"{name}={value!r}" for name, value in outcome.arguments.items())
         console.print(f"{'tuned':13} {words}", highlight=False, markup=False, soft_wrap=True)
     for kind, path in outcome.files.items():
         console.print(f"{kind:13} {path}", highlight=False, soft_wrap=True)
-
-
-def _comparison(record: Mapping[str, Any]) -> Table:
-    """Return the tuned and, if there is one, the unregularized network side by side."""
-    from rich.table import Table
-
-    from kregs.reporting import format_value
-
-    best, test, count = record["best_trials"], record["test"], len(record["test_seeds"])
-    title = (
-        f"Test set, {record['examples']['test']} examples: mean ± sd of {count} "
-        f"seed{'' if count == 1 else 's'}"
-    )
-    table = Table(title=title if test else "Validation", title_justify="left")
-    for name in ("", *best):
-        table.add_column(name)
-
-    def add(name: str, cells: Iterable[str]) -> None:
-        table.add_row(name.replace("_", " "), *cells)
-
-    settings = ("epochs", "learning_rate", *([] if test else [record["objective"]]))
-    for name in settings:
-        add(name, (format_value(trial[name]) for trial in best.values()))
-    for metric in next(iter(test.values()), {}):
-        add(metric, (catalog.spread(scores[metric]) for scores in test.values()))
-    return table
 
 
 def _best_trials(search: kregs.SearchResult, *, rows: int = 5, title: str = "Best trials") -> Table:
