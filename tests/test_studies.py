@@ -357,7 +357,8 @@ def test_a_recipe_is_rewritten_by_its_record():
     assert "\nLEARNING_RATE = 0.0035\nEPOCHS = 31\n" in updated
     assert "\nTime:     12 s on 2 CPU cores\n" in updated
     assert (
-        "\nResult:   test data loss 0.2500 ± 0.0125, unregularized 0.2500 ± 0.0125; r2 0.2500 ± 0.0125,\n"
+        "\nResult:   test data loss 0.2500 ± 0.0125, unregularized 0.2500 ± 0.0125; "
+        "r2 0.2500 ± 0.0125,\n"
         "          unregularized 0.2500 ± 0.0125 (2 seeds)\nData:"
     ) in updated
     assert catalog.update_recipe(updated, a_record()) == updated
