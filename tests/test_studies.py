@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import shutil
 import sys
 import textwrap
 from types import SimpleNamespace
@@ -186,6 +187,24 @@ def test_workers_import_the_file(folder, tmp_path):
         assert len(list((search.path / "workers").glob("*.log"))) == 2
 
 
+@pytest.mark.slow  # two more searches
+@pytest.mark.parametrize("oracle", ["hyperband", "grid"])
+def test_an_empty_space_is_tried_once_by_any_oracle(folder, tmp_path, oracle):
+    text = (folder / "mine.py").read_text()
+    rate = '    rate = hp.Float("learning_rate", 1e-3, 1e-1, sampling="log")\n'
+    assert rate in text
+    (tmp_path / "fixed.py").write_text(text.replace(rate, "    rate = 0.02\n"))
+    shutil.copy(folder / "helper_beside_it.py", tmp_path)
+    run = catalog.run_study(
+        str(tmp_path / "fixed.py"),
+        oracle=oracle, max_trials=4, epochs=3, folds=2, test_seeds=1, output=tmp_path / "runs",
+    )  # fmt: skip
+    assert run.search.protocol.oracle == oracle
+    assert len(run.control.trials()) == 1
+    assert 1 <= run.control.best_epoch <= 3
+    assert run.record["best_trials"]["unregularized"]["hyperparameters"] == {}
+
+
 @pytest.mark.slow  # to convergence
 def test_what_has_nothing_left_to_search_is_tried_once_and_stacked(tmp_path, monkeypatch):
     said = []
@@ -291,7 +310,7 @@ GOOD = "def build(hp): ...\ndef load_data(): ...\n"
         (GOOD + "PROTOCOL = [3]\n", TypeError, r"`PROTOCOL` .* Received: \[3\]"),
         (GOOD + "PROTOCOL = {'max_trails': 3}\n", ValueError, "'max_trails'.*mean 'max_trials'"),
         (GOOD + "PROTOCOL = {'directory': 'x'}\n", ValueError, "'directory', which is not one"),
-        ("x = 1\ndef build(hp:\n", ValueError, r"bad\.py', line 2: .*"),
+        ("x = 1\ndef build(hp:\n", ValueError, r"bad\.py, line 2: .*"),
         ("import kregs\nimport no_such_module\n", ValueError, "line 2: ModuleNotFoundError"),
         ("def f():\n    return g()\nf()\n", ValueError, "line 2: NameError: .*'g'"),
         (GOOD, ValueError, r"load_data\(\) must return .* Received: NoneType"),

@@ -192,7 +192,9 @@ def _imported(path: Path) -> Iterator[ModuleType]:
         try:
             module = importlib.import_module(path.stem)
         except SyntaxError as error:
-            raise ValueError(f"{str(path)!r}, line {error.lineno}: {error.msg}") from error
+            # it may be in another file, which this one imports
+            place = f"{error.filename or str(path)}, line {error.lineno}"
+            raise ValueError(f"{place}: {error.msg}") from error
         except Exception as error:
             raise ValueError(
                 f"{str(path)!r} cannot be imported{_line_of(error, path)}: "
