@@ -205,6 +205,32 @@ def test_an_empty_space_is_tried_once_by_any_oracle(folder, tmp_path, oracle):
     assert run.record["best_trials"]["unregularized"]["hyperparameters"] == {}
 
 
+@pytest.mark.slow  # two more searches
+def test_a_protocol_of_objects_is_described_and_serves_both_searches(folder, tmp_path):
+    text = (folder / "mine.py").read_text().replace(
+        "PROTOCOL = {",
+        "import keras\nimport keras_tuner\n\nPROTOCOL = {\n"
+        '    "oracle": keras_tuner.oracles.RandomSearchOracle('
+        'keras_tuner.Objective("val_data_loss", "min"), max_trials=3, seed=5),\n'
+        '    "class_weight": {0: 1.0, 1: 2.0}, "sample_weight": np.linspace(0.5, 1.5, 60),\n'
+        '    "callbacks": [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)],',
+    )  # fmt: skip
+    (tmp_path / "objects.py").write_text(text.replace('"max_trials": 4,', ""))
+    shutil.copy(folder / "helper_beside_it.py", tmp_path)
+    run = catalog.run_study(
+        str(tmp_path / "objects.py"), epochs=2, folds=2, test_seeds=1, output=tmp_path / "runs"
+    )
+    assert len(run.search.trials()) == len(run.control.trials()) == 3
+    described = run.record["protocol"]
+    assert described["callbacks"] == ["LearningRateScheduler"]
+    assert described["sample_weight"] == "ndarray of 60"
+    assert described["class_weight"] == {"0": 1.0, "1": 2.0}
+    assert json.loads(run.files["study"].read_text())["protocol"] == described
+    for kind, search in (("tuned", run.search), ("unregularized", run.control)):
+        rate = search.best_hyperparameters["learning_rate"]  # the one that it begins with
+        assert run.record["best_trials"][kind]["learning_rate"] == pytest.approx(rate, rel=1e-6)
+
+
 @pytest.mark.slow  # to convergence
 def test_what_has_nothing_left_to_search_is_tried_once_and_stacked(tmp_path, monkeypatch):
     said = []

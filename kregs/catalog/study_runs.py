@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
 import functools
@@ -55,7 +56,7 @@ class StudyRun:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Kind:
+class _Compared:
     """One of the two that are compared: its search, and what its models are regularized by."""
 
     search: SearchResult
@@ -148,6 +149,9 @@ def _run(
     searches_ended = time.perf_counter()
     files = _files(kinds)
     groups = _groups(definition, kinds, range(search.seed, search.seed + test_seeds), log)
+    best_trials = {
+        kind: _best_trial(compared, groups[kind].models[0]) for kind, compared in kinds.items()
+    }
     rows = _prepared(search, train, test, search.path)
     scores = train_and_score(groups, *rows, log=log, **_fit_options(search, definition.protocol))
     _save_model(groups[TUNED].models[0], files["tuned model"])
@@ -156,7 +160,10 @@ def _run(
         "command": command,
         **_circumstances(),
         "seconds": {
-            **{f"{kind} search": round(of.search.seconds, 1) for kind, of in kinds.items()},
+            **{
+                f"{kind} search": round(compared.search.seconds, 1)
+                for kind, compared in kinds.items()
+            },
             "evaluation": round(time.perf_counter() - searches_ended, 1),
         },
         "seed": search.seed,
@@ -164,13 +171,10 @@ def _run(
         "protocol": describe(definition.protocol),
         "examples": {"train": _rows(train), "test": 0 if test is None else _rows(test)},
         "trials": {
-            kind: of.search.trials()["status"].value_counts().to_dict()
-            for kind, of in kinds.items()
+            kind: compared.search.trials()["status"].value_counts().to_dict()
+            for kind, compared in kinds.items()
         },
-        "best_trials": {
-            kind: _best_trial(of.search, groups[kind].models[0], of.regularization)
-            for kind, of in kinds.items()
-        },
+        "best_trials": best_trials,
         "test_seeds": list(groups[TUNED].seeds),
         "test": {
             kind: summarize(scores[kind], objective=search.objective) for kind in kinds if test
@@ -206,11 +210,12 @@ def _search(
     *,
     output: str | os.PathLike[str],
     **options: Any,
-) -> dict[str, _Kind]:
+) -> dict[str, _Compared]:
     """Search with and, where it can be taken away, without regularization."""
     import kregs
 
     network, protocol = definition.network, definition.protocol
+    control_protocol = copy.deepcopy(dict(protocol))  # an oracle's object serves one search
     search = kregs.tune(
         definition.build,
         *train,
@@ -224,7 +229,7 @@ def _search(
             "No comparison with an unregularized model: it needs make_model(...) and "
             "sample(hp, regularization=None)"
         )
-        return {TUNED: _Kind(search=search)}
+        return {TUNED: _Compared(search=search)}
     tuned = network.arguments(search.hyperparameters())["regularization"]
     unregularized = tuned.unregularized()
     # of another architecture it is another search, which a resumed one must not go on with
@@ -233,14 +238,14 @@ def _search(
     control = _search_control(
         functools.partial(network.build, unregularized),
         train,
-        protocol,
+        control_protocol,
         directory=search.path,
         project_name=CONTROL if architecture is None else f"{CONTROL}_{architecture}",
         **options,
     )
     return {
-        TUNED: _Kind(search=search, regularization=tuned),
-        CONTROL: _Kind(search=control, regularization=unregularized),
+        TUNED: _Compared(search=search, regularization=tuned),
+        CONTROL: _Compared(search=control, regularization=unregularized),
     }
 
 
@@ -262,7 +267,7 @@ def _search_control(
     return kregs.tune(build, *train, **protocol, **options)
 
 
-def _files(kinds: Mapping[str, _Kind]) -> dict[str, Path]:
+def _files(kinds: Mapping[str, _Compared]) -> dict[str, Path]:
     """Return the paths of all files of a study."""
     from kregs.search.storage import MODEL_FILE, PLOT_FILE, REPORT_FILE, RESULT_FILE, TRIALS_FILE
 
@@ -285,7 +290,7 @@ def _files(kinds: Mapping[str, _Kind]) -> dict[str, Path]:
 
 
 def _write_pages(
-    kinds: Mapping[str, _Kind],
+    kinds: Mapping[str, _Compared],
     files: Mapping[str, Path],
     command: str,
     outcome: tuple[str, pd.DataFrame],
@@ -301,7 +306,7 @@ def _write_pages(
 
 def _groups(
     definition: StudyDefinition,
-    kinds: Mapping[str, _Kind],
+    kinds: Mapping[str, _Compared],
     seeds: range,
     log: Callable[[str], None],
 ) -> dict[str, ModelGroup]:
@@ -309,13 +314,14 @@ def _groups(
     from kregs.search.randomness import preserved_state
 
     groups = {}
-    for kind, of in kinds.items():
-        epochs = of.search.best_epoch or of.search.protocol.epochs
+    for kind, compared in kinds.items():
+        epochs = compared.search.best_epoch or compared.search.protocol.epochs
         log(f"Training {len(seeds)} {kind} models on all training rows for {epochs} epochs")
-        hp = of.search.hyperparameters()
+        hp = compared.search.hyperparameters()
         with preserved_state():
             models = [
-                definition.model(hp, seed=seed, regularization=of.regularization) for seed in seeds
+                definition.model(hp, seed=seed, regularization=compared.regularization)
+                for seed in seeds
             ]
         groups[kind] = ModelGroup(models=models, seeds=list(seeds), epochs=epochs)
     return groups
@@ -361,10 +367,9 @@ def _save_model(model: keras.Model, path: Path) -> None:
         model.save(temporary)
 
 
-def _best_trial(
-    search: SearchResult, model: keras.Model, regularization: Regularization | None
-) -> dict[str, Any]:
-    """Describe what a search ended with."""
+def _best_trial(compared: _Compared, model: keras.Model) -> dict[str, Any]:
+    """Describe what a search ended with, by a model of it that is not trained yet."""
+    search, regularization = compared.search, compared.regularization
     outcome: dict[str, Any] = {"hyperparameters": search.best_hyperparameters}
     if regularization is not None:
         outcome["regularization"] = regularization.get_config()
@@ -449,7 +454,8 @@ def _described(key: str, value: Any) -> Any:
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError):
-        return str(value)
+        several = isinstance(value, (tuple, list, Mapping))
+        return f"{type(value).__name__} of {len(value)}" if several else str(value)
 
 
 def _command(name: str, flags: Mapping[str, Any]) -> str:
