@@ -212,7 +212,7 @@ def test_a_protocol_of_objects_is_described_and_serves_both_searches(folder, tmp
         "import keras\nimport keras_tuner\n\nPROTOCOL = {\n"
         '    "oracle": keras_tuner.oracles.RandomSearchOracle('
         'keras_tuner.Objective("val_data_loss", "min"), max_trials=3, seed=5),\n'
-        '    "class_weight": {0: 1.0, 1: 2.0}, "sample_weight": np.linspace(0.5, 1.5, 60),\n'
+        '    "sample_weight": np.linspace(0.5, 1.5, 60),\n'
         '    "callbacks": [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)],',
     )  # fmt: skip
     (tmp_path / "objects.py").write_text(text.replace('"max_trials": 4,', ""))
@@ -224,7 +224,6 @@ def test_a_protocol_of_objects_is_described_and_serves_both_searches(folder, tmp
     described = run.record["protocol"]
     assert described["callbacks"] == ["LearningRateScheduler"]
     assert described["sample_weight"] == "ndarray of 60"
-    assert described["class_weight"] == {"0": 1.0, "1": 2.0}
     assert json.loads(run.files["study"].read_text())["protocol"] == described
     for kind, search in (("tuned", run.search), ("unregularized", run.control)):
         rate = search.best_hyperparameters["learning_rate"]  # the one that it begins with
