@@ -46,10 +46,11 @@ def make_model(
     )
 
 
-def sample(hp) -> dict[str, Any]:
-    """Return the arguments of `make_model` that are searched, sampled from keras-tuner's `hp`."""
+def sample(hp, regularization: kregs.Regularization | None = None) -> dict[str, Any]:
+    """Return arguments of `make_model`, sampled; a regularization, too, unless one is given."""
     return {
-        "regularization": kregs.Regularization.from_hp(
+        "regularization": regularization
+        or kregs.Regularization.from_hp(
             hp,
             base=TUNED,
             l2=(0, 1e-6, 1e-2),
@@ -62,7 +63,7 @@ def sample(hp) -> dict[str, Any]:
 
 
 def build(hp) -> keras.Model:
-    return make_model(**sample(hp), seed=0)
+    return make_model(**sample(hp))
 
 
 def main(*, quick: bool = False, seed: int = 0) -> dict[str, float]:

@@ -6,12 +6,13 @@ Result:   test accuracy 0.9850 ± 0.0065, unregularized 0.9775 ± 0.0112; data l
           unregularized 0.0879 ± 0.0328 (3 seeds)
 Data:     178 wines of three growers, 13 numeric columns, bundled with scikit-learn; half of them
           are the test set
-Search:   python my_model.py search
+Search:   kregs tune my_model.py
 
-1. load_data   your arrays; the test set is for the last line of main, not for the search
+1. load_data   your arrays; the test set is for the end, not for the search
 2. make_model  your network: a kregs builder, or your own Keras model through kregs.regularize
 3. sample      what is searched, and how far
-4. search      run it, then write what it prints into TUNED, LEARNING_RATE and EPOCHS
+4. PROTOCOL    how it is searched: arguments of kregs.tune
+5. search      run it, then write what it prints into TUNED, LEARNING_RATE and EPOCHS
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ TUNED = kregs.Regularization(l2=0.00033, dropout=0.54)
 LEARNING_RATE = 0.0084
 EPOCHS = 28
 BATCH_SIZE = 16
+PROTOCOL = {"max_trials": 24, "epochs": 60, "batch_size": BATCH_SIZE, "folds": 5}
 
 
 def load_data():
@@ -55,28 +57,17 @@ def make_model(
     )
 
 
-def sample(hp) -> dict[str, Any]:
-    """Return the arguments of `make_model` that are searched, sampled from keras-tuner's `hp`."""
+def sample(hp, regularization: kregs.Regularization | None = None) -> dict[str, Any]:
+    """Return arguments of `make_model`, sampled; a regularization, too, unless one is given."""
     return {
-        "regularization": kregs.Regularization.from_hp(
-            hp, base=TUNED, l2=(0, 1e-5, 1e-1), dropout=(0.0, 0.6)
-        ),
+        "regularization": regularization
+        or kregs.Regularization.from_hp(hp, base=TUNED, l2=(0, 1e-5, 1e-1), dropout=(0.0, 0.6)),
         "learning_rate": hp.Float("learning_rate", 1e-3, 1e-2, sampling="log"),
     }
 
 
 def build(hp) -> keras.Model:
-    return make_model(**sample(hp), seed=0)
-
-
-def search() -> None:
-    """Try 24 values on the training data; print the best and the arguments it stands for."""
-    (x_train, y_train), _ = load_data()
-    result = kregs.tune(
-        build, x_train, y_train, max_trials=24, epochs=EPOCHS, batch_size=BATCH_SIZE, resume=True
-    )
-    print(result.trials().head())
-    print(sample(result.best_hyperparameters))
+    return make_model(**sample(hp))
 
 
 def main(*, quick: bool = False, seed: int = 0) -> dict[str, float]:
@@ -91,7 +82,4 @@ def main(*, quick: bool = False, seed: int = 0) -> dict[str, float]:
 
 if __name__ == "__main__":
     keras.utils.set_random_seed(0)
-    if "search" in sys.argv:
-        search()
-    else:
-        main(quick="--quick" in sys.argv)
+    main(quick="--quick" in sys.argv)

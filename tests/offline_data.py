@@ -1,7 +1,8 @@
 """Gives `keras.datasets` the copies in `../shared`, so that recipes run without a network.
 
 `python tests/offline_data.py NAME` records the study NAME with them. Fashion-MNIST is complete
-there; of IMDB there are 25,000 of the 50,000 reviews, without Keras's numbering of the words.
+there, and Keras reads it by `KERAS_HOME`. Of IMDB there are 25,000 of the 50,000 reviews, without
+Keras's numbering of the words: their file has another checksum, which Keras would not take.
 """
 
 from __future__ import annotations
@@ -72,16 +73,21 @@ def offline_get_file(shared: Path, scratch: Path, *, reviews: int | None = None)
 
 
 def main() -> None:
-    import keras.src.datasets.fashion_mnist as fashion_mnist
-    import keras.src.datasets.imdb as imdb
-
-    from kregs import catalog
-
     shared = shared_folder()
     if shared is None:
         sys.exit("../shared is not there: set KREGS_SHARED")
     with tempfile.TemporaryDirectory() as scratch:
-        imdb.get_file = fashion_mnist.get_file = offline_get_file(shared, Path(scratch))
+        # Keras reads the variable when it is loaded, and no folder that it may not write into
+        datasets = Path(scratch, "datasets")
+        datasets.mkdir()
+        for folder in (shared / "keras_home" / "datasets").iterdir():
+            (datasets / folder.name).symlink_to(folder)
+        os.environ["KERAS_HOME"] = scratch
+        import keras.src.datasets.imdb as imdb
+
+        from kregs import catalog
+
+        imdb.get_file = offline_get_file(shared, Path(scratch))
         catalog.record_study(sys.argv[1], command=f"python tests/offline_data.py {sys.argv[1]}")
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from kregs import Population, Regularization, catalog
-from kregs.catalog.study_runs import ModelGroup, _spread, train_and_score
+from kregs.catalog.final_models import ModelGroup, summarize, train_and_score
 from kregs.population import NotStackable
 
 
@@ -58,6 +58,7 @@ def test_copy_into_a_folder_that_is_not_there(tmp_path):
     [
         ({"seed": -1}, "`seed`"),
         ({"seeds": 0}, "`seeds`"),
+        ({"test_seeds": 0}, "`test_seeds`"),
         ({"max_trials": 0}, "max_trials"),
         ({"epochs": 0}, "epochs"),
         ({"oracle": "baysian"}, "bayesian"),
@@ -105,7 +106,7 @@ def train_both_ways(monkeypatch, recipe, **regularization):
         scores = train_and_score({"a": group}, train, test, batch_size=64, log=said.append)
         metrics = scores["a"]
         model_loss = models[1].evaluate(*test, verbose=0, return_dict=True)["loss"]
-        assert model_loss == pytest.approx(metrics[1]["data_loss"], rel=1e-4)
+        assert model_loss == pytest.approx(metrics[1]["loss"], rel=1e-4)
         return pd.DataFrame(metrics), said
 
     together, said = scores()
@@ -123,7 +124,7 @@ def train_both_ways(monkeypatch, recipe, **regularization):
 def test_models_of_several_seeds_score_as_if_trained_one_by_one(monkeypatch):
     recipe = catalog.load("breast_cancer_mlp")
     together, one_by_one = train_both_ways(monkeypatch, recipe, dropout=0.1)
-    assert list(together) == list(one_by_one) == ["accuracy", "data_loss"]
+    assert set(together) == set(one_by_one) == {"accuracy", "data_loss", "loss"}
     # a seed orders the batches differently in the two ways: the means agree, not the models
     assert together["accuracy"].mean() == pytest.approx(one_by_one["accuracy"].mean(), abs=0.02)
     assert together["data_loss"].mean() == pytest.approx(one_by_one["data_loss"].mean(), rel=0.3)
@@ -141,7 +142,8 @@ def test_a_model_that_diverges_does_not_count_as_a_score():
     assert "seed 5" in said[0]
     assert np.isfinite(list(scores[0].values())).all()
     assert np.isnan(list(scores[1].values())).all()
-    assert catalog.spread(_spread(scores)["accuracy"]) == "nan ± nan"
+    summary = summarize(scores, objective="val_data_loss")
+    assert catalog.spread(summary["accuracy"]) == "nan ± nan"
 
 
 @pytest.mark.parametrize("normalization", [None, "batch"])
@@ -178,8 +180,9 @@ def test_groups_train_as_one_population_where_they_have_one_structure(monkeypatc
 
 def test_spread_is_the_mean_and_the_sample_standard_deviation():
     values = [{"accuracy": value} for value in (0.9, 0.92, 0.97)]
-    scores = _spread(values)["accuracy"]
+    scores = summarize(values, objective="val_accuracy")["accuracy"]
     assert scores["mean"] == pytest.approx(np.mean([0.9, 0.92, 0.97]))
     assert scores["sd"] == pytest.approx(np.std([0.9, 0.92, 0.97], ddof=1))
     assert catalog.spread(scores) == "0.9300 ± 0.0361"
-    assert catalog.spread(_spread(values[:1])["accuracy"]) == "0.9000"
+    alone = summarize(values[:1], objective="val_accuracy")
+    assert catalog.spread(alone["accuracy"]) == "0.9000"

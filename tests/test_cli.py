@@ -7,6 +7,7 @@ import importlib.metadata
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -87,8 +88,11 @@ def test_version_and_help(capsys):
         (["tune", "forkme", "--max-trials", "0"], "max_trials=0"),
         (["tune", "forkme", "--epochs", "0"], "epochs=0"),
         (["tune", "forkme", "--seeds", "0"], "seeds=0"),
+        (["tune", "forkme", "--test-seeds", "0"], "test_seeds=0"),
         (["tune", "forkme", "--oracle", "baysian"], "Did you mean 'bayesian'?"),
         (["tune", "forkme", "--output", "/dev/null"], "/dev/null"),
+        (["tune", "nowhere.py"], "'nowhere.py' does not exist"),
+        (["tune", "no/such/file"], "'no/such/file' does not exist"),
         (["report"], "RUN"),
         (["report", "nowhere"], "nowhere"),
         (["report", "."], "result.json"),
@@ -230,7 +234,8 @@ def test_run_prints_the_scores(capsys):
 def tuned(tmp_path_factory):
     """The folder of a finished `kregs tune`, and what it printed; do not write into it."""
     output = tmp_path_factory.mktemp("runs")
-    argv = ["tune", "forkme", "--max-trials", "3", "--epochs", "4", "--seeds", "2"]
+    argv = ["tune", "forkme", "--max-trials", "3", "--epochs", "4", "--folds", "2"]
+    argv += ["--test-seeds", "2"]
     printed, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
         code = main([*argv, "--output", str(output)])
@@ -244,14 +249,28 @@ def test_tune_prints_trials_scores_and_paths(tuned):
     for name in ("best.keras", "tuned.keras", "trials.csv", "result.json", "report.html"):
         assert str(folder / name) in flat
         assert (folder / name).stat().st_size > 0
-    for word in ("tuned", "unregularized", "accuracy", "data loss", "dropout"):
+    for word in ("tuned", "unregularized", "accuracy", "learning rate", "dropout"):
         assert word in printed
+    assert printed.index("data loss") < printed.index("accuracy")  # the objective is the first
+
+
+def test_tune_prints_both_networks_with_length_and_learning_rate(tuned):
+    folder, printed = tuned
+    best = json.loads((folder / "study.json").read_text())["best_trials"]
+    rows = {cells[1].strip(): cells[2:4] for line in printed.splitlines()
+            if len(cells := line.split("│")) == 5}  # fmt: skip
+    for column, kind in enumerate(("tuned", "unregularized")):
+        assert int(rows["epochs"][column]) == best[kind]["epochs"]
+        rate = best[kind]["hyperparameters"]["learning_rate"]
+        assert float(rows["learning rate"][column]) == pytest.approx(rate, rel=1e-3)
+    found = kregs.Regularization.from_config(best["tuned"]["regularization"])
+    assert f"regularization={found!r}, learning_rate=" in printed
 
 
 def test_every_path_that_tune_prints_is_there(tuned):
     folder, printed = tuned
     paths = [path for path in printed.split() if path.startswith(str(folder))]
-    assert len(paths) == 7
+    assert len(paths) == 8
     for path in paths:
         assert Path(path).stat().st_size > 0, path
 
@@ -270,17 +289,14 @@ def test_tune_leaves_a_model_that_scores_what_the_record_says(tuned):
     assert len(test["accuracy"]["values"]) == 2
     trials = pd.read_csv(folder / "trials.csv")
     assert len(trials) == 3
-    assert record["trials"] == {"completed": 3}
+    assert record["trials"] == {kind: {"completed": 3} for kind in ("tuned", "unregularized")}
 
 
 def test_unregularized_differs_only_by_the_penalties(tuned):
     folder, _ = tuned
-    record = json.loads((folder / "study.json").read_text())
-    assert record["test"]["unregularized"]["epochs"] == record["protocol"]["epochs"] == 4
-    recipe = catalog.load("forkme")
-    regularization = kregs.Regularization.from_config(record["best_trial"]["regularization"])
-    rate = record["best_trial"]["hyperparameters"]["learning_rate"]
-    model = recipe.make_model(regularization.unregularized(), learning_rate=rate, seed=0)
+    best = json.loads((folder / "study.json").read_text())["best_trials"]["unregularized"]
+    regularization = kregs.Regularization.from_config(best["regularization"])
+    model = catalog.load("forkme").make_model(regularization, seed=0)
     assert not model.losses
     assert not [layer for layer in model.layers if "dropout" in layer.name]
 
@@ -292,6 +308,39 @@ def test_an_earlier_run_is_never_overwritten(tuned, capsys):
     error = capsys.readouterr().err
     assert f"kregs tune forkme --output {folder.parent} --resume" in error
     assert (folder / "result.json").read_bytes() == before
+
+
+@pytest.fixture
+def documented_file(repository, tmp_path):
+    """The file in docs/command-line.md, in a folder of its own."""
+    page = (repository / "docs" / "command-line.md").read_text(encoding="utf-8")
+    text = re.search(r"```python\n(# my_model\.py\n.*?)```", page, re.DOTALL)[1]
+    path = tmp_path / "project" / "my_model.py"
+    path.parent.mkdir()
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_tune_takes_a_file_from_another_folder(documented_file, tmp_path, capsys, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    argv = ["tune", "../project/my_model.py", "--epochs", "2", "--test-seeds", "2"]
+    assert main([*argv, "--max-trials", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "Test set, 45 examples: mean ± sd of 2 seeds" in printed
+    assert "Best trials without regularization" in printed
+    assert "regularization=Regularization(" in printed
+    folder = Path("kregs_runs", "my_model")
+    record = json.loads((folder / "study.json").read_text())
+    assert record["protocol"]["folds"] == 3  # PROTOCOL's
+    assert record["protocol"]["epochs"] == 2  # the command's, not PROTOCOL's
+
+    assert main([*argv, "--max-trials", "2"]) == 2
+    assert "kregs tune ../project/my_model.py" in capsys.readouterr().err
+    assert main([*argv, "--max-trials", "2", "--resume"]) == 0
+    capsys.readouterr()
+    for search in (folder, folder / "unregularized"):
+        assert len(pd.read_csv(search / "trials.csv")) == 2
 
 
 @pytest.fixture
@@ -307,9 +356,16 @@ def test_report_is_written_again(copied_search, capsys):
     assert main(["report", str(copied_search)]) == 0
     assert capsys.readouterr().out == f"{page}\n"
     page_again = page.read_text(encoding="utf-8")
-    command = shlex.join(json.loads((copied_search / "study.json").read_text())["command"].split())
-    assert command in written_by_tune
-    assert command in page_again
+    record = json.loads((copied_search / "study.json").read_text())
+    other = copied_search / "unregularized" / "report.html"
+    other_by_tune = other.read_text(encoding="utf-8")
+    assert main(["report", str(other.parent)]) == 0
+    capsys.readouterr()
+    for text in (written_by_tune, page_again, other_by_tune, other.read_text(encoding="utf-8")):
+        assert record["command"] in text
+        assert "Test set, 89 examples: mean ± sd of 2 seeds" in text
+        for scores in record["test"].values():
+            assert catalog.spread(scores["data_loss"]) in text
 
 
 def test_report_of_a_search_that_still_runs(copied_search, capsys):
@@ -347,8 +403,8 @@ def test_report_of_a_search_without_a_completed_trial(copied_search, capsys):
 
 @pytest.mark.slow  # an interrupted search is tested in tests/search, here the command
 def test_interrupt_keeps_the_trials_and_says_how_to_go_on(tmp_path, capsys, start_interruptible):
-    argv = ["tune", "forkme", "--max-trials", "40", "--epochs", "12", "--seeds", "1"]
-    argv += ["--output", str(tmp_path / "runs")]
+    argv = ["tune", "forkme", "--max-trials", "40", "--epochs", "12", "--folds", "2"]
+    argv += ["--test-seeds", "1", "--output", str(tmp_path / "runs")]
     folder = tmp_path / "runs" / "forkme"
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     with start_interruptible(

@@ -217,6 +217,9 @@ def write_tables(folder: Path) -> None:
 @pytest.mark.parametrize("section", COMMANDS)
 def test_commands_run(section, tmp_path):
     write_tables(tmp_path)
+    for kind, text in section.blocks:
+        if kind == "python" and (name := re.match(r"# (\w+\.py)\n", text)):
+            (tmp_path / name[1]).write_text(text, encoding="utf-8")
     lines = [line for kind, text in section.blocks if kind == "bash" for line in text.splitlines()]
     for command in lines:
         if not command.startswith("kregs "):

@@ -59,7 +59,8 @@ def test_quick_run_scores_finitely(recipe, data, capsys):
     assert all(math.isfinite(score) for score in scores.values())
     assert scores.get("accuracy", 1.0) >= CHANCE.get(name_of(recipe), 0.0)
     printed = re.findall(r"\d\.\d{4}", capsys.readouterr().out)
-    assert f"{scores.get('accuracy', scores.get('rmse')):.4f}" in printed
+    assert f"{scores['data_loss']:.4f}" in printed
+    assert f"{scores.get('accuracy', scores.get('r2')):.4f}" in printed
 
 
 def test_data_are_split_without_overlap_and_labels_fit(recipe, data):
@@ -90,6 +91,16 @@ def test_build_samples_what_make_model_takes(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_sample_keeps_a_given_regularization_and_searches_no_other(name):
+    recipe = catalog.load(name)
+    given = Regularization(l2=0.0125, normalization=recipe.TUNED.normalization)
+    hp = keras_tuner.HyperParameters()
+    arguments = recipe.sample(hp, regularization=given)
+    assert arguments.pop("regularization") == given
+    assert set(hp.values) == set(arguments) <= {"learning_rate"}
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_one_seed_is_one_model(name):
     recipe = catalog.load(name)
     first, again, other = (recipe.make_model(seed=seed).get_weights() for seed in (3, 3, 4))
@@ -112,18 +123,29 @@ def test_a_recipe_stands_alone(name):
 def test_header_and_tuned_value_are_what_the_study_measured(name):
     record = catalog.result(name)
     recipe = catalog.load(name)
-    entry = next(entry for entry in catalog.recipes() if entry.name == name)
-    assert catalog.result_line(record) in entry.fields["result"]
-    assert entry.fields["time"]
-    found = Regularization.from_config(record["best_trial"]["regularization"])
+    source = catalog.show(name)
+    assert catalog.update_recipe(source, record) == source  # else run python -m kregs.tuning
+    found = Regularization.from_config(record["best_trials"]["tuned"]["regularization"])
     for field, value in recipe.TUNED.get_config().items():
         expected = getattr(found, field)
         if isinstance(expected, float):  # two digits are written down
             expected = pytest.approx(expected, rel=0.051)
         assert value == expected, field
-    rate = record["best_trial"]["hyperparameters"].get("learning_rate", recipe.LEARNING_RATE)
+    best = record["best_trials"]["tuned"]
+    rate = best["hyperparameters"].get("learning_rate", recipe.LEARNING_RATE)
     assert pytest.approx(rate, rel=0.051) == recipe.LEARNING_RATE
-    assert record["best_trial"]["epochs"] == recipe.EPOCHS
+    assert best["epochs"] == recipe.EPOCHS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_study_and_readme_say_what_the_record_says(name, repository):
+    record = catalog.result(name)
+    for path, update in (
+        (repository / "tuning" / f"{name}.py", catalog.update_study),
+        (repository / "README.md", catalog.update_readme),
+    ):
+        text = path.read_text(encoding="utf-8")
+        assert update(text, record) == text, "run python -m kregs.tuning"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -132,13 +154,14 @@ def test_record_is_of_the_protocol_in_the_study(name):
     study = importlib.import_module(f"kregs.tuning.{name}")
     assert record["protocol"] == json.loads(json.dumps(catalog.describe(study.PROTOCOL)))
     assert record["command"].endswith(name)
-    assert len(record["seeds"]) >= 3
+    assert len(record["test_seeds"]) >= 5
+    assert list(record["test"]) == list(record["best_trials"]) == ["tuned", "unregularized"]
     for scores in record["test"].values():
-        for metric, values in scores.items():
-            if metric != "epochs":
-                assert len(values["values"]) == len(record["seeds"])
-                assert values["mean"] == pytest.approx(np.mean(values["values"]))
-                assert values["sd"] == pytest.approx(np.std(values["values"], ddof=1))
+        assert next(iter(scores)) == record["objective"].removeprefix("val_")
+        for values in scores.values():
+            assert len(values["values"]) == len(record["test_seeds"])
+            assert values["mean"] == pytest.approx(np.mean(values["values"]))
+            assert values["sd"] == pytest.approx(np.std(values["values"], ddof=1))
 
 
 def test_the_main_study_beats_no_regularization_by_more_than_its_noise():

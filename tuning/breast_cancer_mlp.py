@@ -3,6 +3,8 @@
 Command:  python -m kregs.tuning.breast_cancer_mlp
 Time:     20 s on 2 CPU cores
 Result:   results/breast_cancer_mlp.json
+
+5 folds of 284 tumours: one split of so few would choose by luck.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ PROTOCOL = {
     "max_trials": 32,
     "epochs": 100,
     "batch_size": 32,
-    "validation_split": 0.4,
+    "folds": 5,
     "objective": "val_data_loss",
 }
 

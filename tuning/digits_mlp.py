@@ -3,6 +3,8 @@
 Command:  python -m kregs.tuning.digits_mlp
 Time:     72 s on 2 CPU cores
 Result:   results/digits_mlp.json
+
+3 folds of 898 digits: the single splits of so few rows choose by luck.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ PROTOCOL = {
     "max_trials": 48,
     "epochs": 80,
     "batch_size": 64,
-    "validation_split": 0.3,
+    "folds": 3,
     "objective": "val_data_loss",
 }
 

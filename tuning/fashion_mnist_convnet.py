@@ -3,18 +3,20 @@
 Command:  python -m kregs.tuning.fashion_mnist_convnet
 Time:     10 min on 2 CPU cores
 Result:   results/fashion_mnist_convnet.json
-Data:     the first 6,000 of the 60,000 training pictures, so that two CPU cores do it in minutes
+
+All 60,000 pictures, of which 10,200 validate. 2 million multiply-adds a picture are about 6 s an
+epoch of one network in a population, on 2 CPU cores: 8 trials of 8 epochs in each search, and 10
+networks of 8 epochs at the end, take about 20 minutes.
 """
 
 from __future__ import annotations
 
-TRAIN_EXAMPLES = 6000
 PROTOCOL = {
     "oracle": "random",
-    "max_trials": 6,
+    "max_trials": 8,
     "epochs": 8,
     "batch_size": 128,
-    "validation_split": 0.2,
+    "validation_split": 0.17,
     "objective": "val_data_loss",
 }
 

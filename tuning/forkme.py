@@ -1,20 +1,17 @@
-"""The search for λ and dropout of the template.
+"""The search for λ and dropout of the template, by the protocol that stands in it.
 
 Command:  python -m kregs.tuning.forkme
 Time:     12 s on 2 CPU cores
 Result:   results/forkme.json
+
+5 folds of 89 wines: one split of so few would choose by luck.
 """
 
 from __future__ import annotations
 
-PROTOCOL = {
-    "oracle": "random",
-    "max_trials": 24,
-    "epochs": 30,
-    "batch_size": 16,
-    "validation_split": 0.3,
-    "objective": "val_data_loss",
-}
+from kregs.recipes.forkme import PROTOCOL
+
+__all__ = ["PROTOCOL"]
 
 if __name__ == "__main__":
     from kregs import catalog

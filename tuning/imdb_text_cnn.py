@@ -3,12 +3,14 @@
 Command:  python -m kregs.tuning.imdb_text_cnn
 Time:     4 min on 2 CPU cores
 Result:   results/imdb_text_cnn.json
-Data:     the first 5,000 of the training reviews, so that two CPU cores do it in minutes
+
+All 12,500 training reviews of the copy, of which 2,500 validate. An epoch of one network in a
+population is about 5 s on 2 CPU cores: 6 trials of 6 epochs in each search, and 10 networks of 4
+epochs at the end, take about 9 minutes.
 """
 
 from __future__ import annotations
 
-TRAIN_EXAMPLES = 5000
 PROTOCOL = {
     "oracle": "random",
     "max_trials": 6,

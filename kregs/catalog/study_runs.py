@@ -1,35 +1,35 @@
-"""Running a study: the search, its models for several seeds, test scores, and the record of it."""
+"""Running a study: two searches on one budget, their models on the test set, the record of it."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
-import importlib
+import functools
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shlex
-import statistics
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kregs.catalog.entries import STUDIES, check_name, load
+from kregs.catalog.definitions import StudyDefinition, study_definition
+from kregs.catalog.final_models import ModelGroup, summarize, train_and_score
+from kregs.catalog.outcome import CONTROL, TUNED, comparison
 from kregs.validation import check_integer
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
+    import pandas as pd
 
+    from kregs import Regularization
     from kregs.search import SearchResult
 
+TUNED_PREPROCESSING = "tuned_preprocessing.joblib"  # what the rows of `tuned.keras` go through
 _PACKAGES = ("kregs", "keras", "tensorflow", "keras-tuner", "numpy", "scikit-learn")
-_TEST_BATCH = 256  # rows; decides nothing but memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,14 +40,27 @@ class StudyRun:
         record: what was searched, how and with what outcome; JSON can hold it.
         files: the paths of `"model"` (the best trial's), `"tuned model"` (trained on all training
             examples with the first seed: the first that was scored on the test set), `"trials"`,
-            `"result"` (the search), `"study"` (the record), `"report"` (the page) and `"plot"`
-            (the map of the search).
+            `"result"` (the search), `"study"` (the record), `"plot"` (the map of the search),
+            `"report"` (the page), `"unregularized"` (the page of the other search), and
+            `"preprocessing"` (what the rows of the tuned model go through), where there are these.
         search: the `SearchResult`.
+        control: that of the search without regularization; `None` where there was none.
+        arguments: of `make_model`, as the search found them; `None` where there is no `sample`.
     """
 
     record: dict[str, Any]
     files: dict[str, Path]
     search: SearchResult
+    control: SearchResult | None = None
+    arguments: Mapping[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """One of the two that are compared: its search, and what its models are regularized by."""
+
+    search: SearchResult
+    regularization: Regularization | None = None
 
 
 def run_study(
@@ -57,76 +70,208 @@ def run_study(
     epochs: int | None = None,
     oracle: str | None = None,
     folds: int | None = None,
+    seeds: int | None = None,
     selection: str | None = None,
     max_time: float | None = None,
-    seed: int = 0,
-    seeds: int = 3,
+    seed: int | None = None,
+    test_seeds: int = 5,
     resume: bool = False,
     workers: int | None = None,
     output: str | os.PathLike[str] = "kregs_runs",
     command: str | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> StudyRun:
-    """Search a recipe's regularization, then score it on the test set beside no regularization.
+    """Search a network's regularization, then score it on the test set beside no regularization.
 
-    The search sees training data only. Afterwards the best trial's model is trained anew on all of
-    them, for the number of epochs that was best in the search, once per seed. So is the same
-    architecture without regularization: with the same learning rate, for all the epochs that a
-    trial may use (early stopping restrains too). The models of all seeds train as one population
-    where they can be stacked. The test set is touched here, once, at the end.
+    The network without regularization has a search of its own over what is left of the space,
+    such as the learning rate, with the same budget on the same rows, so that a gain is the
+    regularization's. Both searches see training data only. Afterwards each one's best
+    trial is trained anew on all training rows, for the number of epochs that was best in its
+    search, once per test seed. The models of all seeds train as one population where they can be
+    stacked. The test set is touched here, once, at the end.
 
     Args:
-        name: the study; it is called like its recipe.
-        max_trials, epochs, oracle, folds, selection, max_time: of `kregs.tune`, instead of the
-            study's own values.
-        seed: of the search, and of the first model after it: integer >= 0.
-        seeds: how many models of each kind are trained; the scores are their mean and standard
-            deviation.
-        resume: go on with the search that `output` holds.
+        name: a recipe, or the path of a Python file with
+
+            - `build(hp)`, which returns a compiled model;
+            - `load_data()`, which returns `(x_train, y_train), (x_test, y_test)`, or `(x, y)`:
+              nothing is then scored beyond the searches;
+            - if it likes `PROTOCOL`, a dictionary of arguments of `kregs.tune`;
+            - for the comparison with no regularization `make_model(**arguments)` and
+              `sample(hp, regularization=None)`, which returns its arguments: the regularization
+              that is given, or else a sampled one, and what else is searched. `build(hp)` is then
+              `make_model(**sample(hp))`.
+        max_trials, epochs, oracle, folds, seeds, selection, max_time, seed: of `kregs.tune`,
+            instead of the protocol's own values, for each of the two searches.
+        test_seeds: how many models of each kind are trained at the end; the test scores are their
+            mean and standard deviation.
+        resume: go on with the searches that `output` holds.
         workers: processes that train trials, as of `kregs.tune`.
         output: the folder of the runs; the files of this one are in `output/name`.
         command: what to note as the way to do this again. Default: `kregs tune` with these values.
         log: called with a line at each stage.
 
     Returns:
-        The record, the paths of the files and the `SearchResult`.
+        The record, the paths of the files and the `SearchResult`s.
 
     Raises:
-        ValueError: there is no such study, or an argument is wrong.
+        ValueError: there is no such study, the file lacks something, or an argument is wrong.
+        FileNotFoundError: there is no such file.
         FileExistsError: `output` holds a run of this study and `resume` is not set.
     """
-    study = importlib.import_module(f"{STUDIES}.{check_name(STUDIES, name)}")
-    seed = check_integer("seed", seed, minimum=0)
-    seeds = check_integer("seeds", seeds, minimum=1)
+    test_seeds = check_integer("test_seeds", test_seeds, minimum=1)
     changes = {
         "max_trials": max_trials, "epochs": epochs, "oracle": oracle, "folds": folds,
-        "selection": selection, "max_time": max_time,
+        "seeds": seeds, "selection": selection, "max_time": max_time, "seed": seed,
     }  # fmt: skip
     changes = {key: value for key, value in changes.items() if value is not None}
-    protocol = study.PROTOCOL | changes
+    command = command or _command(name, changes | {"test_seeds": test_seeds})
+    with study_definition(name) as definition:
+        definition = dataclasses.replace(definition, protocol={**definition.protocol, **changes})
+        return _run(
+            definition, test_seeds, command, log, output=output, resume=resume, workers=workers
+        )
 
+
+def _run(
+    definition: StudyDefinition,
+    test_seeds: int,
+    command: str,
+    log: Callable[[str], None],
+    **options: Any,
+) -> StudyRun:
+    """See `run_study`."""
+    from kregs.files import write_json
+
+    train, test = training_and_test(definition.load_data())
+    kinds = _search(definition, train, log, **options)
+    search = kinds[TUNED].search
+    searches_ended = time.perf_counter()
+    files = _files(kinds)
+    groups = _groups(definition, kinds, range(search.seed, search.seed + test_seeds), log)
+    best_trials = {
+        kind: _best_trial(compared, groups[kind].models[0]) for kind, compared in kinds.items()
+    }
+    rows = _prepared(search, train, test, search.path)
+    scores = train_and_score(groups, *rows, log=log, **_fit_options(search, definition.protocol))
+    _save_model(groups[TUNED].models[0], files["tuned model"])
+    record = {
+        "study": definition.name,
+        "command": command,
+        **_circumstances(),
+        "seconds": {
+            **{
+                f"{kind} search": round(compared.search.seconds, 1)
+                for kind, compared in kinds.items()
+            },
+            "evaluation": round(time.perf_counter() - searches_ended, 1),
+        },
+        "seed": search.seed,
+        "objective": search.objective,
+        "protocol": describe(definition.protocol),
+        "examples": {"train": _rows(train), "test": 0 if test is None else _rows(test)},
+        "trials": {
+            kind: compared.search.trials()["status"].value_counts().to_dict()
+            for kind, compared in kinds.items()
+        },
+        "best_trials": best_trials,
+        "test_seeds": list(groups[TUNED].seeds),
+        "test": {
+            kind: summarize(scores[kind], objective=search.objective) for kind in kinds if test
+        },
+    }
+    write_json(files["study"], record)
+    _write_pages(kinds, files, command, comparison(record))
+    return StudyRun(
+        record=record,
+        files=files,
+        search=search,
+        control=kinds[CONTROL].search if CONTROL in kinds else None,
+        arguments=None
+        if definition.network is None
+        else definition.network.arguments(search.hyperparameters()),
+    )
+
+
+def _circumstances() -> dict[str, Any]:
+    """Return when and on what this runs."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+    }
+
+
+def _search(
+    definition: StudyDefinition,
+    train: tuple[Any, Any],
+    log: Callable[[str], None],
+    *,
+    output: str | os.PathLike[str],
+    **options: Any,
+) -> dict[str, _Compared]:
+    """Search with and, where it can be taken away, without regularization."""
     import kregs
-    from kregs.files import atomic_path, write_json
+
+    network, protocol = definition.network, definition.protocol
+    control_protocol = copy.deepcopy(dict(protocol))  # an oracle's object serves one search
+    search = kregs.tune(
+        definition.build,
+        *train,
+        **protocol,
+        directory=output,
+        project_name=definition.name,
+        **options,
+    )
+    if network is None:
+        log(
+            "No comparison with an unregularized model: it needs make_model(...) and "
+            "sample(hp, regularization=None)"
+        )
+        return {TUNED: _Compared(search=search)}
+    tuned = network.arguments(search.hyperparameters())["regularization"]
+    unregularized = tuned.unregularized()
+    # of another architecture it is another search, which a resumed one must not go on with
+    architecture = unregularized.normalization
+    log("Searching without regularization")
+    control = _search_control(
+        functools.partial(network.build, unregularized),
+        train,
+        control_protocol,
+        directory=search.path,
+        project_name=CONTROL if architecture is None else f"{CONTROL}_{architecture}",
+        **options,
+    )
+    return {
+        TUNED: _Compared(search=search, regularization=tuned),
+        CONTROL: _Compared(search=control, regularization=unregularized),
+    }
+
+
+def _search_control(
+    build: Callable[[Any], keras.Model],
+    train: tuple[Any, Any],
+    protocol: Mapping[str, Any],
+    **options: Any,
+) -> SearchResult:
+    """Search what is left of the space if the regularization is fixed, by the same protocol."""
+    import kregs
+    from kregs.search.build import explore, make_hypermodel
+    from kregs.search.randomness import preserved_state
+
+    with preserved_state():
+        space, _ = explore(make_hypermodel(build))
+    if not space.space:  # one point, of which only the length is to be found
+        protocol = {**protocol, "oracle": "random", "max_trials": 1}
+    return kregs.tune(build, *train, **protocol, **options)
+
+
+def _files(kinds: Mapping[str, _Compared]) -> dict[str, Path]:
+    """Return the paths of all files of a study."""
     from kregs.search.storage import MODEL_FILE, PLOT_FILE, REPORT_FILE, RESULT_FILE, TRIALS_FILE
 
-    recipe = load(name)
-    (x_train, y_train), (x_test, y_test) = recipe.load_data()
-    examples = min(getattr(study, "TRAIN_EXAMPLES", len(x_train)), len(x_train))
-    x_train, y_train = x_train[:examples], y_train[:examples]
-
-    search = kregs.tune(
-        recipe.build,
-        x_train,
-        y_train,
-        **protocol,
-        seed=seed,
-        directory=output,
-        project_name=name,
-        resume=resume,
-        workers=workers,
-    )
-    search_ended = time.perf_counter()
-
+    search = kinds[TUNED].search
     folder = search.path
     files = {
         "model": folder / MODEL_FILE,
@@ -137,266 +282,182 @@ def run_study(
         "plot": folder / PLOT_FILE,
         "report": folder / REPORT_FILE,
     }
-    command = command or _command(name, changes, seed, seeds)
-    search.plot(files["plot"])
-    search.report(files["report"], command=command)
-    tuned = recipe.sample(search.hyperparameters())
-    unregularized = tuned | {"regularization": tuned["regularization"].unregularized()}
-    model_seeds = list(range(seed, seed + seeds))
-    kinds = {
-        "tuned": (tuned, search.best_epoch),
-        "unregularized": (unregularized, protocol["epochs"]),
-    }
-    groups = {}
-    for kind, (arguments, duration) in kinds.items():
-        log(f"Training {seeds} {kind} models on {examples} examples for {duration} epochs")
-        models = [recipe.make_model(**arguments, seed=model_seed) for model_seed in model_seeds]
-        groups[kind] = ModelGroup(models=models, seeds=model_seeds, epochs=duration)
-    scores = train_and_score(
-        groups, (x_train, y_train), (x_test, y_test), batch_size=protocol["batch_size"], log=log
-    )
-    test_scores: dict[str, Any] = {
-        kind: {"epochs": group.epochs} | _spread(scores[kind]) for kind, group in groups.items()
-    }
-    with atomic_path(files["tuned model"]) as temporary:
-        groups["tuned"].models[0].save(temporary)
+    if search.preprocess is not None:
+        files["preprocessing"] = folder / TUNED_PREPROCESSING
+    if CONTROL in kinds:
+        files[CONTROL] = kinds[CONTROL].search.path / REPORT_FILE
+    return files
 
-    record = {
-        "study": name,
-        "command": command,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": {
-            "search": round(search.seconds, 1),
-            "evaluation": round(time.perf_counter() - search_ended, 1),
-        },
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
-        "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in _PACKAGES},
-        "seed": seed,
-        "seeds": model_seeds,
-        "protocol": describe(protocol),
-        "examples": {"train": examples, "test": len(x_test)},
-        "trials": search.trials()["status"].value_counts().to_dict(),
-        "best_trial": {
-            "hyperparameters": search.best_hyperparameters,
-            "regularization": tuned["regularization"].get_config(),
-            "epochs": search.best_epoch,
-            search.objective: search.best_score,
-        },
-        "test": test_scores,
+
+def _write_pages(
+    kinds: Mapping[str, _Compared],
+    files: Mapping[str, Path],
+    command: str,
+    outcome: tuple[str, pd.DataFrame],
+) -> None:
+    """Write the plot and the reports of the searches."""
+    from kregs.reporting import write_report
+
+    kinds[TUNED].search.plot(files["plot"])
+    write_report(kinds[TUNED].search, files["report"], command=command, comparison=outcome)
+    if CONTROL in kinds:
+        write_report(kinds[CONTROL].search, files[CONTROL], command=command, comparison=outcome)
+
+
+def _groups(
+    definition: StudyDefinition,
+    kinds: Mapping[str, _Compared],
+    seeds: range,
+    log: Callable[[str], None],
+) -> dict[str, ModelGroup]:
+    """Build the models that are trained on all training rows."""
+    from kregs.search.randomness import preserved_state
+
+    groups = {}
+    for kind, compared in kinds.items():
+        epochs = compared.search.best_epoch or compared.search.protocol.epochs
+        log(f"Training {len(seeds)} {kind} models on all training rows for {epochs} epochs")
+        hp = compared.search.hyperparameters()
+        with preserved_state():
+            models = [
+                definition.model(hp, seed=seed, regularization=compared.regularization)
+                for seed in seeds
+            ]
+        groups[kind] = ModelGroup(models=models, seeds=list(seeds), epochs=epochs)
+    return groups
+
+
+def _prepared(
+    search: SearchResult, train: tuple[Any, Any], test: tuple[Any, Any] | None, folder: Path
+) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
+    """Return all rows as models take them: after the search's `preprocess`, fitted and kept."""
+    import joblib
+    import numpy as np
+
+    from kregs.files import atomic_path
+    from kregs.search.data import as_arrays
+    from kregs.search.folds import fit_transform, transformed
+
+    if search.preprocess is not None:
+        fitted, x_train = fit_transform(search.preprocess, train[0], np.asarray(train[1]))
+        train = x_train, train[1]
+        test = None if test is None else (transformed(fitted, test[0]), test[1])
+        with atomic_path(folder / TUNED_PREPROCESSING) as temporary:
+            joblib.dump(fitted, temporary)
+    train = as_arrays(train[0]), as_arrays(train[1])
+    return train, None if test is None else (as_arrays(test[0]), as_arrays(test[1]))
+
+
+def _fit_options(search: SearchResult, protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `fit` by which the search trained its trials."""
+    from kregs.search.settings import refit_callbacks
+
+    options = {key: protocol.get(key) for key in ("sample_weight", "class_weight")}
+    return {key: value for key, value in options.items() if value is not None} | {
+        "stacked": search.protocol.engine != "sequential",
+        "batch_size": search.protocol.batch_size,
+        "callbacks": refit_callbacks(protocol.get("callbacks") or []),
     }
-    write_json(files["study"], record)
-    return StudyRun(record=record, files=files, search=search)
+
+
+def _save_model(model: keras.Model, path: Path) -> None:
+    from kregs.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        model.save(temporary)
+
+
+def _best_trial(compared: _Compared, model: keras.Model) -> dict[str, Any]:
+    """Describe what a search ended with, by a model of it that is not trained yet."""
+    search, regularization = compared.search, compared.regularization
+    outcome: dict[str, Any] = {"hyperparameters": search.best_hyperparameters}
+    if regularization is not None:
+        outcome["regularization"] = regularization.get_config()
+    return outcome | {
+        "epochs": search.best_epoch,
+        "learning_rate": _learning_rate(model),
+        search.objective: search.best_score,
+    }
+
+
+def _learning_rate(model: keras.Model) -> float | None:
+    """Return a model's learning rate, a schedule's first; `None` if that is not known."""
+    rate = model.optimizer.get_config().get("learning_rate")
+    if isinstance(rate, Mapping):  # a schedule
+        rate = rate.get("config", {}).get("initial_learning_rate")
+    return None if rate is None else float(rate)
+
+
+def training_and_test(data: Any) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
+    """Return what `load_data()` returned as training and test data.
+
+    Args:
+        data: `(x, y)`, or `(x_train, y_train), (x_test, y_test)`.
+
+    Returns:
+        The training data, and the test data or `None`.
+
+    Raises:
+        ValueError: it is neither.
+
+    Example:
+
+    >>> training_and_test(([[1.0], [2.0]], [0, 1]))
+    (([[1.0], [2.0]], [0, 1]), None)
+    """
+    pair = isinstance(data, (tuple, list)) and len(data) == 2
+    if pair and all(isinstance(part, tuple) and len(part) == 2 for part in data):
+        train, test = data
+    elif pair and not any(isinstance(part, tuple) or part is None for part in data):
+        train, test = tuple(data), None
+    else:
+        raise ValueError(
+            "load_data() must return (x, y), or (x_train, y_train), (x_test, y_test). Received: "
+            f"{_shape_of(data)}"
+        )
+    for part in (train, test):
+        if part is not None and any(not hasattr(v, "__len__") or len(v) == 0 for v in part):
+            raise ValueError(
+                f"load_data() must return arrays of at least one row. Received: {_shape_of(data)}"
+            )
+    return train, test
+
+
+def _shape_of(data: Any) -> str:
+    """Say how a nest of tuples looks, not what is in it."""
+    if isinstance(data, tuple):
+        return f"({', '.join(map(_shape_of, data))})"
+    return type(data).__name__
+
+
+def _rows(data: tuple[Any, Any]) -> int:
+    targets = data[1]
+    return len(next(iter(targets.values())) if isinstance(targets, Mapping) else targets)
 
 
 def describe(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a protocol as JSON can hold it: callbacks by the names of their classes."""
-    return {
-        key: [type(callback).__name__ for callback in value] if key == "callbacks" else value
-        for key, value in protocol.items()
-    }
-
-
-def result(name: str) -> dict[str, Any]:
-    """Return the record that a study wrote when it was last run for this release.
-
-    Raises:
-        ValueError: there is no such study.
-        FileNotFoundError: the study has not been run.
+    """Return a protocol as JSON can hold it: objects in words, callbacks as their classes' names.
 
     Example:
 
-    >>> result("digits_mlp")["protocol"]["oracle"]
-    'random'
+    >>> describe({"folds": 5, "callbacks": [object()], "class_weight": {0: 2.0}})
+    {'folds': 5, 'callbacks': ['object'], 'class_weight': {'0': 2.0}}
     """
-    path = resources.files(STUDIES).joinpath("results", f"{check_name(STUDIES, name)}.json")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return {key: _described(key, value) for key, value in protocol.items()}
 
 
-def record_study(name: str, *, command: str | None = None) -> Path:
-    """Run a study as it stands and write its record into `kregs.tuning`'s `results/`.
-
-    Args:
-        name: the study.
-        command: what to note as the way to do this again. Default: `python -m kregs.tuning.NAME`.
-
-    Returns:
-        The path of the JSON file.
-    """
-    from kregs.files import write_json
-
-    with tempfile.TemporaryDirectory() as folder:
-        outcome = run_study(
-            name, output=folder, command=command or f"python -m {STUDIES}.{name}", log=print
-        )
-    target = Path(str(resources.files(STUDIES))) / "results" / f"{name}.json"
-    target.parent.mkdir(exist_ok=True)
-    write_json(target, outcome.record)
-    print(result_line(outcome.record))
-    print(f"written: {target}")
-    return target
-
-
-def result_line(record: Mapping[str, Any]) -> str:
-    """Return a record's outcome in one line, as the recipes' headers quote it.
-
-    Example:
-
-    >>> scores = {"accuracy": {"mean": 0.97, "sd": 0.002, "values": [0.97, 0.972, 0.968]}}
-    >>> result_line({"test": {"tuned": scores, "unregularized": scores}})
-    'test accuracy 0.9700 ± 0.0020, unregularized 0.9700 ± 0.0020 (3 seeds)'
-    """
-    tuned, unregularized = record["test"]["tuned"], record["test"]["unregularized"]
-    metrics = sorted(tuned.keys() - {"epochs"}, key=lambda metric: (metric == "data_loss", metric))
-    parts = [
-        f"{metric.replace('_', ' ')} {spread(tuned[metric])}, "
-        f"unregularized {spread(unregularized[metric])}"
-        for metric in metrics
-    ]
-    seeds = len(tuned[metrics[0]]["values"])
-    return f"test {'; '.join(parts)} ({seeds} seed{'s' if seeds > 1 else ''})"
-
-
-def spread(scores: Mapping[str, Any]) -> str:
-    """Return `mean ± sd` of one metric of a record; the mean alone where there was one seed."""
-    deviation = "" if scores["sd"] is None else f" ± {scores['sd']:.4f}"
-    return f"{scores['mean']:.4f}{deviation}"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelGroup:
-    """Models of one architecture, one seed each, that train for the same number of epochs.
-
-    Args:
-        models: compiled; they hold the trained weights in the end.
-        seeds: of the order of batches and the noise, one a model.
-        epochs: of the training.
-    """
-
-    models: Sequence[keras.Model]
-    seeds: Sequence[int]
-    epochs: int
-
-
-def train_and_score(
-    groups: Mapping[str, ModelGroup],
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    *,
-    batch_size: int,
-    log: Callable[[str], None],
-) -> dict[str, list[dict[str, float]]]:
-    """Train groups of models and return the metrics of each model on the test set.
-
-    All of them are one population if they have one structure; else each group is one, and models
-    that cannot be stacked at all are trained one by one; `log` is told why.
-
-    Args:
-        groups: the models by group.
-        train, test: inputs and targets.
-        batch_size: of the training.
-        log: called with a line.
-    """
-    from kregs.population import NotStackable
-
+def _described(key: str, value: Any) -> Any:
+    if key == "callbacks":
+        return None if value is None else [type(callback).__name__ for callback in value]
+    if hasattr(value, "tolist"):  # NumPy's: weights or labels of rows
+        return f"{type(value).__name__} of {getattr(value, 'size', 1)}"
     try:
-        return _train_together(groups, train, test, batch_size=batch_size, log=log)
-    except NotStackable as error:
-        reason = error
-    scores: dict[str, list[dict[str, float]]] = {}
-    if len(groups) > 1:  # of different structures
-        for name, group in groups.items():
-            scores |= train_and_score({name: group}, train, test, batch_size=batch_size, log=log)
-        return scores
-    log(f"One by one, since they cannot be stacked: {reason}")
-    for name, group in groups.items():
-        scores[name] = [
-            _fit_and_score(model, seed, train, test, epochs=group.epochs, batch_size=batch_size)
-            for model, seed in zip(group.models, group.seeds, strict=True)
-        ]
-    return scores
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError):
+        several = isinstance(value, (tuple, list, Mapping))
+        return f"{type(value).__name__} of {len(value)}" if several else str(value)
 
 
-def _train_together(
-    groups: Mapping[str, ModelGroup],
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    *,
-    batch_size: int,
-    log: Callable[[str], None],
-) -> dict[str, list[dict[str, float]]]:
-    """See `train_and_score`: as one population, or raise `NotStackable`."""
-    from kregs.population import Population
-
-    members = [
-        (name, model, seed)
-        for name, group in groups.items()
-        for model, seed in zip(group.models, group.seeds, strict=True)
-    ]
-    population = Population.from_models(
-        [model for _, model, _ in members], seeds=[seed for *_, seed in members]
-    )
-    epochs = [groups[name].epochs for name, *_ in members]
-    population.fit(*train, epochs=epochs, batch_size=batch_size)
-    metrics = population.evaluate(*test, batch_size=_TEST_BATCH)
-    population.unstack()
-    scores: dict[str, list[dict[str, float]]] = {name: [] for name in groups}
-    for k, (name, _, seed) in enumerate(members):
-        failure = population.failures[k]
-        if failure is not None:
-            log(f"The {name} model of seed {seed} failed: {failure}")
-        scores[name].append(
-            {
-                metric: float(values[k]) if failure is None else math.nan
-                for metric, values in sorted(metrics.items())
-                if metric != "loss"
-            }
-        )
-    return scores
-
-
-def _fit_and_score(
-    model: keras.Model,
-    seed: int,
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    *,
-    epochs: int,
-    batch_size: int,
-) -> dict[str, float]:
-    """Train a model by Keras's `fit` and return its metrics on the test set."""
-    import tensorflow as tf
-
-    # `fit` itself would shuffle by global state
-    rows = tf.data.Dataset.from_tensor_slices(train).shuffle(len(train[0]), seed=seed)
-    model.fit(rows.batch(batch_size).prefetch(1), epochs=epochs, shuffle=False, verbose=0)
-    scores = model.evaluate(*test, batch_size=_TEST_BATCH, verbose=0, return_dict=True)
-    return {metric: score for metric, score in scores.items() if metric != "loss"}
-
-
-def _spread(values: list[dict[str, float]]) -> dict[str, Any]:
-    """Return mean, standard deviation (of a sample) and values of each metric.
-
-    One seed has no deviation: `None`. Where a model failed, mean and deviation are NaN.
-    """
-    columns = {metric: [float(scores[metric]) for scores in values] for metric in values[0]}
-    return {
-        metric: {
-            "mean": statistics.fmean(column),
-            "sd": _deviation(column),
-            "values": column,
-        }
-        for metric, column in columns.items()
-    }
-
-
-def _deviation(column: Sequence[float]) -> float | None:
-    if len(column) < 2:
-        return None
-    return statistics.stdev(column) if all(map(math.isfinite, column)) else math.nan
-
-
-def _command(name: str, changes: Mapping[str, Any], seed: int, seeds: int) -> str:
-    flags = dict(changes) | {"seed": seed, "seeds": seeds}
+def _command(name: str, flags: Mapping[str, Any]) -> str:
     words = [w for key, value in flags.items() for w in (f"--{key.replace('_', '-')}", str(value))]
     return shlex.join(["kregs", "tune", name, *words])

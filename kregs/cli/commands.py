@@ -6,6 +6,7 @@ Each function takes the parsed options and the command's words, and returns the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import shlex
@@ -13,7 +14,7 @@ import warnings
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import kregs
 from kregs import catalog
@@ -70,8 +71,7 @@ def run_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def tune_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
-    catalog.show(arguments.name)
-    folder = Path(arguments.output) / arguments.name
+    folder = Path(arguments.output) / catalog.study_name(arguments.name)
     resume = _resume_command(arguments, argv)
     if folder.exists() and not arguments.resume:
         return _refuse_earlier_run(folder, resume)
@@ -84,10 +84,11 @@ def tune_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
                 epochs=arguments.epochs,
                 oracle=arguments.oracle,
                 folds=arguments.folds,
+                seeds=arguments.seeds,
                 selection=arguments.selection,
                 max_time=arguments.max_time,
                 seed=arguments.seed,
-                seeds=arguments.seeds,
+                test_seeds=arguments.test_seeds,
                 resume=arguments.resume,
                 workers=arguments.workers,
                 output=arguments.output,
@@ -192,10 +193,16 @@ def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
 def write_report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     with quiet_tensorflow():
+        from kregs import reporting
         from kregs.search.result import load_result
     search = load_result(arguments.run)
+    record = _record_of(search.path)
     try:
-        page = search.report(command=_recorded_command(search.path)).resolve()
+        page = reporting.write_report(
+            search,
+            command=record.get("command"),
+            comparison=catalog.comparison(record) if "best_trials" in record else None,
+        ).resolve()
     except RuntimeError as error:  # no trial has completed
         return complain(str(error), BROKEN)
     print(page)
@@ -204,12 +211,12 @@ def write_report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     return DONE
 
 
-def _recorded_command(folder: Path) -> str | None:
-    """Return the command line that a finished `kregs tune` noted in its record."""
-    try:
-        return json.loads((folder / "study.json").read_text(encoding="utf-8"))["command"]
-    except (OSError, ValueError, KeyError):
-        return None
+def _record_of(folder: Path) -> dict[str, Any]:
+    """Return what a finished `kregs tune` noted, whichever of its two searches is in the folder."""
+    for place in (folder, folder.resolve().parent):
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((place / "study.json").read_text(encoding="utf-8"))
+    return {}
 
 
 def _resume_command(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
@@ -231,44 +238,32 @@ def _report_interrupt(folder: Path, resume: str) -> int:
 
 
 def _finished_trials(folder: Path) -> str:
-    """Say how many finished trials a project folder holds."""
-    try:
-        trials = kregs.load_result(folder).trials()
-        finished = int((trials["status"] == "completed").sum())
-    except (ValueError, OSError):  # stopped before anything was finished
-        finished = 0
+    """Say how many finished trials a folder holds, also of the search without regularization."""
+    finished = 0
+    for search in (folder, *folder.glob("unregularized*")):
+        with contextlib.suppress(ValueError, OSError):  # stopped before anything was finished
+            trials = kregs.load_result(search).trials()
+            finished += int((trials["status"] == "completed").sum())
     return f"{finished} finished trial{'' if finished == 1 else 's'} kept"
 
 
 def _print_outcome(console: Console, outcome: catalog.StudyRun) -> None:
-    from rich.table import Table
+    from kregs.reporting import make_table
 
     console.print(_best_trials(outcome.search))
-    record = outcome.record
-    tuned, unregularized = record["test"]["tuned"], record["test"]["unregularized"]
-    count = len(record["seeds"])
-    table = Table(
-        title=f"Test set, {record['examples']['test']} examples: mean ± sd of {count} "
-        f"seed{'' if count == 1 else 's'}",
-        title_justify="left",
-    )
-    table.add_column("")
-    table.add_column("tuned")
-    table.add_column("unregularized")
-    for metric in tuned:
-        name = metric.replace("_", " ")
-        if metric == "epochs":
-            table.add_row(name, str(tuned[metric]), str(unregularized[metric]))
-        else:
-            table.add_row(
-                name, catalog.spread(tuned[metric]), catalog.spread(unregularized[metric])
-            )
-    console.print(table)
+    if outcome.control is not None:
+        title = "Best trials without regularization"
+        console.print(_best_trials(outcome.control, rows=3, title=title))
+    title, table = catalog.comparison(outcome.record)
+    console.print(make_table(table, title=title))
+    if outcome.arguments is not None:
+        words = ", ".join(f"{name}={value!r}" for name, value in outcome.arguments.items())
+        console.print(f"{'tuned':13} {words}", highlight=False, markup=False, soft_wrap=True)
     for kind, path in outcome.files.items():
-        console.print(f"{kind:12} {path}", highlight=False, soft_wrap=True)
+        console.print(f"{kind:13} {path}", highlight=False, soft_wrap=True)
 
 
-def _best_trials(search: kregs.SearchResult, *, rows: int = 5) -> Table:
+def _best_trials(search: kregs.SearchResult, *, rows: int = 5, title: str = "Best trials") -> Table:
     from kregs.reporting import format_values, make_table
 
     trials = search.trials().head(rows)
@@ -277,7 +272,7 @@ def _best_trials(search: kregs.SearchResult, *, rows: int = 5) -> Table:
     searched = trials[names]
     hyperparameters = [format_values(row) for row in searched.to_dict("records")]
     frame = outcomes.assign(hyperparameters=hyperparameters)
-    return make_table(frame.rename(columns={"score": search.objective}), title="Best trials")
+    return make_table(frame.rename(columns={"score": search.objective}), title=title)
 
 
 def _set_up_device(arguments: argparse.Namespace) -> None:

@@ -53,26 +53,45 @@ def make_parser() -> argparse.ArgumentParser:
     tune = add(
         "tune",
         commands.tune_recipe,
-        "Search a recipe's regularization, then compare it on the test set with none.",
+        "Search a network's regularization, then compare it on the test set with none.",
     )
-    tune.add_argument("name", metavar="NAME")
-    tune.add_argument("--max-trials", type=int, metavar="N", help="default: the study's")
+    tune.add_argument(
+        "name", metavar="NAME", help="a recipe, or a Python file with build(hp) and load_data()"
+    )
+    tune.add_argument(
+        "--max-trials",
+        type=int,
+        metavar="N",
+        help="of each search; default: the study's",
+    )
     tune.add_argument("--epochs", type=int, metavar="N", help="of a trial; default: the study's")
     tune.add_argument(
         "--oracle", metavar="NAME", help="random, bayesian, hyperband or grid; default: the study's"
     )
     tune.add_argument("--folds", type=int, metavar="N", help="judge trials by cross-validation")
     tune.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="models per trial (and fold) in the search; default: 1, or the study's",
+    )
+    tune.add_argument(
         "--selection",
         metavar="RULE",
         help="which trial to end with: best, or with --folds one_standard_error; default: best",
     )
     tune.add_argument(
-        "--max-time", type=float, metavar="SECONDS", help="end the search then, with what it has"
+        "--max-time", type=float, metavar="SECONDS", help="end each search then, with what it has"
     )
-    _add_seed(tune)
     tune.add_argument(
-        "--seeds", type=int, default=3, metavar="N", help="models per test score; default: 3"
+        "--seed", type=int, metavar="N", help="of the searches; default: 0, or the study's"
+    )
+    tune.add_argument(
+        "--test-seeds",
+        type=int,
+        default=5,
+        metavar="N",
+        help="models of each kind that are trained and tested at the end; default: 5",
     )
     tune.add_argument(
         "--workers",

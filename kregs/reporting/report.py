@@ -14,6 +14,7 @@ import jinja2
 import markupsafe
 
 from kregs.files import write_text
+from kregs.reporting.report_sections.comparison import comparison as networks_compared
 from kregs.reporting.report_sections.curves import curves
 from kregs.reporting.report_sections.durations import durations
 from kregs.reporting.report_sections.facts import read_facts
@@ -30,6 +31,8 @@ from kregs.reporting.report_sections.summary import summary
 from kregs.search.storage import REPORT_FILE
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kregs.search.result import SearchResult
 
 _TEMPLATES = files("kregs.reporting").joinpath("templates")
@@ -40,6 +43,7 @@ def write_report(
     path: str | os.PathLike[str] | None = None,
     *,
     command: str | None = None,
+    comparison: tuple[str, pd.DataFrame] | None = None,
 ) -> Path:
     """Write a search's report: one HTML page with all its pictures inside.
 
@@ -52,6 +56,7 @@ def write_report(
             `report.html`. Default: the search's own folder.
         command: the command line that ran the search, if it was one, to be shown beside the call
             of `kregs.tune`.
+        comparison: a title and a table of what came after the search, such as test scores.
 
     Returns:
         The page's path.
@@ -68,7 +73,7 @@ def write_report(
     target = Path(result.path if path is None else path)
     if target.suffix.lower() not in (".html", ".htm"):
         target = target / REPORT_FILE
-    page = render_report(result, command=command)
+    page = render_report(result, command=command, comparison=comparison)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, page)
@@ -80,7 +85,12 @@ def write_report(
     return target
 
 
-def render_report(result: SearchResult, *, command: str | None = None) -> str:
+def render_report(
+    result: SearchResult,
+    *,
+    command: str | None = None,
+    comparison: tuple[str, pd.DataFrame] | None = None,
+) -> str:
     """Return the page that `write_report` writes.
 
     Raises:
@@ -97,6 +107,7 @@ def render_report(result: SearchResult, *, command: str | None = None) -> str:
         judging=judging(facts),
         ranking=ranking(facts),
         nested=nested(facts),
+        comparison=networks_compared(comparison),
         landscape=landscape(facts),
         curves=curves(facts),
         importance=importance(facts),
