@@ -221,7 +221,6 @@ def _prepare_dataset(
 
 
 def _validation(validation_data: Any, model: keras.Model) -> Any:
-    names = {"x_name": "validation_data[0]", "y_name": "validation_data[1]"}
     if is_dataset(validation_data):
         if isinstance(validation_data, tf.data.Dataset):
             check_data(validation_data, model=model, x_name="validation_data")
@@ -232,7 +231,9 @@ def _validation(validation_data: Any, model: keras.Model) -> Any:
             f"Received: {type(validation_data).__name__}"
         )
     x, y, *weights = validation_data
-    check_data(x, y, model=model, **names)
+    if y is None:
+        raise ValueError("`validation_data` must hold targets. Received: validation_data[1]=None")
+    check_data(x, y, model=model, x_name="validation_data[0]", y_name="validation_data[1]")
     x, y = as_arrays(x), as_arrays(y)
     if not weights:
         return x, y

@@ -48,10 +48,12 @@ class DataLoss(keras.metrics.Metric):
         name: str = "data_loss",
         dtype: Any = None,
     ) -> None:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"`name` must be a metric's name. Received: name={name!r}")
         super().__init__(name=name, dtype=dtype)
         if isinstance(loss, keras.losses.Loss):
             self._loss = loss
-        elif callable(loss):
+        elif callable(loss) and not isinstance(loss, type):
             self._loss = LossFunctionWrapper(loss)
         else:
             raise TypeError(
