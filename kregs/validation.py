@@ -166,8 +166,11 @@ def check_file_name(name: str, value: Any) -> str:
     """
     if not isinstance(value, str):
         raise TypeError(f"`{name}` must be a name. Received: {name}={value!r}")
-    if value in ("", ".", "..") or "\0" in value or Path(value).name != value:
-        raise ValueError(f"`{name}` must be the name of one folder. Received: {name}={value!r}")
+    is_name = value not in ("", ".", "..") and "\0" not in value and Path(value).name == value
+    if not is_name or len(os.fsencode(value)) > 200:  # most file systems take 255 bytes
+        raise ValueError(
+            f"`{name}` must be the name of one folder, at most 200 bytes. Received: {name}={value!r}"
+        )
     return value
 
 
@@ -191,6 +194,19 @@ def check_choice(name: str, value: Any, options: Iterable[Any]) -> Any:
             f"{suggestion(value, [o for o in options if isinstance(o, str)])}"
         )
     return value
+
+
+def in_words(value: Any) -> str:
+    """Return a value's type and, if it is short to write, the value: for messages.
+
+    Example:
+
+    >>> in_words(3), in_words([1, 2])
+    ('int, 3', 'list')
+    """
+    name = type(value).__name__
+    short = value is None or isinstance(value, (str, bytes, numbers.Number))
+    return f"{name}, {value!r}" if short else name
 
 
 def check_names(

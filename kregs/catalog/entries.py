@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kregs.validation import check_integer, suggestion
+from kregs.validation import check_seed, suggestion
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -121,7 +121,7 @@ def run(name: str, *, quick: bool = False, seed: int = 0) -> dict[str, float]:
     Raises:
         ValueError: there is no such recipe.
     """
-    seed = check_integer("seed", seed, minimum=0)
+    seed = check_seed("seed", seed)
     recipe = load(name)
 
     import keras

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kregs.catalog.entries import STUDIES, check_name, load
-from kregs.validation import check_integer
+from kregs.validation import check_integer, check_seed
 
 if TYPE_CHECKING:
     import keras
@@ -96,7 +96,7 @@ def run_study(
         FileExistsError: `output` holds a run of this study and `resume` is not set.
     """
     study = importlib.import_module(f"{STUDIES}.{check_name(STUDIES, name)}")
-    seed = check_integer("seed", seed, minimum=0)
+    seed = check_seed("seed", seed)
     seeds = check_integer("seeds", seeds, minimum=1)
     changes = {
         "max_trials": max_trials, "epochs": epochs, "oracle": oracle, "folds": folds,

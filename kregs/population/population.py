@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,10 +22,13 @@ from kregs.population.rows import (
     as_source,
     as_validation,
     in_steps,
+    is_dataset,
 )
 from kregs.population.signature import read_member
 from kregs.population.training import Training, check_devices
-from kregs.validation import check_integer
+from kregs.training.data_checks import check_data, check_rows
+from kregs.training.targets import check_class_weight, resolve_class_weight
+from kregs.validation import check_flag, check_integer, check_seed, in_words
 
 
 class Population:
@@ -82,15 +85,18 @@ class Population:
             NotStackable: the models differ in anything else; the message names the layer, the
                 field and both values. Or a layer, loss or optimizer has no stacked form.
         """
-        models = list(models)
-        if isinstance(seeds, (int, np.integer)):
-            seeds = [int(seeds)] * len(models)
-        if len(seeds) != len(models):
-            raise ValueError(
-                f"`seeds` must be one integer or one a model ({len(models)}). "
-                f"Received: {len(seeds)} seeds"
+        if isinstance(models, (keras.Model, str)) or not isinstance(models, Iterable):
+            raise TypeError(
+                f"`models` must be a list of compiled models. Received: models={models!r}"
             )
-        return cls(models, seeds=[check_integer("seeds", seed) for seed in seeds])
+        models = list(models)
+        if len({id(model) for model in models}) < len(models):
+            raise ValueError(
+                "`models` must be different objects, each with weights of its own. "
+                "Received: one model twice"
+            )
+        numbers = _each("seeds", seeds, len(models))
+        return cls(models, seeds=[check_seed("seeds", seed) for seed in numbers])
 
     def __len__(self) -> int:
         return len(self.models)
@@ -108,7 +114,7 @@ class Population:
         early_stopping: keras.callbacks.EarlyStopping | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         sample_weight: Any = None,
-        class_weight: Mapping[int, float] | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
         max_members: int | None = None,
         accelerate: bool | None = None,
         devices: Sequence[str] | None = None,
@@ -123,6 +129,7 @@ class Population:
             epochs: as in `keras.Model.fit`, one number for all or one a member.
             batch_size, validation_batch_size, shuffle, sample_weight, class_weight: as in
                 `keras.Model.fit`.
+            class_weight: also `"balanced"`: weights with which each class counts the same.
             early_stopping: applied to each member by itself.
             callbacks: further ones of EarlyStopping, ReduceLROnPlateau, LearningRateScheduler,
                 TerminateOnNaN; each member has its own copy.
@@ -139,17 +146,29 @@ class Population:
         Raises:
             ValueError: arguments or shapes do not fit.
         """
-        if isinstance(epochs, (int, np.integer)):
-            epochs = [int(epochs)] * len(self)
-        if len(epochs) != len(self):
-            raise ValueError(
-                f"`epochs` must be one integer or one a member ({len(self)}). "
-                f"Received: {len(epochs)} numbers"
-            )
-        durations = [check_integer("epochs", number, minimum=1) for number in epochs]
+        durations = [
+            check_integer("epochs", number, minimum=1)
+            for number in _each("epochs", epochs, len(self))
+        ]
         check_integer("batch_size", batch_size, minimum=1)
-        callbacks = [*callbacks, *([early_stopping] if early_stopping is not None else [])]
-        check_callbacks(callbacks)
+        if validation_batch_size is not None:
+            check_integer("validation_batch_size", validation_batch_size, minimum=1)
+        check_flag("shuffle", shuffle)
+        if accelerate is not None:
+            check_flag("accelerate", accelerate)
+        callbacks = _callbacks(callbacks, early_stopping)
+        model = self.models[0]
+        class_weight = check_class_weight(class_weight)
+        if is_dataset(x):
+            if isinstance(class_weight, str):
+                raise ValueError(
+                    "`class_weight` must be a dictionary if `x` is a dataset, whose classes are "
+                    f"not counted. Received: class_weight={class_weight!r}"
+                )
+        else:
+            check_rows(x, y, sample_weight, model=model, training=True)
+            class_weight = resolve_class_weight(class_weight, y, model)
+        _check_validation(validation_data, model)
         data = as_source(x, y, sample_weight, class_weight, shuffle=shuffle)
         validation = None if validation_data is None else as_validation(validation_data)
         jobs = [
@@ -163,11 +182,11 @@ class Population:
             )
             for k, (member, seed) in enumerate(zip(self.members, self.seeds, strict=True))
         ]
-        slots = members_at_once(self.layout, batch_size, max_members)
+        feed = Feed(data, validation, batch_size, validation_batch_size, shuffle=shuffle)
         training = Training(
             self.layout,
-            slots,
-            Feed(data, validation, batch_size, validation_batch_size, shuffle=shuffle),
+            members_at_once(self.layout, feed.batch_size, max_members),
+            feed,
             accelerate=accelerate,
             devices=check_devices(devices),
         )
@@ -187,11 +206,13 @@ class Population:
         Args:
             x, y: inputs and targets, `(rows, ...)`.
             batch_size: rows at a time.
-            sample_weight: `(rows,)`.
+            sample_weight: `(rows,)`, >= 0.
 
         Returns:
             Metric name to an array of shape `(members,)`.
         """
+        check_integer("batch_size", batch_size, minimum=1)
+        check_rows(x, y, sample_weight, model=self.models[0])
         data = as_rows(x, y, sample_weight)
         groups = [means for means, _ in self._test(data, batch_size, collect=False)]
         return {name: np.concatenate([means[name] for means in groups]) for name in groups[0]}
@@ -203,6 +224,10 @@ class Population:
             x: inputs, `(rows, ...)`.
             batch_size: rows at a time.
         """
+        check_integer("batch_size", batch_size, minimum=1)
+        if is_dataset(x):
+            raise TypeError(f"`x` must be an array. Received: {type(x).__name__}")
+        check_data(x, model=self.models[0])
         x = np.asarray(x)
         shape = self.layout.template.model.output_shape[1:]
         y = np.zeros((len(x), *shape), keras.config.floatx())
@@ -237,6 +262,7 @@ class Population:
         self, data: Rows, batch_size: int, *, collect: bool
     ) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
         """Yield the means and, if asked for, the predictions of one group of members at a time."""
+        batch_size = min(batch_size, len(data))
         slots = min(len(self), members_at_once(self.layout, batch_size, None))
         training = self._training or Training(self.layout, slots, Feed(data, None, batch_size))
         program = training.program(slots)
@@ -255,3 +281,42 @@ class Population:
             sums, predictions = program.test(data, index, True, GATHER_BYTES, collect=collect)
             means = {name: values[: len(chosen)] for name, values in sums.means().items()}
             yield means, None if predictions is None else predictions[: len(chosen)]
+
+
+def _each(name: str, value: Any, count: int) -> list[Any]:
+    """Return one value a member, of a number for all or a list of `count`."""
+    if isinstance(value, str) or getattr(value, "ndim", 1) == 0 or not isinstance(value, Iterable):
+        return [value] * max(1, count)
+    values = list(value)
+    if len(values) != count:
+        raise ValueError(
+            f"`{name}` must be one integer or one a member ({count}). "
+            f"Received: {len(values)} numbers"
+        )
+    return values
+
+
+def _callbacks(callbacks: Any, early_stopping: Any) -> list[keras.callbacks.Callback]:
+    if early_stopping is not None and not isinstance(early_stopping, keras.callbacks.EarlyStopping):
+        raise TypeError(
+            "`early_stopping` must be a keras.callbacks.EarlyStopping, such as "
+            f"kregs.early_stopping(), or None. Received: early_stopping={early_stopping!r}"
+        )
+    if isinstance(callbacks, (keras.callbacks.Callback, str, type)) or not isinstance(
+        callbacks, Iterable
+    ):
+        raise TypeError(f"`callbacks` must be a list of callbacks. Received: {callbacks!r}")
+    callbacks = [*callbacks, *([] if early_stopping is None else [early_stopping])]
+    check_callbacks(callbacks)
+    return callbacks
+
+
+def _check_validation(data: Any, model: keras.Model) -> None:
+    if data is None or is_dataset(data):
+        return
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        raise TypeError(
+            "`validation_data` must be (x, y), (x, y, sample_weight) or a dataset. "
+            f"Received: {in_words(data)}"
+        )
+    check_rows(*data, model=model, name="validation_data[{}]")

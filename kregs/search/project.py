@@ -22,6 +22,7 @@ import kregs
 from kregs.population.rows import is_dataset
 from kregs.search.build import explore, logged_metrics
 from kregs.search.data import Data, prepare_data
+from kregs.search.failures import NothingCompleted
 from kregs.search.keras_tuner_internals import is_worker
 from kregs.search.loop import TimeUp
 from kregs.search.objective import check_logged
@@ -42,6 +43,7 @@ from kregs.search.storage import (
     write_record,
 )
 from kregs.search.tuner import PopulationTuner
+from kregs.validation import check_file_name, check_flag, check_path
 
 _PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy")
 
@@ -110,8 +112,8 @@ class SearchTask:
             fit["batch_size"] = settings.batch_size
         elif isinstance(x, tf.data.Dataset):
             fit["shuffle"] = False  # the dataset's own affair: Keras warns of its default
-        if settings.class_weight is not None:
-            fit["class_weight"] = dict(settings.class_weight)
+        if self.data.class_weight is not None:
+            fit["class_weight"] = self.data.class_weight
         return fit
 
 
@@ -181,6 +183,7 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
         model=model,
         folds=settings.folds,
         preprocess=settings.preprocess,
+        class_weight=settings.class_weight,
         **rows,
     )
     logged = logged_metrics(settings.hypermodel, model, data, rows=settings.batch_size)
@@ -253,9 +256,12 @@ def _check_any_completed(result: SearchResult, folder: Path, max_time: float | N
     if result.record.best is not None:
         return
     if max_time is not None:
-        raise RuntimeError(f"no trial ended within max_time={max_time} seconds")
+        raise NothingCompleted(
+            "`max_time` must be longer than the first trial takes, which did not end. "
+            f"Received: max_time={max_time} seconds"
+        )
     first = result.failures().iloc[0]
-    raise RuntimeError(
+    raise NothingCompleted(
         f"all {len(result.trials())} trials failed. The first, trial {first['trial']}: "
         f"{first['message']}. What there is stands in {str(folder)!r}"
     )
@@ -266,16 +272,9 @@ def _check_any_completed(result: SearchResult, folder: Path, max_time: float | N
 
 def _open_folder(directory: Any, project_name: Any, resume: bool) -> Path:
     """Return the project directory, or raise if it is taken, cannot be written or has no name."""
-    if not isinstance(project_name, str) or not project_name:
-        raise TypeError(f"`project_name` must be a name. Received: project_name={project_name!r}")
-    if Path(project_name).name != project_name:
-        raise ValueError(
-            "`project_name` must be the name of one folder; its place is `directory`. "
-            f"Received: project_name={project_name!r}"
-        )
-    if not isinstance(directory, (str, os.PathLike)):
-        raise TypeError(f"`directory` must be a path. Received: directory={directory!r}")
-    folder = Path(directory) / project_name
+    check_file_name("project_name", project_name)
+    check_flag("resume", resume)
+    folder = check_path("directory", directory) / project_name
     if _holds_files(folder) and not resume:
         raise FileExistsError(
             f"{str(folder)!r} holds a search already. Pass resume=True to go on with it, another "
@@ -288,8 +287,8 @@ def _open_folder(directory: Any, project_name: Any, resume: bool) -> Path:
         probe.unlink()
     except OSError as error:
         raise ValueError(
-            f"`directory` must be a folder that can be written. Received: {str(folder)!r}, "
-            f"{error.strerror or error}"
+            "`directory` must be a folder that can be written. "
+            f"Received: {os.fspath(directory)!r}, {error.strerror or error}"
         ) from error
     return folder
 

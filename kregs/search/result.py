@@ -348,7 +348,7 @@ class SearchResult:
         epochs: int | None = None,
         batch_size: int | None = None,
         sample_weight: Any = None,
-        class_weight: Mapping[int, float] | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
         callbacks: Iterable[keras.callbacks.Callback] = (),
         seed: int | None = None,
         verbose: str | int = 0,
@@ -362,7 +362,8 @@ class SearchResult:
         that of steps.
 
         Args:
-            x, y, sample_weight, class_weight: as in `keras.Model.fit`.
+            x, y, sample_weight: as in `keras.Model.fit`.
+            class_weight: as in `kregs.tune`.
             epochs: default: `best_epoch`.
             batch_size: default: the search's.
             callbacks: for this training only; the search's are not used.

@@ -100,6 +100,80 @@ def check_data(
         check_classes(targets_name, np.concatenate(all_targets), model)
 
 
+def check_rows(
+    x: Any,
+    y: Any,
+    sample_weight: Any = None,
+    *,
+    model: keras.Model,
+    training: bool = False,
+    name: str = "",
+) -> None:
+    """Raise unless inputs, targets and weights are arrays that belong together.
+
+    Args:
+        x, y, model, training: as in `check_data`, no dataset.
+        sample_weight: one number a row, or `None`.
+        name: what the message calls the three: a pattern that takes 0, 1 or 2.
+
+    Raises:
+        TypeError, ValueError: as `check_data` and `check_sample_weight`.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> check_rows(np.zeros((3, 2)), np.ones(3), np.array([1, 0, 2]), model=model)
+    """
+    names = ("x", "y", "sample_weight")
+    x_name, y_name, weight_name = (name.format(i) or names[i] for i in range(3))
+    for part_name, part in ((x_name, x), (y_name, y)):
+        if part is None or isinstance(part, (tf.data.Dataset, keras.utils.PyDataset)):
+            raise TypeError(
+                f"`{part_name}` must be an array. Received: {part_name}={type(part).__name__}"
+                if part is not None
+                else f"`{part_name}` must be given with arrays. Received: {part_name}=None"
+            )
+    check_data(x, y, model=model, training=training, x_name=x_name, y_name=y_name)
+    rows = len(next(iter(_leaves(y_name, y).values())))
+    check_sample_weight(weight_name, sample_weight, rows)
+
+
+def check_sample_weight(name: str, weights: Any, rows: int) -> np.ndarray | None:
+    """Return weights of rows as an array, or raise unless they are >= 0 and some above 0.
+
+    Args:
+        name: the argument's name, for the message.
+        weights: one number a row; `None` stays `None`.
+        rows: how many rows there are.
+
+    Raises:
+        TypeError, ValueError: they are no finite numbers >= 0, all are 0, or their number differs.
+
+    Example:
+
+    >>> check_sample_weight("sample_weight", [1, 0, 2], 3)
+    array([1, 0, 2])
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, dict):
+        raise TypeError(f"`{name}` must be one number a row. Received: {weights!r}")
+    check_data(weights, x_name=name)
+    array = np.asarray(weights)
+    if array.dtype.kind not in "biufV":
+        raise TypeError(f"`{name}` must hold numbers. Received: dtype {array.dtype}")
+    if len(array) != rows:
+        raise ValueError(f"`{name}` must have {rows} rows, as x has. Received: {len(array)}")
+    if array.min() < 0:
+        row = int(np.argmax((array < 0).reshape(rows, -1).any(axis=1)))
+        raise ValueError(
+            f"`{name}` must be >= 0. Received: {array[row].min().item()!r} in row {row}"
+        )
+    if not array.any():
+        raise ValueError(f"`{name}` must have a weight above 0. Received: {rows} weights of 0")
+    return array
+
+
 def _dataset_batches(data: tf.data.Dataset, name: str) -> Iterator[tuple[Any, Any]]:
     cardinality = int(data.cardinality())
     for element in data if cardinality >= 0 else data.take(1):
