@@ -169,7 +169,8 @@ def check_file_name(name: str, value: Any) -> str:
     is_name = value not in ("", ".", "..") and "\0" not in value and Path(value).name == value
     if not is_name or len(os.fsencode(value)) > 200:  # most file systems take 255 bytes
         raise ValueError(
-            f"`{name}` must be the name of one folder, at most 200 bytes. Received: {name}={value!r}"
+            f"`{name}` must be the name of one folder, at most 200 bytes. "
+            f"Received: {name}={value!r}"
         )
     return value
 

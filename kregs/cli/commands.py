@@ -73,7 +73,7 @@ def tune_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     catalog.show(arguments.name)
     folder = Path(arguments.output) / arguments.name
     resume = _resume_command(arguments, argv)
-    if folder.exists() and not arguments.resume:
+    if _holds_files(folder) and not arguments.resume:
         return _refuse_earlier_run(folder, resume)
     _set_up_device(arguments)
     try:
@@ -112,7 +112,7 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         )
     except ImportError as error:  # of what reads Parquet
         return complain(str(error), BROKEN)
-    if folder.exists() and not arguments.resume:
+    if _holds_files(folder) and not arguments.resume:
         return _refuse_earlier_run(folder, resume)
     _print_table(make_console(), table)
     with quiet_tensorflow():
@@ -214,6 +214,11 @@ def _recorded_command(folder: Path) -> str | None:
 
 def _resume_command(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
     return shlex.join(["kregs", *argv, *([] if arguments.resume else ["--resume"])])
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether something is there; an empty folder is left of a search that began with an error."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def _refuse_earlier_run(folder: Path, resume: str) -> int:

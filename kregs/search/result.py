@@ -7,6 +7,7 @@ for, by modules that are loaded then.
 from __future__ import annotations
 
 import copy
+import numbers
 import os
 import shutil
 import warnings
@@ -38,12 +39,14 @@ from kregs.search.storage import (
     write_record,
     write_trials_table,
 )
+from kregs.validation import check_flag, check_path
 
 if TYPE_CHECKING:
     import keras
     import keras_tuner
     from matplotlib.figure import Figure
 
+_FIGURE_FORMATS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".eps", ".ps", ".tif", ".webp")
 _FLOATS = ("score", "standard_error", "seconds")
 
 
@@ -438,6 +441,8 @@ class SearchResult:
         Returns:
             A `matplotlib.figure.Figure`, for notebooks and for `savefig`.
         """
+        if path is not None:
+            _check_figure_path(path)
         from kregs.reporting.figures import search_map
 
         figure = search_map(
@@ -468,6 +473,12 @@ class SearchResult:
         """
         from kregs.reporting import write_report
 
+        if path is not None:
+            check_path("path", path)
+        if command is not None and not isinstance(command, str):
+            raise TypeError(
+                f"`command` must be a command line or None. Received: command={command!r}"
+            )
         self._chosen()
         return write_report(self, path, command=command)
 
@@ -511,7 +522,10 @@ class SearchResult:
             FileExistsError: `path` holds another result and `overwrite` is not set.
             RuntimeError: no trial has completed.
         """
-        folder = Path(path)
+        folder = check_path("path", path)
+        if folder.is_file():
+            raise FileExistsError(f"`path` must be a folder. Received: the file {str(folder)!r}")
+        check_flag("overwrite", overwrite)
         same = folder.resolve() == self.path.resolve()
         self._chosen()
         if (folder / RESULT_FILE).exists() and not (overwrite or same):
@@ -540,7 +554,8 @@ class SearchResult:
         return files
 
     def _trial(self, number: Any) -> dict[str, Any]:
-        trial = self._by_number.get(number)
+        is_number = isinstance(number, numbers.Integral) and not isinstance(number, bool)
+        trial = self._by_number.get(int(number)) if is_number else None
         if trial is None:
             raise ValueError(
                 f"`trial` must be the number of one of the {len(self.record.trials)} trials, as in "
@@ -580,7 +595,7 @@ def load_result(
         ValueError: `path` holds no result, or its `best.keras` is no Keras model.
         TypeError: `build` is no function.
     """
-    folder = Path(path)
+    folder = check_path("path", path)
     if not folder.exists():
         raise FileNotFoundError(
             f"`path` must be a folder with a result: {str(path)!r} is not there"
@@ -603,4 +618,20 @@ def load_result(
 
 def _check_model_file(path: Path) -> None:
     if not zipfile.is_zipfile(path) or "config.json" not in zipfile.ZipFile(path).namelist():
-        raise ValueError(f"{str(path)!r} is no .keras file: it cannot be loaded as a model")
+        raise ValueError(
+            f"`path` must hold a model. Received: {str(path)!r}, which is no .keras file: it "
+            "cannot be loaded as a model"
+        )
+
+
+def _check_figure_path(path: Any) -> None:
+    """Raise unless a figure can be written there: a format that is known, a folder that exists."""
+    target = check_path("path", path)
+    if target.suffix.lower() not in _FIGURE_FORMATS:
+        raise ValueError(
+            f"`path` must end in one of {', '.join(_FIGURE_FORMATS)}. Received: {os.fspath(path)!r}"
+        )
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"`path` must be in a folder that exists. Received: {os.fspath(path)!r}"
+        )

@@ -182,11 +182,10 @@ class PopulationTuner(QuietTuner):
             keep = check_integer("keep", keep, minimum=1)
         if max_time is not None:
             max_time = check_number("max_time", max_time, above=0.0)
-        if directory is not None:
-            if check_path("directory", directory).is_file():
-                raise ValueError(
-                    f"`directory` must be a folder. Received: the file {os.fspath(directory)!r}"
-                )
+        if directory is not None and check_path("directory", directory).is_file():
+            raise ValueError(
+                f"`directory` must be a folder. Received: the file {os.fspath(directory)!r}"
+            )
         if project_name is not None:
             check_file_name("project_name", project_name)
         if progress is not None and not isinstance(progress, Progress):

@@ -162,8 +162,11 @@ def check_sample_weight(name: str, weights: Any, rows: int) -> np.ndarray | None
     array = np.asarray(weights)
     if array.dtype.kind not in "biufV":
         raise TypeError(f"`{name}` must hold numbers. Received: dtype {array.dtype}")
-    if len(array) != rows:
-        raise ValueError(f"`{name}` must have {rows} rows, as x has. Received: {len(array)}")
+    if len(array) != rows or array.ndim != 1:
+        raise ValueError(
+            f"`{name}` must have {rows} rows, as x has, one number each. "
+            f"Received: shape {array.shape}"
+        )
     if array.min() < 0:
         row = int(np.argmax((array < 0).reshape(rows, -1).any(axis=1)))
         raise ValueError(

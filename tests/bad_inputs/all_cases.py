@@ -8,7 +8,7 @@ from typing import Any
 
 from harness import Case
 
-SUBJECTS = ("builder", "training", "population", "search")
+SUBJECTS = ("builder", "training", "population", "search", "result")
 
 
 def make_cases(subject: str, folder: str) -> list[Case]:
