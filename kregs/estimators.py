@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from kregs.regularization import Regularization
 from kregs.search.randomness import preserved_state
 from kregs.tasks import NetworkHead, class_probabilities, network_head
 from kregs.training import compile_model, early_stopping
-from kregs.validation import check_choice, check_integer, check_number, suggestion
+from kregs.validation import check_choice, check_integer, check_number, check_seed, suggestion
 
 _EAGER_STEPS = 20  # up to so many training steps, tracing a graph costs more than it saves
 _REGULARIZATION = "regularization__"  # before a field's name, among the parameters
@@ -145,6 +146,13 @@ class _KregsEstimator(BaseEstimator):
                 "`optimizer` must be a Keras optimizer's name: every fit needs a fresh one. "
                 f"Received: optimizer={self.optimizer!r}"
             )
+        if isinstance(self.random_state, numbers.Number):
+            check_seed("random_state", self.random_state)
+        elif not isinstance(self.random_state, (np.random.RandomState, type(None))):
+            raise TypeError(
+                "`random_state` must be None, an integer or a numpy.random.RandomState. "
+                f"Received: random_state={self.random_state!r}"
+            )
         # drawn before the state is preserved: None takes the next number of NumPy's, as ever
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         if weights is not None:
@@ -246,7 +254,7 @@ class _KregsEstimator(BaseEstimator):
         on how many rows are asked for: the order of a matrix product's sums depends on its shape.
         """
         check_is_fitted(self, "model_")
-        x = validate_data(self, X, reset=False, dtype=np.float64)
+        x = _checked_rows(self, X, reset=False)
         padded = np.zeros((math.ceil(len(x) / _BLOCK) * _BLOCK, x.shape[1]))
         padded[: len(x)] = x
         blocks = [
@@ -324,7 +332,7 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
         Raises:
             TypeError, ValueError: the data or a parameter are wrong, or training diverges.
         """
-        x, y = validate_data(self, X, y, dtype=np.float64)
+        x, y = _checked_rows(self, X, y)
         check_classification_targets(y)
         self.classes_, numbers = np.unique(y, return_inverse=True)
         weights = _row_weights(sample_weight, x)
@@ -402,7 +410,9 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
         Raises:
             TypeError, ValueError: the data or a parameter are wrong, or training diverges.
         """
-        x, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True)
+        x, y = _checked_rows(self, X, y, y_numeric=True, multi_output=True)
+        if not np.isfinite(y).all():  # of objects, scikit-learn looks before they are numbers
+            raise ValueError("`y` must be finite. Received: NaN or infinity")
         weights = _row_weights(sample_weight, x)
         if weights is not None:
             counted = weights > 0
@@ -429,6 +439,23 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
         return tags
 
 
+def _checked_rows(estimator: BaseEstimator, *data: Any, **options: Any) -> Any:
+    """Return what scikit-learn's `validate_data` makes of X, or of X and y, X in float64."""
+    if len(data) > 1 and np.iscomplexobj(data[1]):
+        raise ValueError("Complex data not supported: `y` must be real. Received: complex numbers")
+    if getattr(data[-1], "ndim", 1) > 2 and len(data) > 1:
+        raise ValueError(
+            "`y` must have the shape (n,), or (n, outputs) of a regression. "
+            f"Received: shape {data[-1].shape}"
+        )
+    try:
+        return validate_data(estimator, *data, dtype=np.float64, **options)
+    except ValueError as error:
+        if not str(error).startswith("could not convert"):
+            raise
+        raise ValueError(f"`X` must hold numbers. Received: {error}") from error
+
+
 def _check_class_weight(class_weight: Any, classes: np.ndarray) -> None:
     expected = "`class_weight` must be None, 'balanced' or a dict of labels and weights"
     if isinstance(class_weight, str):
@@ -437,6 +464,9 @@ def _check_class_weight(class_weight: Any, classes: np.ndarray) -> None:
             raise ValueError(f"{expected}. Received: {class_weight!r}.{guess}")
     elif not isinstance(class_weight, Mapping):
         raise TypeError(f"{expected}. Received: {class_weight!r}")
+    else:
+        for label, weight in class_weight.items():
+            check_number(f"class_weight[{label!r}]", weight, minimum=0.0)
 
 
 def _row_weights(sample_weight: Any, x: np.ndarray) -> np.ndarray | None:

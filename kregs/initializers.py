@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kregs.validation import check_integer, suggestion
+from kregs.validation import check_seed, suggestion
 
 if TYPE_CHECKING:
     import keras
@@ -35,7 +36,7 @@ def initializer_for(
 
     Args:
         activation: an activation's Keras name, the function itself, or `None` for linear.
-        seed: integer, or `None` for a random one.
+        seed: integer in [0, 2**32), or `None` for a random one.
 
     Returns:
         A new `keras.initializers.Initializer`: one instance shared by two layers would give them
@@ -60,13 +61,17 @@ def initializer_for(
     import keras
 
     if seed is not None:
-        seed = check_integer("seed", seed)
+        seed = check_seed("seed", seed)
     family = _FAMILY.get(activation_name(activation), "GlorotUniform")
     return getattr(keras.initializers, family)(seed=seed)
 
 
-def activation_name(activation: str | Callable | None) -> str:
+def activation_name(activation: str | Callable | None, *, argument: str = "activation") -> str:
     """Return the Keras name of an activation given by name, function, layer or `None`.
+
+    Args:
+        activation: what the caller passed.
+        argument: the argument's name, for the message.
 
     Raises:
         TypeError, ValueError: as `initializer_for`.
@@ -87,8 +92,8 @@ def activation_name(activation: str | Callable | None) -> str:
         except ValueError:
             known = [n for n in dir(keras.activations) if n[0].islower()]
             raise ValueError(
-                "`activation` must be a Keras activation. "
-                f"Received: activation={activation!r}.{suggestion(activation, known)}"
+                f"`{argument}` must be a Keras activation. "
+                f"Received: {argument}={activation!r}.{suggestion(activation, known)}"
             ) from None
         return activation
     if isinstance(activation, keras.layers.Layer):
@@ -98,9 +103,9 @@ def activation_name(activation: str | Callable | None) -> str:
             return inner
         class_name = type(activation).__name__
         return _LAYER_ACTIVATIONS.get(class_name, class_name.lower())
-    if callable(activation):
+    if callable(activation) and not inspect.isclass(activation):
         return getattr(activation, "__name__", type(activation).__name__)
     raise TypeError(
-        "`activation` must be a name, a function or None. "
-        f"Received: activation={activation!r} of type {type(activation).__name__}"
+        f"`{argument}` must be a name, a function, a layer or None. "
+        f"Received: {argument}={activation!r} of type {type(activation).__name__}"
     )

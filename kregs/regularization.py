@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kregs.validation import check_choice, check_names, check_number
+from kregs.validation import check_choice, check_names, check_number, suggestion
 
 NORMALIZATIONS = (None, "batch", "layer", "group")
 
@@ -132,7 +132,18 @@ class Regularization:
         >>> Regularization.from_config({"dropout": 0.3})
         Regularization(dropout=0.3)
         """
-        check_names("Regularization", config, [f.name for f in dataclasses.fields(cls)])
+        if not isinstance(config, Mapping):
+            raise TypeError(
+                "`config` must be a dictionary of fields, as get_config() returns it. "
+                f"Received: config={config!r}"
+            )
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in config:
+            if name not in known:
+                raise TypeError(
+                    f"`config` must hold fields of Regularization: {', '.join(known)}. "
+                    f"Received: {name!r}.{suggestion(name, known)}"
+                )
         return cls(**config)
 
     def unregularized(self) -> Regularization:
@@ -198,6 +209,15 @@ class Regularization:
         ['dropout', 'normalization', 'use_l2']
         """
         base = cls() if base is None else base
+        if not isinstance(base, Regularization):
+            raise TypeError(f"`base` must be a Regularization or None. Received: base={base!r}")
+        if isinstance(hp, type) or not hasattr(hp, "conditional_scope"):
+            raise TypeError(
+                "`hp` must be the keras_tuner.HyperParameters that a build function receives. "
+                f"Received: hp={hp!r}"
+            )
+        if not isinstance(prefix, str):
+            raise TypeError(f"`prefix` must be a string. Received: prefix={prefix!r}")
         check_names("Regularization", space, base.get_config())
         sampled = {
             name: _sample(hp, name, spec, getattr(base, name), prefix)
@@ -266,6 +286,10 @@ def _sample_choice(hp: Any, name: str, values: list, default: Any, prefix: str) 
         Regularization(**{name: value})  # raises what a direct use of the value would raise
     # keras-tuner's Choice holds no None and no mixed types: it chooses among the values' words
     words = {"none" if value is None else str(value): value for value in values}
+    if len(words) < len(values):
+        raise ValueError(
+            f"`{name}` must be a list of different values. Received: {name}={values!r}"
+        )
     default_word = next((w for w, v in words.items() if v == default), next(iter(words)))
     if all(isinstance(v, (int, float)) for v in values):
         return hp.Choice(

@@ -78,7 +78,7 @@ def check_shape(
     expected = f"a tuple of positive integers with {axes}, without the batch axis"
     if variable:
         expected += f" (axes {', '.join(map(str, variable))} may be None)"
-    if isinstance(shape, str) or not isinstance(shape, Iterable):
+    if not _is_sequence(shape):
         raise TypeError(f"`{name}` must be {expected}. Received: {name}={shape!r}")
     shape = tuple(shape)
     if len(shape) == 0 or (rank is not None and len(shape) != rank):
@@ -90,6 +90,15 @@ def check_shape(
             raise ValueError(f"`{name}` must be {expected}. Received: {name}={shape!r}")
         check_integer(f"{name}[{axis}]", size, minimum=1)
     return tuple(None if size is None else int(size) for size in shape)
+
+
+def _is_sequence(value: Any) -> bool:
+    """Whether a value has parts that can be gone through; an array without axes has none."""
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, (str, bytes))
+        and getattr(value, "ndim", 1) > 0
+    )
 
 
 def check_sizes(name: str, sizes: Any, *, empty: bool = False) -> tuple[int, ...]:
@@ -108,7 +117,7 @@ def check_sizes(name: str, sizes: Any, *, empty: bool = False) -> tuple[int, ...
     >>> check_sizes("units", [64, 32])
     (64, 32)
     """
-    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+    if not _is_sequence(sizes):
         raise TypeError(
             f"`{name}` must be a sequence of integers >= 1, one per layer. "
             f"Received: {name}={sizes!r}"
@@ -130,13 +139,32 @@ def check_outputs(outputs: Any, head_activation: str | Callable | None) -> int:
     1
     """
     outputs = check_integer("outputs", outputs, minimum=1)
-    if outputs == 1 and activation_name(head_activation) == "softmax":
+    head = activation_name(head_activation, argument="head_activation")
+    if outputs == 1 and head == "softmax":
         raise ValueError(
             "`head_activation` must not be 'softmax' with outputs=1, which is 1 for every input: "
             "use 'sigmoid' for two classes, None for regression. "
             f"Received: outputs={outputs}, head_activation={head_activation!r}"
         )
     return outputs
+
+
+def check_model_name(name: Any) -> str | None:
+    """Return a model's name, or raise if Keras cannot call a model so; `None`: Keras's choice.
+
+    Example:
+
+    >>> check_model_name("mlp")
+    'mlp'
+    """
+    if name is None:
+        return None
+    expected = "a name of at least one character, without '/', or None"
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be {expected}. Received: name={name!r}")
+    if not name or "/" in name:
+        raise ValueError(f"`name` must be {expected}. Received: name={name!r}")
+    return name
 
 
 def check_block_size(block_size: int | None, regularization: Regularization) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 
 import keras
 
-from kregs.builders.arguments import DENSE_FIELDS, check_fields, check_shape, check_sizes
+from kregs.builders.arguments import (
+    DENSE_FIELDS,
+    check_fields,
+    check_model_name,
+    check_shape,
+    check_sizes,
+)
 from kregs.builders.layer_factory import LayerFactory, chain, full_precision
 from kregs.initializers import activation_name
 from kregs.layers import TiedDense
@@ -68,7 +74,7 @@ def autoencoder(
         raise TypeError(f"`tied` must be True or False. Received: tied={tied!r}")
     shape = check_shape("input_shape", input_shape)
     units = check_sizes("units", units)
-    activation_name(head_activation)
+    activation_name(head_activation, argument="head_activation")
     factory = LayerFactory(
         check_fields("autoencoder", regularization, DENSE_FIELDS),
         activation=activation,
@@ -85,7 +91,7 @@ def autoencoder(
     x = build(factory, x, (math.prod(shape), *units), head_activation)  # type: ignore[arg-type]
     if len(shape) > 1:
         x = keras.layers.Reshape(shape, dtype=full_precision(), name="reshape")(x)
-    return keras.Model(inputs, x, name=name)
+    return keras.Model(inputs, x, name=check_model_name(name))
 
 
 def _untied(factory: LayerFactory, x: Any, sizes: Sequence[int], head_activation: Any) -> Any:

@@ -10,6 +10,7 @@ from kregs.builders.arguments import (
     CONVOLUTION_FIELDS,
     check_block_size,
     check_fields,
+    check_model_name,
     check_outputs,
     check_shape,
     check_sizes,
@@ -94,7 +95,7 @@ def convnet(
     filters = check_sizes("filters", filters)
     _check_blocks(shape, filters)
     check_integer("kernel_size", kernel_size, minimum=1)
-    check_integer("convolutions_per_block", convolutions_per_block, minimum=1)
+    check_integer("convolutions_per_block", convolutions_per_block, minimum=1, maximum=1000)
     dense_units = check_sizes("dense_units", dense_units, empty=True)
     outputs = check_outputs(outputs, head_activation)
     regularization = check_fields("convnet", regularization, CONVOLUTION_FIELDS)
@@ -123,7 +124,7 @@ def convnet(
     for i, size in enumerate(dense_units, start=1):
         layers += factory.dense_block(size, f"_{i}")
     layers.append(factory.head(outputs, head_activation))
-    return keras.Sequential(layers, name=name)
+    return keras.Sequential(layers, name=check_model_name(name))
 
 
 def _check_blocks(shape: Sequence[int | None], filters: Sequence[int]) -> None:

@@ -9,6 +9,7 @@ import keras
 from kregs.builders.arguments import (
     DENSE_FIELDS,
     check_fields,
+    check_model_name,
     check_outputs,
     check_shape,
     check_sizes,
@@ -91,4 +92,4 @@ def mlp(
     for i, size in enumerate(units, start=1):
         layers += factory.dense_block(size, f"_{i}")
     layers.append(factory.head(outputs, head_activation))
-    return keras.Sequential(layers, name=name)
+    return keras.Sequential(layers, name=check_model_name(name))

@@ -13,7 +13,7 @@ import numpy as np
 from kregs.initializers import activation_name, initializer_for
 from kregs.layers import DropBlock2D
 from kregs.regularization import Regularization
-from kregs.validation import check_integer, check_number, suggestion
+from kregs.validation import check_number, check_seed, suggestion
 
 CHANNELS_LAST = "channels_last"
 
@@ -110,7 +110,7 @@ class Seeds:
     """
 
     def __init__(self, seed: int | None) -> None:
-        self.seed = None if seed is None else check_integer("seed", seed, minimum=0)
+        self.seed = None if seed is None else check_seed("seed", seed)
 
     def __call__(self, name: str) -> int | None:
         if self.seed is None:

@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from kregs.builders.arguments import LINEAR_FIELDS, check_fields, check_outputs, check_shape
+from kregs.builders.arguments import (
+    LINEAR_FIELDS,
+    check_fields,
+    check_model_name,
+    check_outputs,
+    check_shape,
+)
 from kregs.builders.layer_factory import LayerFactory
 from kregs.regularization import Regularization
 
@@ -84,4 +90,4 @@ def linear(
         layers.append(keras.layers.Flatten(name="flatten"))
     layers += factory.input_noise()
     layers.append(factory.head(outputs, head_activation, use_bias=use_bias))
-    return keras.Sequential(layers, name=name)
+    return keras.Sequential(layers, name=check_model_name(name))

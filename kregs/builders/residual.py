@@ -11,6 +11,7 @@ from kregs.builders.arguments import (
     CONVOLUTION_FIELDS,
     check_block_size,
     check_fields,
+    check_model_name,
     check_outputs,
     check_shape,
     check_sizes,
@@ -93,7 +94,7 @@ def resnet(
         "input_shape", input_shape, rank=3, variable=(0, 1) if block_size is None else ()
     )
     filters = check_sizes("filters", filters)
-    check_integer("blocks_per_stage", blocks_per_stage, minimum=1)
+    check_integer("blocks_per_stage", blocks_per_stage, minimum=1, maximum=1000)
     check_integer("kernel_size", kernel_size, minimum=1)
     outputs = check_outputs(outputs, head_activation)
     regularization = check_fields("resnet", regularization, {*CONVOLUTION_FIELDS, "drop_path"})
@@ -131,7 +132,7 @@ def resnet(
     pooling = keras.layers.GlobalAveragePooling2D(data_format=CHANNELS_LAST, name="pooling")
     head = factory.head(outputs, head_activation)
     x = chain(x, [pooling, *factory.dropout("dropout"), head])
-    return keras.Model(inputs, x, name=name)
+    return keras.Model(inputs, x, name=check_model_name(name))
 
 
 def _activate(factory: LayerFactory, prefix: str, channels: int) -> list[keras.layers.Layer]:

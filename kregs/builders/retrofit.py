@@ -215,7 +215,7 @@ def _names(model: keras.Model) -> Iterator[str]:
 def _selector(model: keras.Model, layers: Any) -> Callable[[Any], bool]:
     if layers is None:
         return lambda layer: True
-    if callable(layers):
+    if callable(layers) and not isinstance(layers, (keras.layers.Layer, type)):
         chosen = {id(layer) for layer in nested_layers(model) if layers(layer)}
     else:
         if isinstance(layers, str) or not isinstance(layers, Iterable):

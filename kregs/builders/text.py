@@ -7,10 +7,16 @@ from typing import Any
 
 import keras
 
-from kregs.builders.arguments import CONVOLUTION_FIELDS, check_fields, check_outputs, check_sizes
+from kregs.builders.arguments import (
+    CONVOLUTION_FIELDS,
+    check_fields,
+    check_model_name,
+    check_outputs,
+    check_sizes,
+)
 from kregs.builders.layer_factory import LayerFactory, chain, kernel_constraint, kernel_regularizer
 from kregs.regularization import Regularization
-from kregs.validation import check_choice, check_integer, check_number
+from kregs.validation import check_choice, check_flag, check_integer, check_number
 
 _CELLS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU}
 
@@ -84,6 +90,7 @@ def text_cnn(
             f"`kernel_sizes` must be different and at most sequence_length={sequence_length}. "
             f"Received: kernel_sizes={kernel_sizes!r}"
         )
+    check_flag("penalize_embeddings", penalize_embeddings)
     factory = LayerFactory(
         check_fields("text_cnn", regularization, CONVOLUTION_FIELDS),
         activation=activation,
@@ -111,7 +118,7 @@ def text_cnn(
         pooled.append(chain(x, branch))
     x = keras.layers.Concatenate(name="concatenate")(pooled) if len(pooled) > 1 else pooled[0]
     x = chain(x, [*factory.dropout("dropout"), factory.head(outputs, head_activation)])
-    return keras.Model(inputs, x, name=name)
+    return keras.Model(inputs, x, name=check_model_name(name))
 
 
 def recurrent(
@@ -187,6 +194,9 @@ def recurrent(
         sequence_length = check_integer("sequence_length", sequence_length, minimum=1)
     units = check_sizes("units", units)
     check_choice("cell", cell, _CELLS)
+    check_flag("bidirectional", bidirectional)
+    check_flag("mask_zero", mask_zero)
+    check_flag("penalize_embeddings", penalize_embeddings)
     rate = check_number("recurrent_dropout", recurrent_dropout, minimum=0.0, below=1.0)
     checked = check_fields("recurrent", regularization, CONVOLUTION_FIELDS)
     if checked.normalization not in (None, "layer"):
@@ -220,7 +230,7 @@ def recurrent(
             *factory.dropout(f"dropout_{i}"),
         ]
     layers.append(factory.head(outputs, head_activation))
-    return keras.Sequential(layers, name=name)
+    return keras.Sequential(layers, name=check_model_name(name))
 
 
 def _embedding(
@@ -233,7 +243,7 @@ def _embedding(
             -0.05, 0.05, seed=factory.seeds("embedding")
         ),
         embeddings_regularizer=kernel_regularizer(factory.regularization) if penalized else None,
-        mask_zero=bool(mask_zero),
+        mask_zero=mask_zero,
         name="embedding",
     )
 

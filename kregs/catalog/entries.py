@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kregs.validation import check_integer, suggestion
+from kregs.validation import check_flag, check_path, check_seed, suggestion
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -94,7 +94,7 @@ def copy(name: str, destination: str | os.PathLike[str] = ".", *, force: bool = 
     from kregs.files import write_text
 
     source = show(name)
-    target = Path(destination)
+    target = check_path("destination", destination)
     if target.is_dir():
         target = target / f"{name}.py"
     if not target.parent.is_dir():
@@ -121,7 +121,8 @@ def run(name: str, *, quick: bool = False, seed: int = 0) -> dict[str, float]:
     Raises:
         ValueError: there is no such recipe.
     """
-    seed = check_integer("seed", seed, minimum=0)
+    seed = check_seed("seed", seed)
+    check_flag("quick", quick)
     recipe = load(name)
 
     import keras

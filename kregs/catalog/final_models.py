@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import statistics
@@ -22,11 +23,13 @@ class ModelGroup:
         models: compiled; they hold the trained weights in the end.
         seeds: of the order of batches and the noise, one a model.
         epochs: of the training.
+        callbacks: each model's training gets copies.
     """
 
     models: Sequence[keras.Model]
     seeds: Sequence[int]
     epochs: int
+    callbacks: Sequence[keras.callbacks.Callback] = ()
 
 
 def train_and_score(
@@ -67,7 +70,15 @@ def train_and_score(
     with preserved_state():
         return {
             name: [
-                _fit_and_score(model, seed, train, test, epochs=group.epochs, **fit)
+                _fit_and_score(
+                    model,
+                    seed,
+                    train,
+                    test,
+                    epochs=group.epochs,
+                    callbacks=copy.deepcopy(list(group.callbacks)),
+                    **fit,
+                )  # fmt: skip
                 for model, seed in zip(group.models, group.seeds, strict=True)
             ]
             for name, group in groups.items()
@@ -85,6 +96,8 @@ def _train_together(
     """See `train_and_score`: as one population, or raise `NotStackable`."""
     from kregs.population import NotStackable, Population
 
+    if len(groups) > 1 and any(group.callbacks for group in groups.values()):
+        raise NotStackable("each group has callbacks of its own")
     if isinstance(train[0], (list, tuple, Mapping)):
         raise NotStackable("there are several inputs")
     members = [
@@ -96,7 +109,8 @@ def _train_together(
         [model for _, model, _ in members], seeds=[seed for *_, seed in members]
     )
     epochs = [groups[name].epochs for name, *_ in members]
-    population.fit(*train, epochs=epochs, **fit)
+    callbacks = next(iter(groups.values())).callbacks
+    population.fit(*train, epochs=epochs, callbacks=callbacks, **fit)
     metrics = {} if test is None else population.evaluate(*test, batch_size=_TEST_BATCH)
     population.unstack()
     scores: dict[str, list[dict[str, float]]] = {name: [] for name in groups}

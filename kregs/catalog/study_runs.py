@@ -323,8 +323,23 @@ def _groups(
                 definition.model(hp, seed=seed, regularization=compared.regularization)
                 for seed in seeds
             ]
-        groups[kind] = ModelGroup(models=models, seeds=list(seeds), epochs=epochs)
+        groups[kind] = ModelGroup(
+            models=models,
+            seeds=list(seeds),
+            epochs=epochs,
+            callbacks=_final_callbacks(compared.search),
+        )
     return groups
+
+
+def _final_callbacks(search: SearchResult) -> list[keras.callbacks.Callback]:
+    """Return callbacks that act as those of a search did."""
+    from kregs.search.refit import recorded_rates
+    from kregs.search.replay import acts_on_training, replayed
+
+    if not any(map(acts_on_training, search.callbacks or ())):
+        return []
+    return replayed(search.callbacks, recorded_rates(search))
 
 
 def _prepared(
@@ -350,13 +365,10 @@ def _prepared(
 
 def _fit_options(search: SearchResult, protocol: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `fit` by which the search trained its trials."""
-    from kregs.search.settings import refit_callbacks
-
     options = {key: protocol.get(key) for key in ("sample_weight", "class_weight")}
     return {key: value for key, value in options.items() if value is not None} | {
         "stacked": search.protocol.engine != "sequential",
         "batch_size": search.protocol.batch_size,
-        "callbacks": refit_callbacks(protocol.get("callbacks") or []),
     }
 
 

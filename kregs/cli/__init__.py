@@ -38,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else BAD_USE
     except (ValueError, TypeError, OSError) as error:
         return complain(str(error), BROKEN if is_disk_full(error) else BAD_USE)
+    except RuntimeError as error:
+        from kregs.search.failures import NothingCompleted  # loads no TensorFlow
+
+        if not isinstance(error, NothingCompleted):
+            raise
+        return complain(str(error).replace("max_time", "--max-time"), BAD_USE)
     except Exception as error:
         if is_disk_full(error):
             return complain(str(error), BROKEN)

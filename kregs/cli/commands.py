@@ -73,7 +73,7 @@ def run_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 def tune_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     folder = Path(arguments.output) / catalog.study_name(arguments.name)
     resume = _resume_command(arguments, argv)
-    if folder.exists() and not arguments.resume:
+    if _holds_files(folder) and not arguments.resume:
         return _refuse_earlier_run(folder, resume)
     _set_up_device(arguments)
     try:
@@ -113,7 +113,7 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         )
     except ImportError as error:  # of what reads Parquet
         return complain(str(error), BROKEN)
-    if folder.exists() and not arguments.resume:
+    if _holds_files(folder) and not arguments.resume:
         return _refuse_earlier_run(folder, resume)
     _print_table(make_console(), table)
     with quiet_tensorflow():
@@ -221,6 +221,11 @@ def _record_of(folder: Path) -> dict[str, Any]:
 
 def _resume_command(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
     return shlex.join(["kregs", *argv, *([] if arguments.resume else ["--resume"])])
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether something is there; an empty folder is left of a search that began with an error."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def _refuse_earlier_run(folder: Path, resume: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kregs.validation import check_integer, check_number
+from kregs.validation import check_integer, check_number, check_seed
 
 
 @keras.saving.register_keras_serializable(package="kregs")
@@ -51,18 +51,19 @@ class DropBlock2D(keras.layers.Layer):
     def __init__(
         self, rate: float, *, block_size: int = 7, seed: int | None = None, **kwargs: Any
     ) -> None:
+        if seed is not None:
+            seed = check_seed("seed", seed)
         super().__init__(**kwargs)
         self.rate = check_number("rate", rate, minimum=0.0, below=1.0)
         self.block_size = check_integer("block_size", block_size, minimum=1)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape: tuple) -> None:
         """Check that the height, the width and the channels are known: there are no weights."""
-        if None in input_shape[1:]:
+        if len(input_shape) != 4 or None in input_shape[1:]:
             raise ValueError(
-                "`DropBlock2D` needs a known height, width and number of channels. "
+                "`DropBlock2D` needs (batch, height, width, channels), all but the batch known. "
                 f"Received: input of shape {tuple(input_shape)}"
             )
 

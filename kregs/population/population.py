@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -24,10 +24,13 @@ from kregs.population.rows import (
     as_source,
     as_validation,
     in_steps,
+    is_dataset,
 )
 from kregs.population.signature import read_member
 from kregs.population.training import Training, check_devices
-from kregs.validation import check_integer
+from kregs.training.data_checks import check_data, check_rows
+from kregs.training.targets import check_class_weight, resolve_class_weight
+from kregs.validation import check_flag, check_integer, check_seed, in_words
 
 
 class Population:
@@ -88,15 +91,18 @@ class Population:
             NotStackable: the models differ in anything else; the message names the layer, the
                 field and both values. Or a layer, loss or optimizer has no stacked form.
         """
-        models = list(models)
-        if isinstance(seeds, (int, np.integer)):
-            seeds = [int(seeds)] * len(models)
-        if len(seeds) != len(models):
-            raise ValueError(
-                f"`seeds` must be one integer or one a model ({len(models)}). "
-                f"Received: {len(seeds)} seeds"
+        if isinstance(models, (keras.Model, str)) or not isinstance(models, Iterable):
+            raise TypeError(
+                f"`models` must be a list of compiled models. Received: models={models!r}"
             )
-        return cls(models, seeds=[check_integer("seeds", seed) for seed in seeds])
+        models = list(models)
+        if len({id(model) for model in models}) < len(models):
+            raise ValueError(
+                "`models` must be different objects, each with weights of its own. "
+                "Received: one model twice"
+            )
+        numbers = _each("seeds", seeds, len(models))
+        return cls(models, seeds=[check_seed("seeds", seed) for seed in numbers])
 
     def __len__(self) -> int:
         return len(self.models)
@@ -114,7 +120,7 @@ class Population:
         early_stopping: keras.callbacks.EarlyStopping | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         sample_weight: Any = None,
-        class_weight: Mapping[int, float] | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
         max_members: int | None = None,
         accelerate: bool | None = None,
         devices: Sequence[str] | None = None,
@@ -134,6 +140,7 @@ class Population:
             epochs: as in `keras.Model.fit`, one number for all or one a member.
             batch_size, validation_batch_size, shuffle, sample_weight, class_weight: as in
                 `keras.Model.fit`.
+            class_weight: also `"balanced"`: weights with which each class counts the same.
             early_stopping: applied to each member by itself.
             callbacks: further ones of EarlyStopping, ReduceLROnPlateau, LearningRateScheduler,
                 TerminateOnNaN; each member has its own copy.
@@ -151,17 +158,29 @@ class Population:
         Raises:
             ValueError: arguments or shapes do not fit.
         """
-        if isinstance(epochs, (int, np.integer)):
-            epochs = [int(epochs)] * len(self)
-        if len(epochs) != len(self):
-            raise ValueError(
-                f"`epochs` must be one integer or one a member ({len(self)}). "
-                f"Received: {len(epochs)} numbers"
-            )
-        durations = [check_integer("epochs", number, minimum=1) for number in epochs]
+        durations = [
+            check_integer("epochs", number, minimum=1)
+            for number in _each("epochs", epochs, len(self))
+        ]
         check_integer("batch_size", batch_size, minimum=1)
-        callbacks = [*callbacks, *([early_stopping] if early_stopping is not None else [])]
-        check_callbacks(callbacks)
+        if validation_batch_size is not None:
+            check_integer("validation_batch_size", validation_batch_size, minimum=1)
+        check_flag("shuffle", shuffle)
+        if accelerate is not None:
+            check_flag("accelerate", accelerate)
+        callbacks = _callbacks(callbacks, early_stopping)
+        model = self.models[0]
+        class_weight = check_class_weight(class_weight)
+        if is_dataset(x):
+            if isinstance(class_weight, str):
+                raise ValueError(
+                    "`class_weight` must be a dictionary if `x` is a dataset, whose classes are "
+                    f"not counted. Received: class_weight={class_weight!r}"
+                )
+        else:
+            check_rows(x, y, sample_weight, model=model, training=True)
+            class_weight = resolve_class_weight(class_weight, y, model)
+        _check_validation(validation_data, model)
         batch_order = self._batch_order if shuffle else None
         data = as_source(x, y, sample_weight, class_weight, batch_order=batch_order)
         validation = None if validation_data is None else as_validation(validation_data)
@@ -208,7 +227,7 @@ class Population:
         Args:
             x, y: inputs and targets, `(rows, ...)`.
             batch_size: rows at a time.
-            sample_weight: `(rows,)`.
+            sample_weight: `(rows,)`, >= 0.
 
         Returns:
             What `keras.Model.evaluate` returns, of all members: metric name to an array of shape
@@ -217,7 +236,10 @@ class Population:
         Raises:
             ValueError: arguments or shapes do not fit.
         """
+        check_integer("batch_size", batch_size, minimum=1)
+        check_rows(x, y, sample_weight, model=self.models[0])
         data = as_rows(x, y, sample_weight)
+        batch_size = min(batch_size, len(data))
         index = self._steps(len(data), batch_size)
         values: list[dict[str, Any]] = []
         for program, chosen in self._programs(data.head, batch_size):
@@ -239,7 +261,12 @@ class Population:
             x: inputs, `(rows, ...)`.
             batch_size: rows at a time.
         """
+        check_integer("batch_size", batch_size, minimum=1)
+        if is_dataset(x):
+            raise TypeError(f"`x` must be an array. Received: {type(x).__name__}")
+        check_data(x, model=self.models[0])
         rows = as_rows(x, np.zeros(len(x)))  # targets play no part
+        batch_size = min(batch_size, len(rows))
         index = self._steps(len(rows), batch_size)
         groups = []
         for program, chosen in self._programs(None, batch_size):
@@ -265,7 +292,6 @@ class Population:
     @staticmethod
     def _steps(rows: int, batch_size: int) -> np.ndarray:
         """The rows of each step, in order, `(steps, batch)`."""
-        check_integer("batch_size", batch_size, minimum=1)
         order = np.arange(rows, dtype=np.int32)
         return in_steps(order, math.ceil(rows / batch_size), batch_size)
 
@@ -291,3 +317,42 @@ class Population:
                 [self.seeds[k] for k in chosen],
             )
             yield program, chosen
+
+
+def _each(name: str, value: Any, count: int) -> list[Any]:
+    """Return one value a member, of a number for all or a list of `count`."""
+    if isinstance(value, str) or getattr(value, "ndim", 1) == 0 or not isinstance(value, Iterable):
+        return [value] * max(1, count)
+    values = list(value)
+    if len(values) != count:
+        raise ValueError(
+            f"`{name}` must be one integer or one a member ({count}). "
+            f"Received: {len(values)} numbers"
+        )
+    return values
+
+
+def _callbacks(callbacks: Any, early_stopping: Any) -> list[keras.callbacks.Callback]:
+    if early_stopping is not None and not isinstance(early_stopping, keras.callbacks.EarlyStopping):
+        raise TypeError(
+            "`early_stopping` must be a keras.callbacks.EarlyStopping, such as "
+            f"kregs.early_stopping(), or None. Received: early_stopping={early_stopping!r}"
+        )
+    if isinstance(callbacks, (keras.callbacks.Callback, str, type)) or not isinstance(
+        callbacks, Iterable
+    ):
+        raise TypeError(f"`callbacks` must be a list of callbacks. Received: {callbacks!r}")
+    callbacks = [*callbacks, *([] if early_stopping is None else [early_stopping])]
+    check_callbacks(callbacks)
+    return callbacks
+
+
+def _check_validation(data: Any, model: keras.Model) -> None:
+    if data is None or is_dataset(data):
+        return
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        raise TypeError(
+            "`validation_data` must be (x, y), (x, y, sample_weight) or a dataset. "
+            f"Received: {in_words(data)}"
+        )
+    check_rows(*data, model=model, name="validation_data[{}]")

@@ -34,7 +34,7 @@ def check_devices(devices: Sequence[str] | None) -> list[str] | None:
     """
     if devices is None:
         return None
-    if isinstance(devices, str) or not devices:
+    if not isinstance(devices, (list, tuple)) or not devices:
         raise TypeError(f"`devices` must be a list of names of devices. Received: {devices!r}")
     known = {device.name for device in tf.config.list_logical_devices()}
     short = {name.removeprefix("/device:") for name in known}

@@ -15,17 +15,36 @@ from kregs.population.keras_internals import built_with_fresh_names
 from kregs.search.data import Data
 from kregs.search.runs import numbers_of
 
+_MOST_BUILDS = 200  # to find all conditions; a space has a few of them
+
 
 def make_hypermodel(build: Any) -> keras_tuner.HyperModel:
     """Return `build` as a keras-tuner hypermodel; `TypeError` if it can be none."""
     if isinstance(build, keras_tuner.HyperModel):
+        if type(build).build is keras_tuner.HyperModel.build:
+            raise TypeError(
+                "`build` must be a HyperModel with a `build` of its own. "
+                f"Received: build={build!r} of type {type(build).__name__}"
+            )
         return build
-    if inspect.isclass(build) or not callable(build):
+    if inspect.isclass(build) or isinstance(build, keras.layers.Layer) or not _takes_hp(build):
         raise TypeError(
             "`build` must be a function of one argument, keras-tuner's hp, that returns a compiled "
             f"model, or a keras_tuner.HyperModel object. Received: build={build!r}"
         )
     return _Function(build)
+
+
+def _takes_hp(build: Any) -> bool:
+    if not callable(build):
+        return False
+    try:
+        inspect.signature(build).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # a function in C tells no signature
+        return True
+    return True
 
 
 class _Function(keras_tuner.HyperModel):
@@ -49,21 +68,34 @@ def explore(
 
     Raises:
         TypeError: no `keras.Model` comes back.
-        ValueError: the model is not compiled.
+        ValueError: a model is not compiled, or conditions never end.
+        Exception: what `build` itself raises, with a note that says so.
     """
     space = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(space)
     first: keras.Model | None = None
     seen: list[list[Any]] = []
     unseen: list[list[Any]] = []
+    builds = 0
     while first is None or unseen:
+        builds += 1
+        if builds > _MOST_BUILDS:
+            raise ValueError(
+                "`build` must have conditions that are the same in every call. Received: another "
+                f"condition in each of {_MOST_BUILDS} calls"
+            )
         hp = space.copy()
         for condition in unseen[0] if unseen else ():
             hp.values[condition.name] = condition.values[0]
         hp.ensure_active_values()
-        model = built_with_fresh_names(functools.partial(hypermodel.build, hp))
-        if first is None:
-            first = _checked(model)
+        try:
+            model = built_with_fresh_names(functools.partial(hypermodel.build, hp))
+        except Exception as error:
+            values = ", ".join(f"{name}={value!r}" for name, value in hp.values.items())
+            error.add_note(f"`build` raised this before any training. Received: hp of {values}")
+            raise
+        checked = _checked(model)
+        first = checked if first is None else first
         space.merge([h for h in hp.space if not space._exists(h.name, h.conditions)])
         seen += [copy.deepcopy(scope) for scope in hp.active_scopes if scope not in seen]
         if unseen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -27,8 +28,9 @@ from kregs.search.folds import (
 from kregs.search.protocol import DataSummary
 from kregs.search.randomness import derived_seed
 from kregs.search.runs import Halves, Split
-from kregs.training.data_checks import check_data
-from kregs.validation import check_number
+from kregs.training.data_checks import check_data, check_sample_weight
+from kregs.training.targets import check_classes, resolve_class_weight, warn_of_many_classes
+from kregs.validation import check_number, in_words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class Data:
         fitted: the transformer that the training rows of a single split went through.
         halves: without folds, two halves of the validation rows, by their places among them; `None`
             if they have no numbers.
+        class_weight: weights by class number, for training.
     """
 
     fit: dict[str, Any]
@@ -50,6 +53,17 @@ class Data:
     splits: list[Split] | None = None
     fitted: Any = None
     halves: Halves | None = None
+    class_weight: dict[int, float] | None = None
+
+    def with_class_weight(
+        self, class_weight: str | Mapping[int, float] | None, model: keras.Model
+    ) -> Data:
+        """Return the same with weights of the classes of the rows that are trained on."""
+        y = self.fit["y"]
+        if isinstance(y, np.ndarray):  # one output
+            warn_of_many_classes(y, model)
+        weights = resolve_class_weight(class_weight, y, model)
+        return dataclasses.replace(self, class_weight=weights)
 
     def sample(self, rows: int) -> dict[str, Any]:
         """Return arguments for `evaluate` on a few rows, or on one batch of a dataset."""
@@ -71,12 +85,13 @@ def prepare_data(
     folds: Any = None,
     groups: Any = None,
     preprocess: Any = None,
+    class_weight: str | Mapping[int, float] | None = None,
 ) -> Data:
     """Check the data and divide them into training and validation rows.
 
     Args:
-        x, y, validation_data, validation_split, sample_weight, seed, folds, groups, preprocess: as
-            in `kregs.tune`.
+        x, y, validation_data, validation_split, sample_weight, seed, folds, groups, preprocess,
+            class_weight: as in `kregs.tune`.
         model: a compiled model with the shapes that all trials share.
 
     Raises:
@@ -97,7 +112,14 @@ def prepare_data(
         for name, value in (("folds", folds), ("preprocess", preprocess)):
             if value is not None:
                 raise ValueError(f"`{name}` needs arrays. Received: x of type {type(x).__name__}")
-        return _prepare_dataset(x, y, validation_data, sample_weight, model)
+        if isinstance(class_weight, str):
+            raise ValueError(
+                "`class_weight` must be a dictionary if `x` is a dataset, whose classes are not "
+                f"counted. Received: class_weight={class_weight!r}"
+            )
+        data = _prepare_dataset(x, y, validation_data, sample_weight, model)
+        weights_by_class = None if class_weight is None else dict(class_weight)
+        return dataclasses.replace(data, class_weight=weights_by_class)
     if hasattr(x, "__next__"):
         raise TypeError(
             "`x` must be arrays or a dataset that can be read again in every trial. "
@@ -105,13 +127,22 @@ def prepare_data(
         )
     if y is None:
         raise ValueError("`y` must be given with arrays: a search needs targets. Received: y=None")
+    if class_weight is not None and sample_weight is not None:
+        raise ValueError(
+            "`sample_weight` and `class_weight` were both given: multiply them into one "
+            "sample_weight, such as sklearn.utils.class_weight.compute_sample_weight makes of a "
+            f"class_weight. Received: class_weight={class_weight!r}"
+        )
     if preprocess is None:
-        check_data(x, y, model=model)
+        check_data(x, y, model=model, training=True)
         x, y = as_arrays(x), as_arrays(y)
     else:
         if isinstance(x, dict) or isinstance(y, dict):
-            raise ValueError("`preprocess` needs one table of rows and one target a row")
-        x, y = (x if hasattr(x, "iloc") else np.asarray(x)), np.asarray(y)
+            raise ValueError(
+                "`preprocess` needs one table of rows and one target a row. Received: a dictionary"
+            )
+        x, y = as_table(x), np.asarray(y)
+        check_data(y, x_name="y")
         if len(x) != len(y):
             raise ValueError(
                 f"`x` and `y` must have the same length. Received: {len(x)} and {len(y)}"
@@ -120,7 +151,8 @@ def prepare_data(
     weights = _weights(sample_weight, rows)
     all_rows = {"x": x, "y": y} | ({} if weights is None else {"sample_weight": weights})
     if validation_data is not None:
-        return _prepare_given(all_rows, validation_data, preprocess, model, seed)
+        data = _prepare_given(all_rows, validation_data, preprocess, model, seed)
+        return data.with_class_weight(class_weight, model)
     facts: dict[str, Any]
     groups = check_groups(groups, rows)
     if folds is not None:
@@ -154,22 +186,29 @@ def prepare_data(
         all_rows = {"x": prepared.x, **others}
         splits, fitted = prepared.splits, prepared.fitted
         facts["preprocess"] = _words(preprocess)
-        check_data(all_rows["x"], all_rows["y"], model=model)
+        check_data(all_rows["x"], all_rows["y"], model=model, training=True)
+    for number, split in enumerate(splits):
+        where = f" in fold {number} of `folds`" if folds is not None else " in the training part"
+        check_classes("y", _take(all_rows["y"], split.train_places), model, rows=where)
+        if weights is not None:
+            _check_any_weight(all_rows["sample_weight"], split, where)
     facts["checksum"] = _checksum(all_rows)
     if folds is not None:
         facts["held_out_share"] = statistics.fmean(
             len(split.validation) / len(split.train) for split in splits
         )
         facts["folds_checksum"] = _checksum([split.validation for split in splits])
-        return Data(fit=all_rows, summary=DataSummary(**facts), splits=splits)
+        data = Data(fit=all_rows, summary=DataSummary(**facts), splits=splits)
+        return data.with_class_weight(class_weight, model)
     (split,) = splits
     held_out = tuple(_take(part, split.validation_places) for part in all_rows.values())
-    return Data(
+    data = Data(
         fit={**_take(all_rows, split.train_places), "validation_data": held_out},
         summary=DataSummary(**facts),
         fitted=fitted,
         halves=_halves(held_out, seed, None if groups is None else groups[split.validation]),
     )
+    return data.with_class_weight(class_weight, model)
 
 
 def _prepare_given(
@@ -185,7 +224,7 @@ def _prepare_given(
         fitted, rows = fit_transform(preprocess, all_rows["x"], all_rows["y"])
         all_rows = {**all_rows, "x": rows}
         validation_data = (transformed(fitted, validation_data[0]), *validation_data[1:])
-        check_data(all_rows["x"], all_rows["y"], model=model)
+        check_data(all_rows["x"], all_rows["y"], model=model, training=True)
     held_out = _validation(validation_data, model)
     has_rows = not is_dataset(held_out)
     summary = DataSummary(
@@ -226,27 +265,45 @@ def _prepare_dataset(
             "`validation_data` must be given if `x` is a dataset, which cannot be split. "
             "Received: validation_data=None"
         )
+    _check_pairs("x", x)
     if isinstance(x, tf.data.Dataset):
-        check_data(x, model=model)
+        check_data(x, model=model, training=True)
         if x.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise ValueError("`x` must end. Received: an infinite tf.data.Dataset")
     held_out = _validation(validation_data, model)
     return Data(fit={"x": x, "validation_data": held_out}, summary=DataSummary(validation="given"))
 
 
+def _check_pairs(name: str, dataset: Any) -> None:
+    """Raise unless a dataset's batches hold targets."""
+    if isinstance(dataset, tf.data.Dataset):
+        parts = dataset.element_spec
+    elif dataset.num_batches == 0:
+        raise ValueError(f"`{name}` must have at least one batch. Received: an empty dataset")
+    else:
+        parts = dataset[0]
+    if not isinstance(parts, (tuple, list)) or len(parts) not in (2, 3):
+        raise ValueError(
+            f"`{name}` must be a dataset of batches (x, y) or (x, y, sample_weight). "
+            f"Received: batches of {type(parts).__name__}"
+        )
+
+
 def _validation(validation_data: Any, model: keras.Model) -> Any:
-    names = {"x_name": "validation_data[0]", "y_name": "validation_data[1]"}
     if is_dataset(validation_data):
+        _check_pairs("validation_data", validation_data)
         if isinstance(validation_data, tf.data.Dataset):
             check_data(validation_data, model=model, x_name="validation_data")
         return validation_data
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
         raise TypeError(
             "`validation_data` must be (x, y), (x, y, sample_weight) or a dataset. "
-            f"Received: {type(validation_data).__name__}"
+            f"Received: {in_words(validation_data)}"
         )
     x, y, *weights = validation_data
-    check_data(x, y, model=model, **names)
+    if y is None:
+        raise ValueError("`validation_data` must hold targets. Received: validation_data[1]=None")
+    check_data(x, y, model=model, x_name="validation_data[0]", y_name="validation_data[1]")
     x, y = as_arrays(x), as_arrays(y)
     if not weights:
         return x, y
@@ -254,13 +311,32 @@ def _validation(validation_data: Any, model: keras.Model) -> Any:
 
 
 def _weights(weights: Any, rows: int, name: str = "sample_weight") -> np.ndarray | None:
-    if weights is None:
-        return None
-    check_data(weights, x_name=name)
-    weights = np.asarray(weights)
-    if len(weights) != rows:
-        raise ValueError(f"`{name}` must have {rows} rows, as x has. Received: {len(weights)}")
-    return weights
+    return check_sample_weight(name, weights, rows)
+
+
+def _check_any_weight(weights: np.ndarray, split: Split, where: str) -> None:
+    for kind, rows in (("train", split.train_places), ("judge", split.validation_places)):
+        if not weights[rows].any():
+            raise ValueError(
+                f"`sample_weight` must have a weight above 0 among the rows to {kind} on{where}. "
+                f"Received: {len(rows)} weights of 0"
+            )
+
+
+def as_table(x: Any) -> Any:
+    """Return rows for a transformer: a pandas object as it is, other data as an array."""
+    if hasattr(x, "iloc"):
+        return x
+    try:
+        table = np.asarray(x)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"`x` must be a table of rows. Received: {in_words(x)} ({error})") from None
+    if table.ndim == 0 or not table.size or table.dtype.kind in "cmM":
+        raise TypeError(
+            f"`x` must be a table of rows. Received: {in_words(x)}, an array of shape "
+            f"{table.shape} and dtype {table.dtype}"
+        )
+    return table
 
 
 def _split(

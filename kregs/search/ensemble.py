@@ -25,7 +25,8 @@ def ensemble_of(
     """See `SearchResult.ensemble`."""
     check_choice("method", method, METHODS)
     k = check_integer("k", k, minimum=1)
-    if (method == "greedy") != (x is not None and y is not None):
+    wanted = method == "greedy"
+    if (x is not None) != wanted or (y is not None) != wanted:
         raise ValueError(
             '`x` and `y` are for method="greedy", which needs both. '
             f"Received: method={method!r}, x {'given' if x is not None else 'not given'}"

@@ -7,6 +7,10 @@ import traceback
 _MESSAGE_LENGTH = 300
 
 
+class NothingCompleted(RuntimeError):
+    """A search ended without a completed trial; the message says why."""
+
+
 def reason_of(error: Exception) -> str:
     """Return an exception in one line; TensorFlow's own reason is in the last line of many."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -13,7 +13,10 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import (
     GroupKFold,
+    GroupShuffleSplit,
     KFold,
+    LeaveOneGroupOut,
+    LeavePGroupsOut,
     StratifiedGroupKFold,
     StratifiedKFold,
     check_cv,
@@ -22,6 +25,9 @@ from sklearn.model_selection import (
 
 from kregs.search.runs import Halves, Split, disjoint_folds
 from kregs.validation import check_integer
+
+# splitters of scikit-learn that need groups
+_GROUPED = (GroupKFold, StratifiedGroupKFold, GroupShuffleSplit, LeaveOneGroupOut, LeavePGroupsOut)
 
 
 def make_splits(
@@ -57,6 +63,11 @@ def make_splits(
             f"`groups` are not used by {type(splitter).__name__}: pass a splitter that keeps "
             "groups together, such as GroupKFold, or a number"
         )
+    if stock and groups is None and isinstance(splitter, _GROUPED):
+        raise ValueError(
+            f"`folds`: {type(splitter).__name__} keeps groups together, and needs groups=. "
+            "Received: groups=None"
+        )
     try:
         with warnings.catch_warnings():
             # a class with fewer rows than folds is not in all of them: nothing is lost by that
@@ -67,7 +78,8 @@ def make_splits(
             )
     except ValueError as error:
         raise ValueError(
-            f"`folds`: {type(splitter).__name__} cannot divide the rows: {error}"
+            f"`folds`: {type(splitter).__name__} cannot divide the rows: {error} "
+            f"Received: {rows} rows"
         ) from None
     if len(pairs) < 2:
         raise ValueError(
@@ -75,9 +87,13 @@ def make_splits(
         )
     splits = []
     for number, (train, validation) in enumerate(pairs):
+        train, validation = (_row_numbers(part, rows, number) for part in (train, validation))
         for part, taken in (("train", train), ("judge", validation)):
             if len(taken) == 0:
-                raise ValueError(f"`folds`: fold {number} has no row to {part} on")
+                raise ValueError(
+                    f"`folds` must have rows to {part} on in every fold. "
+                    f"Received: none in fold {number}"
+                )
         if labels is not None:
             missing = sorted(set(labels[validation]) - set(labels[train]))
             if missing:
@@ -94,6 +110,11 @@ def check_groups(groups: Any, rows: int) -> np.ndarray | None:
     if groups is None:
         return None
     groups = np.asarray(groups)
+    if groups.dtype == object and not all(isinstance(label, str) for label in groups.flat):
+        raise TypeError(
+            "`groups` must be labels that can be sorted: numbers or words. "
+            f"Received: dtype object, the first {next(iter(groups.flat), None)!r}"
+        )
     if groups.shape != (rows,):
         raise ValueError(
             f"`groups` must have one label a row, shape ({rows},). Received: shape {groups.shape}"
@@ -218,11 +239,37 @@ def shuffled_split(y: Any, rows: int, held: int, seed: int) -> tuple[np.ndarray,
     return left, out, labels is not None
 
 
+def _row_numbers(part: Any, rows: int, fold: int) -> np.ndarray:
+    """Return the row numbers of a fold, or raise if there are no such rows."""
+    try:
+        numbers = np.asarray(part)
+    except ValueError:
+        numbers = np.asarray(None)
+    if numbers.dtype == bool and numbers.shape == (rows,):
+        numbers = np.flatnonzero(numbers)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise TypeError(
+            f"`folds` must be pairs of lists of row numbers. Received: {part!r} in fold {fold}"
+        )
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < rows):
+        raise ValueError(
+            f"`folds` must hold row numbers in [0, {rows}). "
+            f"Received: {numbers.min()} to {numbers.max()} in fold {fold}"
+        )
+    return numbers.astype(np.int32)
+
+
 def _splitter(folds: Any, labels: Any, groups: Any, rows: int, seed: int) -> Any:
     if isinstance(folds, (list, tuple)):
+        for pair in folds:
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+                raise TypeError(
+                    "`folds` as a list must hold pairs (rows to train on, rows to judge on). "
+                    f"Received: {pair!r}"
+                )
         return check_cv(folds)  # pairs of row numbers
     if not isinstance(folds, (int, np.integer)) or isinstance(folds, bool):
-        if not (hasattr(folds, "split") and not isinstance(folds, str)):
+        if not hasattr(folds, "split") or isinstance(folds, (str, bytes, type)):
             raise TypeError(
                 "`folds` must be a number or a scikit-learn splitter such as StratifiedKFold(5). "
                 f"Received: {folds!r} of type {type(folds).__name__}"
@@ -235,7 +282,7 @@ def _splitter(folds: Any, labels: Any, groups: Any, rows: int, seed: int) -> Any
         count = len(np.unique(groups))
         if count < folds:
             raise ValueError(
-                f"`folds` must be at most the number of groups, {count}. Received: {folds}"
+                f"`folds` must be at most the number of `groups`, {count}. Received: {folds}"
             )
         if labels is None:
             return GroupKFold(folds)
@@ -302,10 +349,16 @@ def fit_transform(preprocess: Any, x: Any, y: np.ndarray) -> tuple[Any, np.ndarr
             f"Received: {preprocess!r} of type {type(preprocess).__name__}"
         )
     fitted = clone(preprocess)
-    if hasattr(fitted, "fit_transform"):
-        return fitted, _dense(fitted.fit_transform(x, y))
-    fitted.fit(x, y)
-    return fitted, transformed(fitted, x)
+    try:
+        if hasattr(fitted, "fit_transform"):
+            return fitted, _dense(fitted.fit_transform(x, y))
+        fitted.fit(x, y)
+        return fitted, transformed(fitted, x)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`preprocess` cannot be fitted on the rows of `x`: {error}. "
+            f"Received: preprocess={type(preprocess).__name__}, x of {type(x).__name__}"
+        ) from error
 
 
 def transformed(fitted: Any, x: Any) -> np.ndarray:

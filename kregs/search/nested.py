@@ -26,13 +26,16 @@ def check_nested(nested: Any, x: Any, validation_data: Any, oracle: Any) -> None
     if nested is None:
         return
     if isinstance(nested, (int, np.integer)) and not isinstance(nested, bool):
-        check_integer("nested", nested, minimum=2)
-    elif isinstance(nested, str) or not (hasattr(nested, "split") or isinstance(nested, list)):
+        rows = len(x) if hasattr(x, "__len__") and not is_dataset(x) else None
+        check_integer("nested", nested, minimum=2, **({"maximum": rows} if rows else {}))
+    elif isinstance(nested, (str, type)) or not (
+        hasattr(nested, "split") or isinstance(nested, list)
+    ):
         raise TypeError(
             "`nested` must be a number of outer folds or a scikit-learn splitter. "
             f"Received: {nested!r} of type {type(nested).__name__}"
         )
-    if isinstance(x, dict) or (isinstance(x, (list, tuple)) and hasattr(x[0], "shape")):
+    if isinstance(x, dict) or (isinstance(x, (list, tuple)) and x and hasattr(x[0], "shape")):
         raise ValueError("`nested` needs one array or table of inputs. Received: several inputs")
     if is_dataset(x):
         raise ValueError(f"`nested` needs arrays. Received: x of type {type(x).__name__}")

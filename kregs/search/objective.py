@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import keras_tuner
 
 from kregs.training.callbacks import early_stopping
+from kregs.training.targets import DoubtfulInput
 from kregs.validation import suggestion
 
 
@@ -62,10 +64,25 @@ def is_of_validation(objective: Any) -> bool:
     return all(part.name.startswith("val_") for part in parts)
 
 
+def _warn_of_training_rows(name: str, logged: Iterable[str]) -> None:
+    """Warn if a metric is measured on the rows that a trial is trained on."""
+    if not name.startswith("val_") and f"val_{name}" in logged:
+        warnings.warn(
+            f"`objective={name!r}` is measured on the rows that a trial is trained on, where no "
+            f"regularization looks best. Did you mean 'val_{name}'?",
+            DoubtfulInput,
+            stacklevel=2,
+        )
+
+
 def check_logged(objective: keras_tuner.Objective, logged: Iterable[str]) -> None:
-    """Raise `ValueError` if the objective is none of the metrics that training will log."""
+    """Raise `ValueError` if the objective is none of the metrics that training will log.
+
+    A metric of training rows gets a warning.
+    """
     logged = list(logged)
     if objective.name in logged:
+        _warn_of_training_rows(objective.name, logged)
         return
     hint = suggestion(objective.name, logged)
     if objective.name in ("data_loss", "val_data_loss"):

@@ -23,6 +23,7 @@ from kregs.files import DiskFull, disk_full, is_disk_full
 from kregs.population.rows import is_dataset
 from kregs.search.build import explore, logged_metrics
 from kregs.search.data import Data, prepare_data
+from kregs.search.failures import NothingCompleted
 from kregs.search.fingerprint import check_same_model, fingerprint
 from kregs.search.judging.restraint import check_restraint_is_searched
 from kregs.search.keras_tuner_internals import is_worker
@@ -46,6 +47,7 @@ from kregs.search.storage import (
     write_record,
 )
 from kregs.search.tuner import PopulationTuner
+from kregs.validation import check_file_name, check_flag, check_path
 
 _PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy")
 
@@ -116,8 +118,8 @@ class SearchTask:
             fit["batch_size"] = settings.batch_size
         elif isinstance(x, tf.data.Dataset):
             fit["shuffle"] = False  # the dataset's own affair: Keras warns of its default
-        if settings.class_weight is not None:
-            fit["class_weight"] = dict(settings.class_weight)
+        if self.data.class_weight is not None:
+            fit["class_weight"] = self.data.class_weight
         return fit
 
 
@@ -196,6 +198,7 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
         model=model,
         folds=settings.folds,
         preprocess=settings.preprocess,
+        class_weight=settings.class_weight,
         **rows,
     )
     check_restraint_is_searched(settings.restraint, space.get_config()["space"])
@@ -341,12 +344,12 @@ def _check_any_completed(result: SearchResult, folder: Path, max_time: float | N
     if result.record.best is not None:
         return
     if max_time is not None:
-        raise RuntimeError(
-            f"no trial had an epoch within max_time={max_time} seconds; resume=True with more time "
-            "goes on"
+        raise NothingCompleted(
+            "`max_time` must be longer than a first epoch takes, which did not end; resume=True "
+            f"with more time goes on. Received: max_time={max_time} seconds"
         )
     first = result.failures().iloc[0]
-    raise RuntimeError(
+    raise NothingCompleted(
         f"all {len(result.trials())} trials failed. The first, trial {first['trial']}: "
         f"{first['message']}. What there is stands in {str(folder)!r}"
     )
@@ -357,16 +360,9 @@ def _check_any_completed(result: SearchResult, folder: Path, max_time: float | N
 
 def _open_folder(directory: Any, project_name: Any, resume: bool) -> Path:
     """Return the project directory, or raise if it is taken, cannot be written or has no name."""
-    if not isinstance(project_name, str) or not project_name:
-        raise TypeError(f"`project_name` must be a name. Received: project_name={project_name!r}")
-    if Path(project_name).name != project_name:
-        raise ValueError(
-            "`project_name` must be the name of one folder; its place is `directory`. "
-            f"Received: project_name={project_name!r}"
-        )
-    if not isinstance(directory, (str, os.PathLike)):
-        raise TypeError(f"`directory` must be a path. Received: directory={directory!r}")
-    folder = Path(directory) / project_name
+    check_file_name("project_name", project_name)
+    check_flag("resume", resume)
+    folder = check_path("directory", directory) / project_name
     if _holds_files(folder) and not resume:
         raise FileExistsError(
             f"{str(folder)!r} holds a search already. Pass resume=True to go on with it, another "
@@ -381,8 +377,8 @@ def _open_folder(directory: Any, project_name: Any, resume: bool) -> Path:
         if is_disk_full(error):
             raise disk_full(folder) from error
         raise ValueError(
-            f"`directory` must be a folder that can be written. Received: {str(folder)!r}, "
-            f"{error.strerror or error}"
+            "`directory` must be a folder that can be written. "
+            f"Received: {os.fspath(directory)!r}, {error.strerror or error}"
         ) from error
     return folder
 

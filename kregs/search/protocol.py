@@ -95,7 +95,7 @@ class Protocol:
             `"the other folds"`, `"the other half"`, `"the same rows"`; `None` for the last epoch.
         callbacks: of every run, each in words.
         callbacks_given: whether the caller gave them; else they are the default.
-        class_weight: weights by class, in training.
+        class_weight: weights by class in training, or `"balanced"`.
         engine: what trains the trials, one of `ENGINES`.
         seed: of the proposals, the split and the training.
         dtype_policy: Keras's, in which the models are built.
@@ -124,7 +124,7 @@ class Protocol:
     epoch_chosen_on: str | None = None
     callbacks: tuple[str, ...] = ()
     callbacks_given: bool = False
-    class_weight: Mapping[str, float] | None = None
+    class_weight: Mapping[str, float] | str | None = None
     engine: str = "auto"
     seed: int = 0
     dtype_policy: str = "float32"
@@ -286,7 +286,9 @@ class Protocol:
                 yield f"{name}={_quoted(value) if isinstance(value, str) else value},"
         if self.restraint is not None:
             yield f"restraint=[{', '.join(map(_quoted, self.restraint))}],"
-        if self.class_weight:
+        if isinstance(self.class_weight, str):
+            yield f"class_weight={_quoted(self.class_weight)},"
+        elif self.class_weight:
             yield "class_weight=class_weight,  # yours"
         yield f"seed={self.seed!r},"
 

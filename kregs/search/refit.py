@@ -12,13 +12,15 @@ import pandas as pd
 import tensorflow as tf
 
 from kregs.population.rows import is_dataset
-from kregs.search.data import as_arrays
+from kregs.search.data import as_arrays, as_table
 from kregs.search.folds import fit_transform
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.replay import median_rate, replayed, unknown_to_replay
 from kregs.search.result import SearchResult
-from kregs.training.data_checks import check_data
-from kregs.validation import check_integer
+from kregs.search.settings import check_callbacks
+from kregs.training.data_checks import check_data, check_sample_weight
+from kregs.training.targets import check_class_weight, resolve_class_weight
+from kregs.validation import check_choice, check_integer, check_seed
 
 
 def refit(
@@ -29,7 +31,7 @@ def refit(
     epochs: int | None,
     batch_size: int | None,
     sample_weight: Any,
-    class_weight: Mapping[int, float] | None,
+    class_weight: Mapping[int, float] | str | None,
     callbacks: Iterable[keras.callbacks.Callback] | None,
     seed: int | None,
     verbose: str | int,
@@ -44,23 +46,47 @@ def refit(
         # a user's own `fit` may not tell its epochs
         epochs = result.best_epoch or result.protocol.epochs
     epochs = check_integer("epochs", epochs, minimum=1)
-    seed = result.seed if seed is None else check_integer("seed", seed, minimum=0)
+    seed = result.seed if seed is None else check_seed("seed", seed)
+    class_weight = check_class_weight(class_weight)
+    if class_weight is not None and sample_weight is not None:
+        raise ValueError(
+            "`sample_weight` and `class_weight` were both given: give one. "
+            f"Received: class_weight={class_weight!r}"
+        )
+    check_choice("verbose", verbose, ("auto", 0, 1, 2))
     fit: dict[str, Any] = {
         "epochs": epochs,
         "class_weight": class_weight,
         "callbacks": replayed(result.callbacks, recorded_rates(result))
         if callbacks is None
-        else list(callbacks),
+        else check_callbacks(callbacks),
         "verbose": verbose,
     }
     if not is_dataset(x):
-        x = x if hasattr(x, "iloc") and result.preprocess is not None else as_arrays(x)
+        if y is None:
+            raise ValueError("`y` must be given with arrays. Received: y=None")
+        if result.preprocess is not None:
+            x = as_table(x)
+            check_data(y, x_name="y")
+        else:
+            check_data(x, y)
+            x = as_arrays(x)
         y = as_arrays(y)
-        sample_weight = None if sample_weight is None else np.asarray(sample_weight)
+        rows = len(keras.tree.flatten(y)[0])
+        if result.preprocess is not None and len(x) != rows:
+            raise ValueError(
+                f"`x` and `y` must have the same length. Received: {len(x)} and {rows}"
+            )
+        sample_weight = check_sample_weight("sample_weight", sample_weight, rows)
         if batch_size is None:
             batch_size = result.protocol.batch_size
         fit |= {"y": y, "sample_weight": sample_weight}
         fit["batch_size"] = check_integer("batch_size", batch_size, minimum=1)
+    elif y is not None or sample_weight is not None or isinstance(class_weight, str):
+        raise ValueError(
+            "`y`, `sample_weight` and class_weight='balanced' are for arrays: a dataset has its "
+            f"own. Received: x of type {type(x).__name__}"
+        )
     elif isinstance(x, tf.data.Dataset):
         fit["shuffle"] = False  # the dataset's own affair: Keras warns of its default
     if callbacks is None and result.callbacks is None:
@@ -79,7 +105,9 @@ def refit(
             result.preprocess_, x = fit_transform(result.preprocess, x, np.asarray(y))
         model = result.build_model()
         if not isinstance(x, keras.utils.PyDataset):
-            check_data(x, y, model=model)
+            check_data(x, y, model=model, training=True)
+        if not is_dataset(x):
+            fit["class_weight"] = resolve_class_weight(class_weight, y, model)
         keras.utils.set_random_seed(trial_seed)
         result.build.fit(hp, model, x, **fit)
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import numbers
 import os
 import shutil
 import warnings
@@ -44,12 +45,14 @@ from kregs.search.storage import (
     write_record,
     write_trials_table,
 )
+from kregs.validation import check_flag, check_path
 
 if TYPE_CHECKING:
     import keras
     import keras_tuner
     from matplotlib.figure import Figure
 
+_FIGURE_FORMATS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".eps", ".ps", ".tif", ".webp")
 _FLOATS = ("score", "standard_error", "seconds")
 
 
@@ -509,7 +512,7 @@ class SearchResult:
         epochs: int | None = None,
         batch_size: int | None = None,
         sample_weight: Any = None,
-        class_weight: Mapping[int, float] | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
         callbacks: Iterable[keras.callbacks.Callback] | None = None,
         seed: int | None = None,
         verbose: str | int = 0,
@@ -528,7 +531,8 @@ class SearchResult:
         the median over the folds and seeds. Those that only stop, write or show are left out.
 
         Args:
-            x, y, sample_weight, class_weight: as in `keras.Model.fit`.
+            x, y, sample_weight: as in `keras.Model.fit`.
+            class_weight: as in `kregs.tune`.
             epochs: default: `best_epoch`.
             batch_size: default: the search's.
             callbacks: in place of the search's, `[]` for none.
@@ -603,6 +607,8 @@ class SearchResult:
         Returns:
             A `matplotlib.figure.Figure`, for notebooks and for `savefig`.
         """
+        if path is not None:
+            _check_figure_path(path)
         from kregs.reporting.figures import search_map
 
         figure = search_map(
@@ -633,6 +639,12 @@ class SearchResult:
         """
         from kregs.reporting import write_report
 
+        if path is not None:
+            check_path("path", path)
+        if command is not None and not isinstance(command, str):
+            raise TypeError(
+                f"`command` must be a command line or None. Received: command={command!r}"
+            )
         self._chosen()
         return write_report(self, path, command=command)
 
@@ -683,7 +695,10 @@ class SearchResult:
             FileExistsError: `path` holds another result and `overwrite` is not set.
             RuntimeError: no trial has completed.
         """
-        folder = Path(path)
+        folder = check_path("path", path)
+        if folder.is_file():
+            raise FileExistsError(f"`path` must be a folder. Received: the file {str(folder)!r}")
+        check_flag("overwrite", overwrite)
         same = folder.resolve() == self.path.resolve()
         self._chosen()
         if (folder / RESULT_FILE).exists() and not (overwrite or same):
@@ -724,7 +739,8 @@ class SearchResult:
         return files
 
     def _trial(self, number: Any) -> dict[str, Any]:
-        trial = self._by_number.get(number)
+        is_number = isinstance(number, numbers.Integral) and not isinstance(number, bool)
+        trial = self._by_number.get(int(number)) if is_number else None
         if trial is None:
             raise ValueError(
                 f"`trial` must be the number of one of the {len(self.record.trials)} trials, as in "
@@ -780,7 +796,7 @@ def load_result(
             `preprocessing` is asked for and not there.
         TypeError: `build` is no function.
     """
-    folder = Path(path)
+    folder = check_path("path", path)
     if not folder.exists():
         raise FileNotFoundError(
             f"`path` must be a folder with a result: {str(path)!r} is not there"
@@ -809,6 +825,20 @@ def load_result(
 def _check_model_file(path: Path) -> None:
     if not zipfile.is_zipfile(path) or "config.json" not in zipfile.ZipFile(path).namelist():
         raise ValueError(
-            f"{str(path)!r} is no .keras file: it cannot be loaded as a model. Delete it and "
-            "search on with resume=True, which writes it anew; the trials are kept"
+            f"`path` must hold a model. Received: {str(path)!r}, which is no .keras file: it cannot "
+            "be loaded as a model. Delete it and search on with resume=True, which writes it anew; "
+            "the trials are kept"
+        )
+
+
+def _check_figure_path(path: Any) -> None:
+    """Raise unless a figure can be written there: a format that is known, a folder that exists."""
+    target = check_path("path", path)
+    if target.suffix.lower() not in _FIGURE_FORMATS:
+        raise ValueError(
+            f"`path` must end in one of {', '.join(_FIGURE_FORMATS)}. Received: {os.fspath(path)!r}"
+        )
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"`path` must be in a folder that exists. Received: {os.fspath(path)!r}"
         )

@@ -18,7 +18,10 @@ from kregs.search.objective import is_of_validation, make_objective
 from kregs.search.oracles import check_oracle
 from kregs.search.protocol import ENGINES, SCORE_AT, SELECTIONS, Protocol
 from kregs.training.callbacks import early_stopping
-from kregs.validation import check_choice, check_integer
+from kregs.training.targets import check_class_weight
+from kregs.validation import check_choice, check_integer, check_number, check_seed
+
+_MOST_SEEDS = 10_000  # each is a training of every trial
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class SearchSettings:
     score_at: str
     callbacks: list[keras.callbacks.Callback]
     callbacks_given: bool
-    class_weight: Mapping[int, float] | None
+    class_weight: Mapping[int, float] | str | None
     keep: int
     seed: int
     engine: str
@@ -72,9 +75,9 @@ class SearchSettings:
             epoch_chosen_on=self._epoch_chosen_on(data),
             callbacks=tuple(map(_words, self.callbacks)),
             callbacks_given=self.callbacks_given,
-            class_weight=None
-            if weights is None
-            else {str(label): float(weight) for label, weight in weights.items()},
+            class_weight=weights
+            if weights is None or isinstance(weights, str)
+            else {str(label): weight for label, weight in weights.items()},
             engine=self.engine,
             seed=self.seed,
             dtype_policy=keras.config.dtype_policy().name,
@@ -127,7 +130,8 @@ def check_settings(
     check_oracle(oracle, max_trials, goal)
     epochs = check_integer("epochs", epochs, minimum=1)
     batch_size = check_integer("batch_size", batch_size, minimum=1)
-    seeds = check_integer("seeds", seeds, minimum=1)
+    validation_split = check_number("validation_split", validation_split, above=0.0, below=1.0)
+    seeds = check_integer("seeds", seeds, minimum=1, maximum=_MOST_SEEDS)
     keep = check_integer("keep", keep, minimum=1)
     check_choice("selection", selection, SELECTIONS)
     check_choice("score_at", score_at, SCORE_AT)
@@ -161,9 +165,9 @@ def check_settings(
         callbacks=_callbacks(callbacks, goal, epochs, score_at),
         objective_error=objective_error,
         callbacks_given=callbacks is not None,
-        class_weight=class_weight,
+        class_weight=check_class_weight(class_weight),
         keep=keep,
-        seed=check_integer("seed", seed, minimum=0),
+        seed=check_seed("seed", seed),
         engine=engine,
         workers=workers,
         verbose=verbose,
@@ -185,7 +189,14 @@ def _callbacks(
                 restore_best_weights=False,
             )
         ]
-    if isinstance(callbacks, keras.callbacks.Callback) or not isinstance(callbacks, Iterable):
+    return check_callbacks(callbacks)
+
+
+def check_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """Return Keras callbacks as a list, or raise if they cannot be copied for each trial."""
+    if isinstance(callbacks, (keras.callbacks.Callback, str)) or not isinstance(
+        callbacks, Iterable
+    ):
         raise TypeError(
             f"`callbacks` must be a list of Keras callbacks or None. Received: {callbacks!r}"
         )

@@ -11,7 +11,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +33,34 @@ from kregs.search.keras_tuner_internals import (
     write_whole_files,
 )
 from kregs.search.loop import SearchLoop, TimeUp
-from kregs.search.objective import make_objective
-from kregs.search.oracles import ORACLE_CLASSES, trials_to_go_on_from
+from kregs.search.objective import is_unset, make_objective
+from kregs.search.oracles import ORACLE_CLASSES, check_oracle, trials_to_go_on_from
 from kregs.search.progress import Progress
-from kregs.search.protocol import ENGINES
+from kregs.search.protocol import ENGINES, SCORE_AT
 from kregs.search.randomness import cheap_collection, fresh_session, preserved_state
 from kregs.search.runs import Halves, RunJob, RunOutcome, Split, make_runs
 from kregs.search.storage import locked, remove_outcomes, remove_weights, searched_values
 from kregs.search.trainers import RunControl, TrainerSettings
 from kregs.search.trainers.fit import FitTrainer, outcome_of
 from kregs.search.trainers.stacked import StackedTrainer
-from kregs.validation import check_choice, check_integer, check_names
+from kregs.validation import (
+    check_choice,
+    check_file_name,
+    check_flag,
+    check_integer,
+    check_names,
+    check_number,
+    check_path,
+    check_seed,
+    in_words,
+)
+
+_MAX_TRIALS = 10  # as in keras-tuner
 
 # arguments of `keras_tuner.Tuner`, beside those of the oracle
 _TUNER_ARGUMENTS = (
     "max_model_size", "optimizer", "loss", "metrics", "distribution_strategy", "logger", "tuner_id",
 )  # fmt: skip
-
-
-_DEFAULT_TRIALS = 10  # keras-tuner's own
 
 
 class SequentialFallback(UserWarning):
@@ -82,8 +91,8 @@ class PopulationTuner(QuietTuner):
 
     Args:
         hypermodel: a function of `hp` that returns a compiled model, or a `HyperModel`.
-        objective: what the oracle optimizes; not used if `oracle` is an object.
-        max_trials: how many trials; not used if `oracle` is an object, or for Hyperband. Default:
+        objective: what the oracle optimizes; of an `oracle` object its own.
+        max_trials: how many trials; an `oracle` object and Hyperband have their own bound. Default:
             all points of a grid, 10 otherwise.
         oracle: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"`, or a `keras_tuner.Oracle`.
         seed: of proposals, initial weights, batch order and noise; all trials share the latter
@@ -109,7 +118,8 @@ class PopulationTuner(QuietTuner):
             `hyperparameters`, ...) or of `keras_tuner.Tuner`.
 
     Raises:
-        TypeError: an argument is not known; the message names the nearest.
+        TypeError: an argument is not known; the message names the nearest. Or it has a wrong type.
+        ValueError: an argument is out of bounds, or is another than that of the `oracle` object.
 
     Example:
 
@@ -160,18 +170,37 @@ class PopulationTuner(QuietTuner):
                 stacklevel=2,
             )
             engine = "population" if strict else engine
+        if seed is not None:
+            seed = check_seed("seed", seed)
+        if max_trials is not None:
+            max_trials = check_integer("max_trials", max_trials, minimum=1)
+        own_arguments = inspect.signature(PopulationTuner).parameters.keys() - {"kwargs"}
         if isinstance(oracle, str):
-            oracle = _make_oracle(oracle, objective, seed, max_trials, kwargs)
-        elif kwargs:
-            check_names("PopulationTuner", kwargs, _TUNER_ARGUMENTS)
+            oracle = _make_oracle(oracle, objective, seed, max_trials, kwargs, own_arguments)
+        else:
+            _check_given_oracle(oracle, objective, max_trials)
+            known = [*own_arguments, *_TUNER_ARGUMENTS]
+            check_names("PopulationTuner", kwargs, known, kind="argument")
         if max_members is not None:
             max_members = check_integer("max_members", max_members, minimum=1)
         executions = check_integer("executions_per_trial", executions_per_trial, minimum=1)
+        if keep is not None:
+            keep = check_integer("keep", keep, minimum=1)
+        if max_time is not None:
+            max_time = check_number("max_time", max_time, above=0.0)
+        if directory is not None and check_path("directory", directory).is_file():
+            raise ValueError(
+                f"`directory` must be a folder. Received: the file {os.fspath(directory)!r}"
+            )
+        if project_name is not None:
+            check_file_name("project_name", project_name)
+        if progress is not None and not isinstance(progress, Progress):
+            raise TypeError(f"`progress` must be a Progress. Received: {in_words(progress)}")
         self.max_members = max_members
         if self.trains_trials_itself:
             halves = None  # what it trains by is its own affair: all trials are scored alike
         self.runs = make_runs(splits, executions, halves)
-        self.score_at = score_at
+        self.score_at = check_choice("score_at", score_at, SCORE_AT)
         self.progress = progress or Progress()
         self.checkpoints = Checkpoints()
         self._engine = check_choice("engine", engine, ENGINES)
@@ -188,7 +217,7 @@ class PopulationTuner(QuietTuner):
             directory=os.fspath(directory or "."),
             project_name=project_name or "untitled_project",
             executions_per_trial=executions,
-            overwrite=overwrite,
+            overwrite=check_flag("overwrite", overwrite),
             **tuner_arguments,
         )
         self.seed = oracle.seed if seed is None else seed
@@ -206,6 +235,13 @@ class PopulationTuner(QuietTuner):
             TimeUp: `max_time` is over.
             kregs.search.storage.FolderInUse: another process searches in the project directory.
         """
+        if is_unset(self.oracle.objective) and not (
+            self.trains_trials_itself or type(self.hypermodel).fit is not keras_tuner.HyperModel.fit
+        ):
+            raise ValueError(
+                "`objective` must be given to PopulationTuner, or to its oracle, such as "
+                "'val_loss'. Received: objective=None"
+            )
         if self._given_progress is None and fit_kwargs.get("verbose", "auto") != 0:
             self.progress = self._shown_progress()
         fit_kwargs = {**fit_kwargs, "verbose": 0}
@@ -422,19 +458,43 @@ class PopulationTuner(QuietTuner):
 
 
 def _make_oracle(
-    name: str, objective: Any, seed: int | None, max_trials: int | None, kwargs: dict[str, Any]
+    name: str,
+    objective: Any,
+    seed: int | None,
+    max_trials: int | None,
+    kwargs: dict[str, Any],
+    own_arguments: Iterable[str],
 ) -> keras_tuner.Oracle:
     oracle_class = ORACLE_CLASSES[check_choice("oracle", name, ORACLE_CLASSES)]
     known = inspect.signature(oracle_class).parameters
-    check_names("PopulationTuner", kwargs, [*known, *_TUNER_ARGUMENTS])
-    if isinstance(objective, str):
+    check_names(
+        "PopulationTuner",
+        kwargs,
+        dict.fromkeys([*own_arguments, *known, *_TUNER_ARGUMENTS]),
+        kind="argument",
+    )
+    if max_trials is not None and (name == "hyperband" or "max_trials" not in known):
+        raise ValueError(
+            f"`max_trials` has no meaning for the oracle {name!r}: leave it out. "
+            f"Received: max_trials={max_trials}"
+        )
+    if objective is not None:
         objective = make_objective(objective)  # it knows more names than keras-tuner
     if max_trials is None and name != "grid":
-        max_trials = _DEFAULT_TRIALS
+        max_trials = _MAX_TRIALS
     arguments = {"objective": objective, "seed": seed, "max_trials": max_trials, **kwargs}
     if name == "hyperband":
         arguments["max_trials"] = None  # whole sweeps
     return oracle_class(**{k: v for k, v in arguments.items() if k in known})
+
+
+def _check_given_oracle(oracle: Any, objective: Any, max_trials: int | None) -> None:
+    """Raise unless it is an Oracle whose own settings are those that were given beside it."""
+    given = isinstance(oracle, keras_tuner.Oracle)
+    goal = oracle.objective if given and objective is None else make_objective(objective or "loss")
+    check_oracle(oracle, max_trials, goal)
+    if is_unset(oracle.objective) and objective is not None:
+        oracle.objective = goal
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def tune(
     score_at: str = "best_epoch",
     nested: Any = None,
     sample_weight: Any = None,
-    class_weight: Mapping[int, float] | None = None,
+    class_weight: Mapping[int, float] | str | None = None,
     oracle: str | keras_tuner.Oracle = "random",
     max_trials: int | None = None,
     epochs: int = 30,
@@ -107,8 +107,11 @@ def tune(
         nested: outer folds, as `folds`: the whole search is repeated on the training rows of each,
             and its chosen model scored on the rows left out: `result.nested`. The best score of a
             search is too good, being the best of many; this one is not.
-        sample_weight: weights (n,) of the rows of `x`.
-        class_weight: weights by class, for training.
+        sample_weight: weights (n,) of the rows of `x`, >= 0.
+        class_weight: weights by class number, for training, or `"balanced"`: each class counts the
+            same, as scikit-learn's `compute_class_weight` has it. The classes are counted on the
+            rows that are trained on; with `folds` on all rows, so that all folds have one weight
+            a class; by `refit` on the rows that it is given. Not together with `sample_weight`.
         oracle: what proposes trials: `"random"`, `"bayesian"` (a Gaussian process), `"hyperband"`
             (many short trials, the best go on), `"grid"`, or a `keras_tuner.Oracle` object.
         max_trials: upper bound. Default: 20 for `"random"` and `"bayesian"`, all points for
@@ -128,7 +131,7 @@ def tune(
             start to their end, as if they had not been cut short. The searches of `nested` share
             what time is left; the training on all rows after a search with folds comes on top.
         keep: how many of the best trials keep their weights on disk.
-        seed: integer >= 0, of the proposals, the split, and the training.
+        seed: integer in [0, 2**32), of the proposals, the split, and the training.
         directory, project_name: the search's files are in `directory/project_name`.
         resume: go on with the search that is there, if there is one. Its trials must be
             comparable: the same space, objective, seed, data and protocol, and the same model of

@@ -20,7 +20,7 @@ from kregs.tables.prediction import network_outputs
 from kregs.tables.record import FORMAT, TABLE_FILE
 from kregs.tables.table import Table, read_table
 from kregs.tasks import network_head
-from kregs.validation import check_integer, check_number
+from kregs.validation import check_number, check_seed
 
 if TYPE_CHECKING:
     import keras
@@ -121,7 +121,7 @@ def tune_table(
     >>> kregs.predict_table(run.search.path, iris[:2]).columns.tolist()
     ['prediction', 'probability_0', 'probability_1', 'probability_2']
     """
-    seed = check_integer("seed", seed, minimum=0)
+    seed = check_seed("seed", seed)
     share = check_number("test_share", test_share, above=0.0, below=1.0)
     if isinstance(data, Table):
         if target is not None:

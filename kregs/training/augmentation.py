@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kregs.training.data_checks import check_data
-from kregs.validation import check_choice, check_integer, check_number
+from kregs.validation import check_choice, check_flag, check_integer, check_number, check_seed
 
 _FLIPS = (None, "horizontal", "vertical", "horizontal_and_vertical")
 
@@ -155,6 +155,8 @@ def augment(
     cutmix = check_number("cutmix", cutmix, minimum=0.0, maximum=1.0)
     if classes is not None:
         classes = check_integer("classes", classes, minimum=2)
+    if shuffle is not None:
+        check_flag("shuffle", shuffle)
     layers = augmentation_layers(
         flip=flip,
         rotation=rotation,
@@ -171,6 +173,7 @@ def augment(
         if rand_augment:
             _check_pixels(np.asarray(x), value_range)
         data = _from_arrays(x, y, batch_size, shuffle, seed)
+        _check_labels(y, classes)
     encode = _label_encoder(data.element_spec, classes, bool(mixup or cutmix))
     mix = _mixer(mixup, cutmix, seed)
 
@@ -220,13 +223,15 @@ def _seeds(seed: int | None, count: int) -> list[int | None]:
     """Return `count` different seeds made from one, or as many `None`."""
     if seed is None:
         return [None] * count
-    seed = check_integer("seed", seed, minimum=0)
+    seed = check_seed("seed", seed)
     return [int(s) for s in np.random.SeedSequence(seed).generate_state(count) >> 1]
 
 
 def _from_arrays(x: Any, y: Any, batch_size: Any, shuffle: Any, seed: int | None) -> Any:
     check_data(x, y)
     x = np.asarray(x)
+    if x.dtype.kind not in "biufV":  # V: bfloat16
+        raise TypeError(f"`x` must hold numbers. Received: dtype {x.dtype}")
     if x.ndim != 4:
         raise ValueError(
             "`x` must be images of shape (n, height, width, channels). "
@@ -239,6 +244,20 @@ def _from_arrays(x: Any, y: Any, batch_size: Any, shuffle: Any, seed: int | None
     if shuffle is None or shuffle:
         data = data.shuffle(len(x), seed=_seeds(seed, 6)[5], reshuffle_each_iteration=True)
     return data.batch(batch_size)
+
+
+def _check_labels(y: Any, classes: int | None) -> None:
+    """Raise if class numbers lie outside of [0, classes); a dataset's are checked as it is read."""
+    if y is None or classes is None or np.size(y) != len(y):
+        return
+    labels = np.asarray(y).reshape(-1)
+    wrong = (labels < 0) | (labels >= classes) | (labels != np.floor(labels))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"`y` must hold class numbers in [0, {classes}), since classes={classes}. "
+            f"Received: {labels[row].item()!r} in row {row}"
+        )
 
 
 def _from_dataset(x: tf.data.Dataset, y: Any, batch_size: Any, shuffle: Any) -> Any:

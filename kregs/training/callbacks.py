@@ -8,7 +8,14 @@ from typing import Any
 
 import keras
 
-from kregs.validation import check_choice, check_integer, check_number, suggestion
+from kregs.validation import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_path,
+    suggestion,
+)
 
 _SMALLER_IS_BETTER = re.compile(
     r"loss|error|crossentropy|divergence|hinge|log_?cosh|perplexity|false_(positives|negatives)"
@@ -90,9 +97,9 @@ def early_stopping(
         patience=check_integer("patience", patience, minimum=0),
         mode=mode,
         baseline=None if baseline is None else check_number("baseline", baseline),
-        restore_best_weights=bool(restore_best_weights),
+        restore_best_weights=check_flag("restore_best_weights", restore_best_weights),
         start_from_epoch=check_integer("start_from_epoch", start_from_epoch, minimum=0),
-        verbose=verbose,
+        verbose=check_choice("verbose", verbose, (0, 1, 2)),
     )
     stopping.mode = mode  # Keras keeps it only as a comparison
     return stopping
@@ -148,7 +155,9 @@ def default_callbacks(
         ),
     ]
     if csv is not None:
-        callbacks.append(keras.callbacks.CSVLogger(os.fspath(csv)))
+        callbacks.append(keras.callbacks.CSVLogger(os.fspath(check_path("csv", csv))))
     if tensorboard is not None:
-        callbacks.append(keras.callbacks.TensorBoard(log_dir=os.fspath(tensorboard)))
+        callbacks.append(
+            keras.callbacks.TensorBoard(log_dir=os.fspath(check_path("tensorboard", tensorboard)))
+        )
     return callbacks

@@ -239,17 +239,32 @@ def loss_object(loss: Any) -> keras.losses.Loss | Callable:
                 f"`loss` must be the name of a Keras loss. Received: loss={loss!r}.{hint}"
             ) from None
         return loss_object(resolved)
-    if inspect.isclass(loss) and issubclass(loss, keras.losses.Loss):
+    if inspect.isclass(loss) and loss in _loss_classes().values():
         return loss()
     if isinstance(loss, keras.losses.Loss):
         return loss
-    if callable(loss):
+    if _takes_targets_and_outputs(loss):
         by_function = _loss_classes().get(loss)
         return by_function() if by_function else loss
     raise TypeError(
         "`loss` must be a name, a keras.losses.Loss or a function of (y_true, y_pred). "
         f"Received: loss={loss!r} of type {type(loss).__name__}"
     )
+
+
+def _takes_targets_and_outputs(function: Any) -> bool:
+    """Whether it is a function, or an object like one, that can be called with two arguments."""
+    if not callable(function) or isinstance(function, (type, keras.layers.Layer)):
+        return False
+    if isinstance(function, keras.metrics.Metric):
+        return False
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a function in C tells no signature
+        return True
+    return True
 
 
 @functools.cache
@@ -358,18 +373,46 @@ def _metrics(metrics: Any) -> list[Any]:
             f"Received: metrics={metrics!r}"
         )
     metrics = list(metrics)
+    names: list[str] = []
     for metric in metrics:
         if isinstance(metric, str):
             _check_metric_name(metric)
-        elif not isinstance(metric, keras.metrics.Metric) and not callable(metric):
+        elif not (
+            isinstance(metric, keras.metrics.Metric)
+            or (inspect.isclass(metric) and issubclass(metric, keras.metrics.Metric))
+            or _takes_targets_and_outputs(metric)
+        ):
             raise TypeError(
-                "`metrics` must hold names, keras.metrics.Metric objects or functions. "
-                f"Received: {metric!r} of type {type(metric).__name__}"
+                "`metrics` must hold names, keras.metrics.Metric objects or functions of "
+                f"(y_true, y_pred). Received: {metric!r} of type {type(metric).__name__}"
             )
-        name = metric if isinstance(metric, str) else getattr(metric, "name", "")
-        if name in _RESERVED_NAMES:
-            raise ValueError(f"`metrics` may not hold a metric named {name!r}: it is in the logs.")
+        names.append(_metric_name(metric))
+        if names[-1] in _RESERVED_NAMES:
+            raise ValueError(
+                f"`metrics` may not hold a metric named {names[-1]!r}, which is in the logs "
+                f"already. Received: {metric!r}"
+            )
+        if names[-1] in names[:-1]:
+            raise ValueError(
+                "`metrics` must have different names, under which they are logged. "
+                f"Received: {names[-1]!r} twice"
+            )
     return metrics
+
+
+def _metric_name(metric: Any) -> str:
+    """Return the name that a metric is logged under."""
+    if isinstance(metric, str):
+        return metric
+    if inspect.isclass(metric):
+        return metric.__name__
+    name = getattr(metric, "name", None) or getattr(metric, "__name__", None)
+    if not isinstance(name, str):
+        raise TypeError(
+            "`metrics` must hold metrics with a name: wrap a function that has none into "
+            f"keras.metrics.MeanMetricWrapper(function, name='...'). Received: {metric!r}"
+        )
+    return name
 
 
 def _check_metric_name(name: str) -> None:

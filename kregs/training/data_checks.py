@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kregs.training.compilation import loss_object
+from kregs.training.targets import BINARY, CATEGORICAL, SPARSE, check_classes, compiled_loss
 
-_SPARSE = (keras.losses.SparseCategoricalCrossentropy,)
-_CATEGORICAL = (
-    keras.losses.CategoricalCrossentropy,
-    keras.losses.CategoricalFocalCrossentropy,
-    keras.losses.CategoricalGeneralizedCrossEntropy,
-)
-_BINARY = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
 _ELEMENTWISE = (
     keras.losses.MeanSquaredError,
     keras.losses.MeanAbsoluteError,
@@ -38,6 +30,7 @@ def check_data(
     y: Any = None,
     *,
     model: keras.Model | None = None,
+    training: bool = False,
     x_name: str = "x",
     y_name: str = "y",
 ) -> None:
@@ -50,13 +43,15 @@ def check_data(
         y: targets, of the same kinds; `None` for a dataset, or to check `x` alone.
         model: if given, shapes are compared with its input and output, and labels with the loss
             that it is compiled with.
+        training: whether the model is to be trained on them: the targets of a classification
+            must then be of two classes at least. A dataset that is not read whole may have more.
         x_name, y_name: what the messages call the data.
 
     Raises:
-        TypeError: the data cannot be read as numbers.
+        TypeError: the data cannot be read as real numbers, or have masked ones.
         ValueError: data are empty, contain NaN or infinity (the message says how many and where the
             first is), differ in length, have a shape that the model does not take, or hold labels
-            that its outputs and loss do not know.
+            that its outputs and loss do not know. Numbers that float32 cannot hold are infinite.
 
     Example:
 
@@ -77,6 +72,7 @@ def check_data(
         batches = iter([(x, y)])
     finite = _FiniteCheck()
     rows = 0
+    all_targets: list[np.ndarray] = []
     for inputs, targets in batches:
         x_leaves = _leaves(x_name, inputs)
         y_leaves = {} if targets is None else _leaves(y_name, targets)
@@ -88,12 +84,97 @@ def check_data(
         for name, array in y_leaves.items():
             if array.dtype.kind in "OSU":
                 raise TypeError(f"`{name}` must hold numbers. Received: text, {array.dtype}")
+        if model is not None and y_leaves:
+            _check_outputs(y_name, y_leaves, model)
         if model is not None and len(y_leaves) == 1:
-            _check_targets(y_name, next(iter(y_leaves.values())), model, rows)
+            (y_array,) = y_leaves.values()
+            _check_targets(y_name, y_array, model, rows)
+            all_targets.append(y_array)
         rows += len(next(iter(x_leaves.values())))
     if not rows:
         raise ValueError(f"`{x_name}` must not be empty. Received: a dataset without batches")
     finite.finish()
+    is_whole = not isinstance(x, tf.data.Dataset) or int(x.cardinality()) >= 0
+    if training and model is not None and all_targets and is_whole:
+        targets_name = x_name if isinstance(x, tf.data.Dataset) else y_name
+        check_classes(targets_name, np.concatenate(all_targets), model)
+
+
+def check_rows(
+    x: Any,
+    y: Any,
+    sample_weight: Any = None,
+    *,
+    model: keras.Model,
+    training: bool = False,
+    name: str = "",
+) -> None:
+    """Raise unless inputs, targets and weights are arrays that belong together.
+
+    Args:
+        x, y, model, training: as in `check_data`, no dataset.
+        sample_weight: one number a row, or `None`.
+        name: what the message calls the three: a pattern that takes 0, 1 or 2.
+
+    Raises:
+        TypeError, ValueError: as `check_data` and `check_sample_weight`.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> check_rows(np.zeros((3, 2)), np.ones(3), np.array([1, 0, 2]), model=model)
+    """
+    names = ("x", "y", "sample_weight")
+    x_name, y_name, weight_name = (name.format(i) or names[i] for i in range(3))
+    for part_name, part in ((x_name, x), (y_name, y)):
+        if part is None or isinstance(part, (tf.data.Dataset, keras.utils.PyDataset)):
+            raise TypeError(
+                f"`{part_name}` must be an array. Received: {part_name}={type(part).__name__}"
+                if part is not None
+                else f"`{part_name}` must be given with arrays. Received: {part_name}=None"
+            )
+    check_data(x, y, model=model, training=training, x_name=x_name, y_name=y_name)
+    rows = len(next(iter(_leaves(y_name, y).values())))
+    check_sample_weight(weight_name, sample_weight, rows)
+
+
+def check_sample_weight(name: str, weights: Any, rows: int) -> np.ndarray | None:
+    """Return weights of rows as an array, or raise unless they are >= 0 and some above 0.
+
+    Args:
+        name: the argument's name, for the message.
+        weights: one number a row; `None` stays `None`.
+        rows: how many rows there are.
+
+    Raises:
+        TypeError, ValueError: they are no finite numbers >= 0, all are 0, or their number differs.
+
+    Example:
+
+    >>> check_sample_weight("sample_weight", [1, 0, 2], 3)
+    array([1, 0, 2])
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, dict):
+        raise TypeError(f"`{name}` must be one number a row. Received: {weights!r}")
+    check_data(weights, x_name=name)
+    array = np.asarray(weights)
+    if array.dtype.kind not in "biufV":
+        raise TypeError(f"`{name}` must hold numbers. Received: dtype {array.dtype}")
+    if len(array) != rows or array.ndim != 1:
+        raise ValueError(
+            f"`{name}` must have {rows} rows, as x has, one number each. "
+            f"Received: shape {array.shape}"
+        )
+    if array.min() < 0:
+        row = int(np.argmax((array < 0).reshape(rows, -1).any(axis=1)))
+        raise ValueError(
+            f"`{name}` must be >= 0. Received: {array[row].min().item()!r} in row {row}"
+        )
+    if not array.any():
+        raise ValueError(f"`{name}` must have a weight above 0. Received: {rows} weights of 0")
+    return array
 
 
 def _dataset_batches(data: tf.data.Dataset, name: str) -> Iterator[tuple[Any, Any]]:
@@ -111,6 +192,8 @@ def _dataset_batches(data: tf.data.Dataset, name: str) -> Iterator[tuple[Any, An
 def _leaves(name: str, data: Any) -> dict[str, np.ndarray]:
     """Return the arrays in `data`, each under the name a message should call it."""
     if isinstance(data, dict):
+        if not data:
+            raise ValueError(f"`{name}` must not be empty. Received: {{}}")
         return {f"{name}[{key!r}]": _array(f"{name}[{key!r}]", part) for key, part in data.items()}
     # as in Keras, a list of arrays is several inputs, and a list of numbers or of lists is one
     if isinstance(data, (list, tuple)) and any(getattr(part, "shape", ()) for part in data):
@@ -119,21 +202,26 @@ def _leaves(name: str, data: Any) -> dict[str, np.ndarray]:
 
 
 def _array(name: str, data: Any) -> np.ndarray:
+    if np.ma.isMaskedArray(data) and np.ma.is_masked(data):
+        raise TypeError(
+            f"`{name}` must be an array without masked values: fill them, or leave their rows out. "
+            f"Received: {int(np.ma.count_masked(data))} masked of {data.size} values"
+        )
     try:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:
         raise TypeError(
             f"`{name}` must be an array of numbers. Received: {type(data).__name__} ({error})"
         ) from None
-    not_numbers = array.dtype.kind in "Mm" or array.dtype.names is not None
+    not_numbers = array.dtype.kind in "Mmc" or array.dtype.names is not None
     if not_numbers or (array.dtype.kind == "O" and not _is_text(array)):
         first = f", the first {array.reshape(-1)[0]!r}" if array.size else ""
         raise TypeError(
             f"`{name}` must be an array of numbers. Received: dtype {array.dtype}{first}"
         )
     if array.ndim == 0:
-        raise ValueError(f"`{name}` must have one row per sample. Received: a single value")
-    if not len(array):
+        raise ValueError(f"`{name}` must have one row per sample. Received: {data!r}")
+    if not array.size:
         raise ValueError(f"`{name}` must not be empty. Received: shape {array.shape}")
     return array
 
@@ -162,8 +250,15 @@ class _FiniteCheck:
     def add(self, name: str, array: np.ndarray, first_row: int) -> None:
         self._values[name] = self._values.get(name, 0) + array.size
         # the dtypes TensorFlow adds (bfloat16) are of kind V to NumPy
-        if array.dtype.kind not in "fcV":
+        if array.dtype.kind not in "fV":
             return
+        if (
+            array.dtype.kind == "f"
+            and array.dtype.itemsize > 4
+            and keras.config.floatx() != "float64"
+        ):
+            with np.errstate(over="ignore"):  # as TensorFlow will round it
+                array = array.astype("float32")
         bad = ~np.isfinite(array)
         if not bad.any():
             return
@@ -226,35 +321,31 @@ def _shape_words(shape: tuple[int | None, ...]) -> str:
     return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
 
+def _check_outputs(y_name: str, leaves: dict[str, np.ndarray], model: keras.Model) -> None:
+    outputs = getattr(model, "outputs", None)
+    if outputs and len(outputs) != len(leaves):
+        raise ValueError(
+            f"`{y_name}` must hold targets for {len(outputs)} output(s) of this model. "
+            f"Received: {len(leaves)}"
+        )
+
+
 def _check_targets(name: str, y: np.ndarray, model: keras.Model, first_row: int) -> None:
     outputs = getattr(model, "outputs", None)
-    loss = _compiled_loss(model)
+    loss = compiled_loss(model)
     if not outputs or len(outputs) != 1 or loss is None:
         return
     shape = tuple(outputs[0].shape)
-    if isinstance(loss, _SPARSE):
+    if isinstance(loss, SPARSE):
         _check_class_numbers(name, y, shape, first_row, getattr(loss, "ignore_class", None))
-    elif isinstance(loss, (*_CATEGORICAL, *_BINARY)):
+    elif isinstance(loss, (*CATEGORICAL, *BINARY)):
         hint = ""
-        if isinstance(loss, _CATEGORICAL) and y.reshape(len(y), -1).shape[1] == 1 != shape[-1]:
+        if isinstance(loss, CATEGORICAL) and y.reshape(len(y), -1).shape[1] == 1 != shape[-1]:
             hint = ". For class numbers use loss='sparse_categorical_crossentropy'"
         _check_shape(name, y, shape, hint)
         _check_within_01(name, y, first_row)
     elif isinstance(loss, _ELEMENTWISE):
         _check_shape(name, y, shape)
-
-
-def _compiled_loss(model: keras.Model) -> keras.losses.Loss | Callable | None:
-    """Return the model's one loss as an object, or `None` if there is none or it is not known."""
-    loss = getattr(model, "loss", None)
-    if isinstance(loss, (list, tuple)) and len(loss) == 1:
-        loss = loss[0]
-    if isinstance(loss, str) or callable(loss) or inspect.isclass(loss):
-        try:
-            return loss_object(loss)
-        except ValueError:  # "crossentropy", which Keras resolves from shapes
-            return None
-    return None
 
 
 def _check_class_numbers(

@@ -55,8 +55,10 @@ class DataLoss(keras.metrics.Metric):
         name: str = "data_loss",
         dtype: Any = None,
     ) -> None:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"`name` must be a metric's name. Received: name={name!r}")
         super().__init__(name=name, dtype=dtype)
-        if not callable(loss):  # as every keras.losses.Loss is
+        if not callable(loss) or isinstance(loss, type):  # a keras.losses.Loss can be called
             raise TypeError(
                 "`loss` must be a keras.losses.Loss or a function of (y_true, y_pred). "
                 f"Received: loss={loss!r} of type {type(loss).__name__}"

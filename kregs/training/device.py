@@ -7,6 +7,8 @@ import os
 import keras
 import tensorflow as tf
 
+from kregs.validation import check_flag
+
 
 def set_up_gpu(*, mixed_precision: bool = False, memory_growth: bool = True) -> str:
     """Prepare the GPUs of this process and say which device will be used.
@@ -28,6 +30,8 @@ def set_up_gpu(*, mixed_precision: bool = False, memory_growth: bool = True) -> 
     >>> set_up_gpu().startswith("Device: ")
     True
     """
+    check_flag("mixed_precision", mixed_precision)
+    check_flag("memory_growth", memory_growth)
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         remark = "; mixed precision is left off without a GPU" if mixed_precision else ""

@@ -195,6 +195,9 @@ def test_wrong_arguments(data, options, error, message):
         kregs.augment(*data, **{"batch_size": 4, **options})
 
 
-def test_labels_outside_the_classes_stop_the_pipeline():
+def test_labels_outside_the_classes_are_an_error_or_stop_the_pipeline():
+    with pytest.raises(ValueError, match=r"`y` must hold class numbers in \[0, 3\)"):
+        kregs.augment(X, Y, batch_size=4, classes=3)
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"class numbers in \[0, 3\)"):
-        collect(kregs.augment(X, Y, batch_size=4, classes=3))
+        collect(kregs.augment(dataset, classes=3))

@@ -6,11 +6,12 @@ are members of one population.
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -22,10 +23,16 @@ from kregs.search.judging.restraint import check_restraint, compare_restraints
 from kregs.search.result import SearchResult
 from kregs.search.space import scale_of
 from kregs.search.tuning import tune
-from kregs.validation import check_number
+from kregs.validation import check_number, suggestion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# arguments of `tune` that are not the caller's
+_SET_HERE = {
+    "build", "x", "y", "folds", "seeds", "epochs", "oracle", "keep", "directory", "project_name",
+    "resume",
+}  # fmt: skip
 
 
 class RegularizationPath:
@@ -237,12 +244,26 @@ def _search(
             f"give the values of {count} hyperparameter{'s' if count > 1 else ''} by name, e.g. "
             f"l2=np.logspace(-6, 0, 40). Received: {names}"
         )
+    if isinstance(build, type) or not callable(build):
+        raise TypeError(
+            "`build` must be a function of the hyperparameter, by its name, that returns a "
+            f"compiled model. Received: build={build!r}"
+        )
+    try:
+        inspect.signature(build).bind(**values)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`build` must take {', '.join(values)} by name: {error}. Received: build={build!r}"
+        ) from None
+    if folds is None:
+        raise TypeError("`folds` must be a number or a scikit-learn splitter. Received: folds=None")
+    search = _search_settings(search)
     lists = {name: _values(name, points) for name, points in values.items()}
 
     def hypermodel(hp: Any) -> keras.Model:
         return build(**{name: hp.Choice(name, points) for name, points in lists.items()})
 
-    settings = {"verbose": 0, **(search or {})}
+    settings = {"verbose": 0, **search}
     folder = tempfile.mkdtemp(prefix="kregs-") if directory is None else directory
     result = tune(
         hypermodel,
@@ -263,11 +284,32 @@ def _search(
 
 
 def _values(name: str, values: Sequence[float]) -> list[float]:
-    numbers = np.asarray(values, float).ravel().tolist()
-    points = [check_number(name, value, minimum=0.0) for value in numbers]
+    expected = f"`{name}` must be a list of at least 2 different numbers >= 0"
+    iterable = isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0
+    if not iterable or isinstance(values, (str, bytes, Mapping, set)):
+        raise TypeError(f"{expected}. Received: {name}={values!r}")
+    points = [check_number(f"{name}[{i}]", value, minimum=0.0) for i, value in enumerate(values)]
     if len(points) < 2 or len(set(points)) != len(points):
-        raise ValueError(f"`{name}` must hold at least 2 different values. Received: {points}")
+        raise ValueError(f"{expected}. Received: {name}={points}")
     return points
+
+
+def _search_settings(search: Any) -> dict[str, Any]:
+    """Return further arguments of `tune`, or raise for what is none or is set here."""
+    if search is None:
+        return {}
+    if not isinstance(search, Mapping):
+        raise TypeError(
+            f"`search` must be a dictionary of arguments of kregs.tune. Received: search={search!r}"
+        )
+    known = inspect.signature(tune).parameters.keys() - _SET_HERE
+    for word in search:
+        if word not in known:
+            raise TypeError(
+                "`search` must hold further arguments of kregs.tune. "
+                f"Received: {word!r}.{suggestion(word, known)}"
+            )
+    return dict(search)
 
 
 def _frame(result: SearchResult, names: list[str]) -> pd.DataFrame:

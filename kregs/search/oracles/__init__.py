@@ -55,6 +55,11 @@ def check_oracle(oracle: Any, max_trials: int | None, objective: keras_tuner.Obj
             "`max_trials` is set by the Oracle object that is passed: leave it out. "
             f"Received: max_trials={max_trials}, oracle={type(oracle).__name__}"
         )
+    if hasattr(oracle.objective, "objectives"):  # keras-tuner's MultiObjective, not public
+        raise TypeError(
+            "`oracle` must have one objective. "
+            f"Received: oracle={type(oracle).__name__} with {len(oracle.objective.objectives)}"
+        )
     known = oracle.objective
     wanted = (objective.name, objective.direction)
     if not is_unset(known) and (known.name, known.direction) != wanted:
