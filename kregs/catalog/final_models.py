@@ -78,7 +78,7 @@ def train_and_score(
                     epochs=group.epochs,
                     callbacks=copy.deepcopy(list(group.callbacks)),
                     **fit,
-                )  # fmt: skip
+                )
                 for model, seed in zip(group.models, group.seeds, strict=True)
             ]
             for name, group in groups.items()
