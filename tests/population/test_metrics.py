@@ -433,7 +433,15 @@ def smoothed_model(k, loss="categorical", compile_with=kregs.compile_model):
     return model
 
 
-@pytest.mark.parametrize("loss", ["categorical", "binary", "sum", "axis", "own class", "function"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "categorical",
+        "axis",
+        "own class",
+        *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("binary", "sum", "function")),
+    ],
+)
 def test_data_loss_of_members_is_that_of_keras(loss):
     check_data_loss(loss, kregs.compile_model)
 
@@ -481,11 +489,11 @@ def check_data_loss(loss, compile_with):
 # ---- evaluate and predict ---------------------------------------------------------------------
 
 
-def plain_model(k, loss="mse"):
+def plain_model(k, loss="mse", metrics=()):
     keras.utils.set_random_seed(5 + k)
     body = [layers.Dense(4, "relu"), layers.Dropout((0.5, 0.1)[k]), layers.Dense(3)]
     model = keras.Sequential([keras.Input((5,)), *body])
-    model.compile(keras.optimizers.SGD(0.01), loss)
+    model.compile(keras.optimizers.SGD(0.01), loss, metrics=list(metrics))
     return model
 
 
@@ -497,7 +505,7 @@ def inner_loss(weight):
 
 
 def refusing(y_true, y_pred):
-    raise ValueError("the loss is called")
+    raise ValueError("the function is called")
 
 
 @pytest.mark.parametrize("fitted", [False, True])
@@ -516,12 +524,13 @@ def test_evaluate_and_predict_are_those_of_the_models(fitted, loss):
         assert scores["loss"][k] == pytest.approx(expected, rel=1e-5)
 
 
-def test_predict_asks_no_loss():
-    population = Population.from_models([plain_model(k, refusing) for k in (1, 0)])
+@pytest.mark.parametrize(("loss", "asked"), [(refusing, ()), ("mse", (refusing,))])
+def test_predict_asks_neither_loss_nor_metrics(loss, asked):
+    population = Population.from_models([plain_model(k, loss, asked) for k in (1, 0)])
     predictions = population.predict(X, batch_size=7)
     for k, model in enumerate(population.models):
         np.testing.assert_allclose(predictions[k], model.predict(X, verbose=0), atol=1e-5)
-    with pytest.raises(ValueError, match="the loss is called"):
+    with pytest.raises(ValueError, match="the function is called"):
         population.evaluate(X, np.zeros((ROWS, 3)))
 
 
