@@ -1,7 +1,9 @@
 """Many models of one structure, trained as one. How it flows, file by file:
 
 1.  Compiled Keras models come in (`population.py`); each is read as a graph of layers (`graph.py`)
-    and becomes a `Member` with a signature: what must be equal (`signature.py`).
+    and becomes a `Member` with a signature: what must be equal (`signature.py`). Functions and
+    classes, which may be defined anew for each model, are told apart by what they compute
+    (`fingerprint.py`).
 2.  Members of one signature share a `Layout`: a place for every number that may differ, λ, rates,
     learning rate, ... (`layout.py`). Every layer class has a stacked form (`registry.py`,
     `layers/`), which computes on tensors of K members (`stacked.py`) and draws noise by each

@@ -7,11 +7,12 @@ read are; two objects where their classes and attributes are.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
-import inspect
 import itertools
+import reprlib
 import sys
 import types
 import warnings
@@ -313,20 +314,21 @@ class _Reader:
         return tuple((self.read(key), self.read(value)) for key, value in pairs)
 
     def _instance(self, value: Any) -> tuple:
+        wrapped = getattr(value, "python_function", None)
+        if wrapped is not None and isinstance(value, tf.types.experimental.PolymorphicFunction):
+            return "tf.function", self.read(wrapped)
+        if not _is_its_attributes(value):
+            return _one_object(value)
         attributes = {
             name: getattr(value, name)
             for kind in type(value).__mro__
             for name in _slots(kind)
             if hasattr(value, name)
         } | getattr(value, "__dict__", {})
-        wrapped = getattr(value, "python_function", None)  # of tf.function
-        if wrapped is not None and isinstance(value, tf.types.experimental.PolymorphicFunction):
-            return "tf.function", self.read(wrapped)
-        if attributes or (type(value).__module__ != "builtins" and _is_python(type(value))):
-            return "object", self.read(type(value)), self._pairs(attributes)
-        return _one_object(value)
+        return "object", self.read(type(value)), self._pairs(attributes)
 
 
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: of classes that are made as the program runs
 _SLOT_TYPES = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
 
@@ -375,9 +377,12 @@ def _slots(kind: type) -> tuple[str, ...]:
     return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
-def _is_python(kind: type) -> bool:
-    """Whether a class is written in Python, so that an object without attributes has no state."""
-    return bool(kind.__flags__ & (1 << 9))  # Py_TPFLAGS_HEAPTYPE
+def _is_its_attributes(value: Any) -> bool:
+    """Return whether an object is nothing but its attributes: none is written in C."""
+    kinds = type(value).__mro__
+    static = next(kind for kind in kinds if not kind.__flags__ & _HEAP_TYPE)
+    slotted = any("__slots__" in vars(kind) for kind in kinds)
+    return static is object and (slotted or hasattr(value, "__dict__"))
 
 
 def _without(mapping: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -463,13 +468,17 @@ def _words(value: Any) -> str:
         given = [*map(_words, value.args), *(f"{k}={_words(v)}" for k, v in value.keywords.items())]
         return f"{_words(value.func)} with {', '.join(given)}"
     if isinstance(value, types.FunctionType):
-        closed = inspect.getclosurevars(value).nonlocals
-        plain = [f"{k}={v!r}" for k, v in closed.items() if type(v) in _CONSTANTS]
+        pairs = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        plain = []
+        for name, cell in pairs:
+            with contextlib.suppress(ValueError):  # an empty cell
+                if type(cell.cell_contents) in _CONSTANTS:
+                    plain.append(f"{name}={cell.cell_contents!r}")
         return value.__qualname__ + (f" with {', '.join(plain)}" if plain else "")
     if isinstance(value, (type, types.MethodType)):
         return value.__qualname__
     if type(value) in _CONSTANTS or isinstance(value, (list, tuple, dict)):
-        return repr(value)
+        return reprlib.repr(value)
     plain = [
         f"{k}={v!r}" for k, v in getattr(value, "__dict__", {}).items() if type(v) in _CONSTANTS
     ]

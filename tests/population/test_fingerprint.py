@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import keras
 import numpy as np
@@ -242,6 +243,31 @@ def test_same_source_is_one_value_wherever_it_stands():
     assert fingerprint((1, True)) != fingerprint((1, 1))
 
 
+class Slotted:
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
+
+
+class Number(float):
+    """Its value is none of its attributes."""
+
+
+def test_objects_are_their_class_and_attributes():
+    assert fingerprint(Slotted(2.0)) == fingerprint(Slotted(2.0))
+    assert fingerprint(Slotted(2.0)) != fingerprint(Slotted(1.0))
+    assert fingerprint([Slotted]) != fingerprint([Number])
+    # what is written in C is the same only if it is one object
+    for one, other in ((Number(2.0), Number(1.0)), (re.compile("a"), re.compile("b"))):
+        assert fingerprint(one) != fingerprint(other)
+        assert fingerprint(one) == fingerprint(one)
+    assert fingerprint(functools.lru_cache(power)) == fingerprint(functools.lru_cache(power))
+    later = fingerprint(lambda: not_yet)
+    not_yet = 1
+    assert later != fingerprint(lambda: not_yet)
+
+
 def test_globals_are_read_when_the_model_is():
     function = lambda y: y * EXPONENT  # noqa: E731
     before = fingerprint(function)
@@ -268,3 +294,52 @@ def test_a_loss_may_use_the_weights_of_another_model():
     other = keras.models.clone_model(teacher)
     with pytest.raises(NotStackable, match="field 'loss'"):
         Population.from_models([models[0], build(2.0, loss=lambda y, p: power(other(y), p))])
+
+
+def test_each_member_begins_with_the_weights_of_its_own_initializer(double, eager):
+    """An initializer is done once a model is built: it is no part of the structure."""
+
+    def filled(n):
+        def constant(shape, dtype=None):
+            return keras.ops.full(shape, n / 10, dtype)
+
+        inputs = keras.Input((4,))
+        model = keras.Model(inputs, layers.Dense(2, kernel_initializer=constant)(inputs))
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        return model
+
+    population = Population.from_models([filled(n) for n in (3.0, 1.5)])
+    population.fit(X, Y, shuffle=False, accelerate=False)
+    for model, n in zip(population.unstack(), (3.0, 1.5), strict=True):
+        reference = filled(n)
+        reference.fit(X, Y, shuffle=False, verbose=0)
+        for one, other in zip(model.get_weights(), reference.get_weights(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-8)
+
+
+def own_regularizer(n):
+    class L2(keras.regularizers.L2):  # the name of Keras's
+        def __call__(self, weight):
+            return n * super().__call__(weight)
+
+    return {"kernel_regularizer": L2(0.1)}
+
+
+def regularizer_function(n):
+    return {"activity_regularizer": lambda value: n * keras.ops.sum(value)}
+
+
+def own_constraint(n):
+    class MaxNorm(keras.constraints.MaxNorm):
+        def __call__(self, weight):
+            return n * super().__call__(weight)
+
+    return {"kernel_constraint": MaxNorm(1.0)}
+
+
+@pytest.mark.parametrize("kind", [own_regularizer, regularizer_function, own_constraint])
+def test_regularizers_and_constraints_of_ones_own_are_not_taken_for_keras(kind):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, **kind(3.0))])
+    model.compile("sgd", "mse")
+    with pytest.raises(NotStackable, match=r"has the (regularizer|constraint)"):
+        Population.from_models([model])
