@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import keras_tuner
 
+from kregs.population.registry import NotStackable
 from kregs.search.objective import is_of_validation
 from kregs.search.runs import RunJob, RunOutcome, RunState, numbers_of
 
@@ -76,11 +77,12 @@ class TrainerSettings:
         """Tell of an epoch.
 
         Raises:
-            ListenerError: who was told has raised; a `FatalError` is raised as it is.
+            ListenerError: who was told has raised; a `FatalError` is raised as it is, and so is a
+                `NotStackable`.
         """
         try:
             self.on_epoch(job, epoch, logs, control)
-        except keras_tuner.errors.FatalError:
+        except (keras_tuner.errors.FatalError, NotStackable):  # what a `RunControl` cannot do
             raise
         except Exception as error:
             raise ListenerError(error) from error
