@@ -321,6 +321,7 @@ def documented_file(repository, tmp_path):
     return path
 
 
+@pytest.mark.slow  # four searches
 def test_tune_takes_a_file_from_another_folder(documented_file, tmp_path, capsys, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
