@@ -451,7 +451,7 @@ def _make_oracle(
             f"`max_trials` has no meaning for the oracle {name!r}: leave it out. "
             f"Received: max_trials={max_trials}"
         )
-    if objective is not None:
+    if objective is not None and not isinstance(objective, list):  # several are keras-tuner's
         objective = make_objective(objective)  # it knows more names than keras-tuner
     arguments = {"objective": objective, "seed": seed, "max_trials": max_trials, **kwargs}
     return oracle_class(**{k: v for k, v in arguments.items() if k in known})
@@ -460,6 +460,13 @@ def _make_oracle(
 def _check_given_oracle(oracle: Any, objective: Any, max_trials: int | None) -> None:
     """Raise unless it is an Oracle whose own settings are those that were given beside it."""
     given = isinstance(oracle, keras_tuner.Oracle)
+    if given and hasattr(oracle.objective, "objectives") and objective is None:
+        if max_trials is not None:
+            raise ValueError(
+                "`max_trials` is set by the Oracle object that is passed: leave it out. "
+                f"Received: max_trials={max_trials}"
+            )
+        return  # several objectives are keras-tuner's
     goal = oracle.objective if given and objective is None else make_objective(objective or "loss")
     check_oracle(oracle, max_trials, goal)
     if is_unset(oracle.objective) and objective is not None:
