@@ -38,7 +38,7 @@ OBJECTIVES = [
     keras_tuner.Objective, keras.losses.MeanSquaredError(), keras_tuner.Objective("val_loss", "up"),
     keras_tuner.Objective("val_loss", None),
 ]  # fmt: skip
-POSITIVE = [v for v in (*NO_NUMBERS, *NO_FINITE, 0, 0.0, -1) if v is not None and v != 1e300]
+POSITIVE = [v for v in (*NO_NUMBERS, *NO_FINITE, 0, 0.0, -1) if v is not None]
 
 
 def oracle(objective: object = keras_tuner.Objective("val_data_loss", "min")) -> Lazy:

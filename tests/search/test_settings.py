@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import keras_tuner
 import numpy as np
@@ -55,7 +57,8 @@ def test_classes_are_counted_on_the_rows_that_are_trained_on():
 
 
 def test_doubtful_arguments_are_warned_of_once(tmp_path):
-    with pytest.warns(DoubtfulInput) as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         search(tmp_path, "doubtful", objective="accuracy", class_weight={0: 1.0, 5: 2.0}, nested=2)
     messages = sorted(str(w.message) for w in caught if w.category is DoubtfulInput)
     assert len(messages) == 2
