@@ -149,7 +149,7 @@ class _KregsEstimator(BaseEstimator):
         if isinstance(self.random_state, numbers.Number):
             check_seed("random_state", self.random_state)
         elif not isinstance(self.random_state, (np.random.RandomState, type(None))):
-            raise TypeError(
+            raise ValueError(
                 "`random_state` must be None, an integer or a numpy.random.RandomState. "
                 f"Received: random_state={self.random_state!r}"
             )
@@ -441,7 +441,7 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
 
 def _checked_rows(estimator: BaseEstimator, *data: Any, **options: Any) -> Any:
     """Return what scikit-learn's `validate_data` makes of X, or of X and y, X in float64."""
-    if len(data) > 1 and np.iscomplexobj(data[1]):
+    if len(data) > 1 and getattr(getattr(data[1], "dtype", None), "kind", "") == "c":
         raise ValueError("Complex data not supported: `y` must be real. Received: complex numbers")
     if getattr(data[-1], "ndim", 1) > 2 and len(data) > 1:
         raise ValueError(

@@ -164,7 +164,7 @@ def check_file_name(name: str, value: Any) -> str:
     >>> check_file_name("project_name", "search")
     'search'
     """
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value:
         raise TypeError(f"`{name}` must be a name. Received: {name}={value!r}")
     is_name = value not in ("", ".", "..") and "\0" not in value and Path(value).name == value
     if not is_name or len(os.fsencode(value)) > 200:  # most file systems take 255 bytes

@@ -330,7 +330,8 @@ def _each(name: str, value: Any, count: int) -> list[Any]:
     values = list(value)
     if len(values) != count:
         raise ValueError(
-            f"`{name}` must be one integer or one a member ({count}). "
+            f"`{name}` must be one integer or one a {'model' if name == 'seeds' else 'member'} "
+            f"({count}). "
             f"Received: {len(values)} numbers"
         )
     return values

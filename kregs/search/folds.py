@@ -65,7 +65,7 @@ def make_splits(
         )
     if stock and groups is None and isinstance(splitter, _GROUPED):
         raise ValueError(
-            f"`folds`: {type(splitter).__name__} keeps groups together, and needs groups=. "
+            f"`folds`: {type(splitter).__name__} cannot divide the rows: it needs groups=. "
             "Received: groups=None"
         )
     try:
@@ -282,7 +282,8 @@ def _splitter(folds: Any, labels: Any, groups: Any, rows: int, seed: int) -> Any
         count = len(np.unique(groups))
         if count < folds:
             raise ValueError(
-                f"`folds` must be at most the number of `groups`, {count}. Received: {folds}"
+                f"`folds` must be at most the number of groups, {count}, in `groups`. "
+                f"Received: {folds}"
             )
         if labels is None:
             return GroupKFold(folds)

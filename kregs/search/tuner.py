@@ -478,7 +478,7 @@ def _make_oracle(
             f"`max_trials` has no meaning for the oracle {name!r}: leave it out. "
             f"Received: max_trials={max_trials}"
         )
-    if objective is not None:
+    if objective is not None and not isinstance(objective, list):  # several are keras-tuner's
         objective = make_objective(objective)  # it knows more names than keras-tuner
     if max_trials is None and name != "grid":
         max_trials = _MAX_TRIALS
@@ -491,6 +491,13 @@ def _make_oracle(
 def _check_given_oracle(oracle: Any, objective: Any, max_trials: int | None) -> None:
     """Raise unless it is an Oracle whose own settings are those that were given beside it."""
     given = isinstance(oracle, keras_tuner.Oracle)
+    if given and hasattr(oracle.objective, "objectives") and objective is None:
+        if max_trials is not None:
+            raise ValueError(
+                "`max_trials` is set by the Oracle object that is passed: leave it out. "
+                f"Received: max_trials={max_trials}"
+            )
+        return  # several objectives are keras-tuner's
     goal = oracle.objective if given and objective is None else make_objective(objective or "loss")
     check_oracle(oracle, max_trials, goal)
     if is_unset(oracle.objective) and objective is not None:

@@ -116,8 +116,7 @@ def check_class_weight(class_weight: Any) -> str | dict[int, float] | None:
 
     Raises:
         TypeError: it is none of these, or a label is no integer.
-        ValueError: another word than `"balanced"`, or a weight is negative or not finite, or none
-            is above 0.
+        ValueError: another word than `"balanced"`, or a weight is negative or not finite.
 
     Example:
 
@@ -141,13 +140,10 @@ def check_class_weight(class_weight: Any) -> str | dict[int, float] | None:
     for label in class_weight:
         if isinstance(label, bool) or not isinstance(label, numbers.Integral):
             raise TypeError(f"{expected}. Received: the label {label!r}")
-    weights = {
+    return {
         int(label): check_number(f"class_weight[{label}]", weight, minimum=0.0)
         for label, weight in class_weight.items()
     }
-    if not any(weights.values()):
-        raise ValueError(f"{expected}, one of them above 0. Received: class_weight={weights!r}")
-    return weights
 
 
 def resolve_class_weight(

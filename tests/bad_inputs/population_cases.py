@@ -30,7 +30,7 @@ def weights(x: np.ndarray) -> list:
 
 NO_CLASS_WEIGHTS = (
     "balance", "", 1.0, True, [1.0, 2.0], {0: -1.0}, {0: math.nan}, {0: "1"}, {0: None}, {"0": 1.0},
-    {None: 1.0}, {0.5: 1.0}, {True: 1.0}, {0: 0.0, 1: 0.0, 2: 0}, {0: math.inf}, {0: [1.0]},
+    {None: 1.0}, {0.5: 1.0}, {True: 1.0}, {0: math.inf}, {0: [1.0]},
     {(0, 1): 1.0}, np.ones(3), {0: True},
 )  # fmt: skip
 

@@ -361,9 +361,13 @@ BAD_CALLS = {
     "lengths": (
         lambda: Population.from_models([build()]).fit(X, Y[:-1]),
         ValueError,
-        "same length",
+        "same number of rows",
     ),
-    "empty": (lambda: Population.from_models([build()]).fit(X[:0], Y[:0]), ValueError, "at least"),
+    "empty": (
+        lambda: Population.from_models([build()]).fit(X[:0], Y[:0]),
+        ValueError,
+        "must not be empty",
+    ),
     "epochs": (lambda: Population.from_models([build()]).fit(X, Y, epochs=0), ValueError, "epochs"),
     "callback": (
         lambda: Population.from_models([build()]).fit(

@@ -134,7 +134,7 @@ def test_datasets(x, y, model):
 
 def bad_cases():
     x = np.zeros((ROWS, 2), dtype="float32")
-    y = np.zeros(ROWS, dtype=int)
+    y = np.arange(ROWS) % 2
     nan = x.copy()
     nan[4, 1] = np.nan
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(10)

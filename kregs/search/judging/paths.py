@@ -288,7 +288,7 @@ def _values(name: str, values: Sequence[float]) -> list[float]:
     iterable = isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0
     if not iterable or isinstance(values, (str, bytes, Mapping, set)):
         raise TypeError(f"{expected}. Received: {name}={values!r}")
-    points = [check_number(f"{name}[{i}]", value, minimum=0.0) for i, value in enumerate(values)]
+    points = [check_number(name, value, minimum=0.0) for value in values]
     if len(points) < 2 or len(set(points)) != len(points):
         raise ValueError(f"{expected}. Received: {name}={points}")
     return points
