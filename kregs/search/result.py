@@ -825,7 +825,7 @@ def load_result(
 def _check_model_file(path: Path) -> None:
     if not zipfile.is_zipfile(path) or "config.json" not in zipfile.ZipFile(path).namelist():
         raise ValueError(
-            f"`path` must hold a model. Received: {str(path)!r}, which is no .keras file. Delete it "
+            f"`path` must hold a model. Received: {str(path)!r}, which is no such file. Delete it "
             "and search on with resume=True, which writes it anew; the trials are kept"
         )
 
