@@ -5,8 +5,8 @@ Time:     4 min on 2 CPU cores
 Result:   results/imdb_text_cnn.json
 
 All 12,500 training reviews of the copy, of which 2,500 validate. An epoch of one network in a
-population is about 5 s on 2 CPU cores: 6 trials of 6 epochs in each search, and 10 networks of 4
-epochs at the end, take about 9 minutes.
+population is about 5 s on 2 CPU cores: 6 trials of 6 epochs in each search, and 10 networks at
+the end.
 """
 
 from __future__ import annotations
