@@ -89,7 +89,7 @@ CASES = {
     "sequential": ("sequential", lambda: keras.optimizers.Adam(0.05), watching),
     "schedule": (
         "population",
-        lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.2, 40), 0.9),
+        lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.02, 40), 0.9),
         list,
     ),
     "averages": (
