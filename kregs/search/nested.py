@@ -15,6 +15,7 @@ from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import SearchResult
 from kregs.search.settings import SearchSettings, refit_callbacks
 from kregs.search.storage import NESTED_FOLDER
+from kregs.training.targets import said_before
 from kregs.validation import check_integer
 
 
@@ -86,23 +87,24 @@ def outer_scores(
 
         x_train, y_train = take_rows(x, split.train), y[split.train]
         weight = of_rows(sample_weight, split.train)
-        inner, _ = run_search(
-            settings,
-            x_train,
-            y_train,
-            sample_weight=weight,
-            groups=of_rows(groups, split.train),
-            directory=result.path / NESTED_FOLDER,
-            project_name=f"fold_{fold}",
-            resume=True,
-        )
-        model = inner.refit(
-            x_train,
-            y_train,
-            sample_weight=weight,
-            class_weight=settings.class_weight,
-            callbacks=refit_callbacks(settings.callbacks),
-        )
+        with said_before():
+            inner, _ = run_search(
+                settings,
+                x_train,
+                y_train,
+                sample_weight=weight,
+                groups=of_rows(groups, split.train),
+                directory=result.path / NESTED_FOLDER,
+                project_name=f"fold_{fold}",
+                resume=True,
+            )
+            model = inner.refit(
+                x_train,
+                y_train,
+                sample_weight=weight,
+                class_weight=settings.class_weight,
+                callbacks=refit_callbacks(settings.callbacks),
+            )
         held_out = take_rows(x, split.validation)
         if inner.preprocess_ is not None:
             held_out = transformed(inner.preprocess_, held_out)

@@ -43,6 +43,7 @@ from kregs.search.storage import (
     write_record,
 )
 from kregs.search.tuner import PopulationTuner
+from kregs.training.targets import said_before
 from kregs.validation import check_file_name, check_flag, check_path
 
 _PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy")
@@ -160,13 +161,14 @@ def run_search(
         prune(folder, result.record, settings.keep)
         if task.data.splits is not None:
             # no fold's model has seen all rows
-            model = result.refit(
-                x,
-                y,
-                sample_weight=sample_weight,
-                class_weight=settings.class_weight,
-                callbacks=refit_callbacks(settings.callbacks),
-            )
+            with said_before():
+                model = result.refit(
+                    x,
+                    y,
+                    sample_weight=sample_weight,
+                    class_weight=settings.class_weight,
+                    callbacks=refit_callbacks(settings.callbacks),
+                )
             result.write_model(model)
     return result, ended
 
