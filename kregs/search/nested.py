@@ -18,6 +18,7 @@ from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import SearchResult
 from kregs.search.settings import SearchSettings
 from kregs.search.storage import NESTED_FOLDER
+from kregs.training.targets import said_before
 from kregs.validation import check_integer
 
 
@@ -97,28 +98,30 @@ def outer_scores(
 
         x_train, y_train = take_rows(x, split.train), y[split.train]
         weight = of_rows(sample_weight, split.train)
-        inner, ended = run_search(
-            settings,
-            x_train,
-            y_train,
-            sample_weight=weight,
-            groups=of_rows(groups, split.train),
-            directory=result.path / NESTED_FOLDER,
-            project_name=f"fold_{fold}",
-            resume=True,
-            max_time=None if max_time is None else left / (len(splits) - fold),
-            needs_trial=False,
-        )
+        with said_before():
+            inner, ended = run_search(
+                settings,
+                x_train,
+                y_train,
+                sample_weight=weight,
+                groups=of_rows(groups, split.train),
+                directory=result.path / NESTED_FOLDER,
+                project_name=f"fold_{fold}",
+                resume=True,
+                max_time=None if max_time is None else left / (len(splits) - fold),
+                needs_trial=False,
+            )
         if inner.record.best is None:  # there was no time for an epoch
             break
         if not ended:
             cut_short.append(str(fold))
-        model = inner.refit(
-            x_train,
-            y_train,
-            sample_weight=weight,
-            class_weight=settings.class_weight,
-        )
+        with said_before():
+            model = inner.refit(
+                x_train,
+                y_train,
+                sample_weight=weight,
+                class_weight=settings.class_weight,
+            )
         held_out = take_rows(x, split.validation)
         if inner.preprocess_ is not None:
             held_out = transformed(inner.preprocess_, held_out)

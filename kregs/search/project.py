@@ -47,6 +47,7 @@ from kregs.search.storage import (
     write_record,
 )
 from kregs.search.tuner import PopulationTuner
+from kregs.training.targets import said_before
 from kregs.validation import check_file_name, check_flag, check_path
 
 _PACKAGES = ("tensorflow", "keras", "keras-tuner", "numpy")
@@ -170,12 +171,13 @@ def run_search(
         if task.data.splits is not None:
             # no fold's model has seen all rows
             try:
-                model = result.refit(
-                    x,
-                    y,
-                    sample_weight=sample_weight,
-                    class_weight=settings.class_weight,
-                )
+                with said_before():
+                    model = result.refit(
+                        x,
+                        y,
+                        sample_weight=sample_weight,
+                        class_weight=settings.class_weight,
+                    )
             except Exception as error:
                 error.add_note(
                     f"It ended the training of trial {result.chosen_trial} on all rows. All trials "

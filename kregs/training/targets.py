@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import numbers
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -26,6 +27,14 @@ BINARY = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
 
 class DoubtfulInput(UserWarning):
     """An argument that has a meaning, but hardly the one that was meant."""
+
+
+@contextlib.contextmanager
+def said_before() -> Iterator[None]:
+    """Say nothing of doubtful inputs: of what is repeated with the same arguments."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulInput)
+        yield
 
 
 def compiled_loss(model: keras.Model) -> keras.losses.Loss | Callable | None:
