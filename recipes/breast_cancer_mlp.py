@@ -1,9 +1,9 @@
 """λ and dropout for a dense network on a small medical table, where little is left to gain.
 
 Command:  kregs run breast_cancer_mlp
-Time:     11 s on 2 CPU cores
-Result:   test accuracy 0.9719 ± 0.0000, unregularized 0.9696 ± 0.0020; data loss 0.1417 ± 0.0074,
-          unregularized 0.2106 ± 0.0090 (3 seeds)
+Time:     3 s on 2 CPU cores
+Result:   test data loss 0.1461 ± 0.0058, unregularized 0.1271 ± 0.0042; accuracy 0.9712 ± 0.0029,
+          unregularized 0.9642 ± 0.0046 (5 seeds)
 Data:     569 tumours, 30 numeric columns, bundled with scikit-learn; half are the test set
 Search:   kregs tune breast_cancer_mlp
 """
@@ -20,9 +20,9 @@ from sklearn.preprocessing import StandardScaler
 
 import kregs
 
-TUNED = kregs.Regularization(l2=0.00033, dropout=0.042)
-LEARNING_RATE = 0.0012
-EPOCHS = 89
+TUNED = kregs.Regularization(dropout=0.13)
+LEARNING_RATE = 0.00055
+EPOCHS = 67
 BATCH_SIZE = 32
 
 

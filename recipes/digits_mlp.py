@@ -1,9 +1,9 @@
 """λ, dropout and noise for a small dense network on handwritten digits.
 
 Command:  kregs run digits_mlp
-Time:     13 s on 2 CPU cores
-Result:   test accuracy 0.9863 ± 0.0032, unregularized 0.9574 ± 0.0135; data loss 0.0484 ± 0.0070,
-          unregularized 0.1390 ± 0.0369 (3 seeds)
+Time:     6 s on 2 CPU cores
+Result:   test data loss 0.0577 ± 0.0067, unregularized 0.1832 ± 0.0636; accuracy 0.9813 ± 0.0031,
+          unregularized 0.9524 ± 0.0175 (5 seeds)
 Data:     1,797 digits of 8x8 pixels, bundled with scikit-learn; half of them are the test set
 Search:   kregs tune digits_mlp
 """
@@ -19,9 +19,9 @@ from sklearn.model_selection import train_test_split
 
 import kregs
 
-TUNED = kregs.Regularization(dropout=0.097, gaussian_noise=0.21, normalization="batch")
-LEARNING_RATE = 0.0032
-EPOCHS = 47
+TUNED = kregs.Regularization(l2=2.9e-06, dropout=0.073, gaussian_noise=0.28, normalization="batch")
+LEARNING_RATE = 0.0035
+EPOCHS = 50
 BATCH_SIZE = 64
 
 

@@ -157,7 +157,7 @@ def test_all_that_is_wrong_is_said_at_once(argv, messages, capsys, monkeypatch, 
         ["tune", "table", "--data", "table.csv", "--target", "y", "--folds", "500"],
         ["tune", "table", "--data", "table.csv", "--target", "y", "--task", "regresion"],
         ["tune", "table", "--data", "table.csv", "--target", "y", "--drop", "z"],
-        ["tune", "forkme", "--selection", "one_standard_error", "--output", "runs/deeper"],
+        ["tune", "digits_mlp", "--selection", "one_standard_error", "--output", "runs/deeper"],
     ],
 )
 def test_a_refused_command_leaves_no_folder(argv, capsys, monkeypatch, tmp_path):

@@ -1,7 +1,7 @@
 """The search for λ and dropout of the dense network on the tumours.
 
 Command:  python -m kregs.tuning.breast_cancer_mlp
-Time:     20 s on 2 CPU cores
+Time:     29 s on 2 CPU cores
 Result:   results/breast_cancer_mlp.json
 
 5 folds of 284 tumours: one split of so few would choose by luck.

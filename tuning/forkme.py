@@ -1,7 +1,7 @@
 """The search for λ and dropout of the template, by the protocol that stands in it.
 
 Command:  python -m kregs.tuning.forkme
-Time:     12 s on 2 CPU cores
+Time:     15 s on 2 CPU cores
 Result:   results/forkme.json
 
 5 folds of 89 wines: one split of so few would choose by luck.

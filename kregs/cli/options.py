@@ -52,6 +52,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "epochs": _integer(1),
     "folds": _integer(2),
     "seeds": _integer(1),
+    "test_seeds": _integer(1),
     "seed": _integer(0),
     "workers": _integer(1),
     "max_time": lambda name, value: check_number(name, value, above=0.0),
@@ -71,7 +72,7 @@ def check_options(arguments: argparse.Namespace) -> list[str]:
     Example:
 
     >>> check_options(argparse.Namespace(epochs=-1, folds=5, seed=0))
-    ['`epochs` must be an integer >= 1. Received: epochs=-1']
+    ['--epochs must be an integer >= 1. Received: --epochs -1']
     """
     options = {name: value for name, value in vars(arguments).items() if value is not None}
     messages = []
@@ -83,7 +84,9 @@ def check_options(arguments: argparse.Namespace) -> list[str]:
             elif isinstance(value, Unread):
                 raise ValueError(f"`{name}` must be a number. Received: {name}={value!r}")
         except (ValueError, TypeError) as error:
-            messages.append(str(error))
+            option = f"--{name.replace('_', '-')}"
+            words = str(error).replace(f"`{name}`", option).replace(f"{name}=", f"{option} ")
+            messages.append(words)
     if messages and "name" in options and not options["name"].endswith(".py"):
         try:
             check_name(RECIPES, options["name"])

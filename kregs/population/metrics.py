@@ -77,13 +77,13 @@ class StackedMetrics:
     def __init__(
         self, model: keras.Model, loss: StackedLoss, y: tf.Tensor, prediction: tf.Tensor
     ) -> None:
-        entries = resolved_metrics(model, y, prediction)
+        resolved = resolved_metrics(model, y, prediction)
         self.data_losses = [
             name
-            for name, metric, weighted in entries
+            for name, metric, weighted in resolved
             if weighted and type(metric) is DataLoss and _is_same_loss(metric.loss, loss.loss)
         ]
-        entries = [entry for entry in entries if entry[0] not in self.data_losses]
+        entries = [entry for entry in resolved if entry[0] not in self.data_losses]
         pair = y[None], prediction[None]  # of one member
         self.means = [entry for entry in entries if _is_row_mean(entry[1], *pair)]
         self.others = [entry for entry in entries if not _is_row_mean(entry[1], *pair)]
@@ -91,7 +91,7 @@ class StackedMetrics:
             name: number_or_array(np.full(np.shape(value), np.nan))
             for name, value in self._results().items()
         }
-        for _, metric, _ in entries:  # the few rows are not to be counted
+        for _, metric, _ in resolved:  # Keras's own `evaluate` is not to count the few rows
             metric.reset_state()
         if model.run_eagerly:  # Keras, too, would run them so
             self._update: Any = self._update_all

@@ -152,7 +152,8 @@ def run_search(
     Raises:
         See `kregs.tune`.
     """
-    missing = _missing_folders(directory, project_name)
+    check_file_name("project_name", project_name)
+    missing = _missing_folders(check_path("directory", directory), project_name)
     folder = _open_folder(directory, project_name, resume)
     lock = contextlib.nullcontext() if is_worker() else _kept_if_used(folder, missing)
     with lock, preserved_state():
@@ -347,8 +348,8 @@ def _check_any_completed(result: SearchResult, folder: Path, max_time: float | N
         return
     if max_time is not None:
         raise NothingCompleted(
-            "`max_time` must be longer than a first epoch takes, which did not end; resume=True "
-            f"with more time goes on. Received: max_time={max_time} seconds"
+            f"`max_time` must be longer: no trial had an epoch within max_time={max_time} seconds; "
+            f"resume=True with more time goes on. Received: max_time={max_time}"
         )
     first = result.failures().iloc[0]
     raise NothingCompleted(
@@ -361,10 +362,9 @@ def _check_any_completed(result: SearchResult, folder: Path, max_time: float | N
 
 
 def _open_folder(directory: Any, project_name: Any, resume: bool) -> Path:
-    """Return the project directory, or raise if it is taken, cannot be written or has no name."""
-    check_file_name("project_name", project_name)
+    """Return the project directory, or raise if it is taken or cannot be written."""
     check_flag("resume", resume)
-    folder = check_path("directory", directory) / project_name
+    folder = Path(directory) / project_name
     if _holds_files(folder) and not resume:
         raise FileExistsError(
             f"{str(folder)!r} holds a search already. Pass resume=True to go on with it, another "

@@ -825,8 +825,8 @@ def load_result(
 def _check_model_file(path: Path) -> None:
     if not zipfile.is_zipfile(path) or "config.json" not in zipfile.ZipFile(path).namelist():
         raise ValueError(
-            f"`path` must hold a model. Received: {str(path)!r}, which is no such file. Delete it "
-            "and search on with resume=True, which writes it anew; the trials are kept"
+            f"{str(path)!r} is no .keras file: `path` holds no model. Delete it and search on with "
+            "resume=True, which writes it anew; the trials are kept"
         )
 
 

@@ -172,7 +172,6 @@ def tune_cases(folder: str) -> list[Case]:
             [3, 4], [None, None],
         ],
         "groups": [
-            Bad(np.arange(ROWS) // 4, "`groups`", "folds"),
             *(Bad(v, "`groups`", call=folded) for v in (
                 "g", 3, [], np.arange(5), np.zeros((ROWS, 2)), np.zeros(ROWS), {}, [None] * ROWS,
             )),

@@ -39,8 +39,6 @@ def network(outputs: int = 3, loss: object = None) -> keras.Model:
 
 
 def compilation() -> list[Case]:
-    inputs = keras.Input((4,))
-    two = keras.Model(inputs, [keras.layers.Dense(1)(inputs), keras.layers.Dense(2)(inputs)])
     sgd = keras.optimizers.SGD
     smoothing = {"loss": "categorical_crossentropy"}
     twice = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
@@ -48,7 +46,7 @@ def compilation() -> list[Case]:
         kregs.compile_model,
         {"model": Lazy(network), "loss": "mse"},
         {
-            "model": [None, "mlp", 3, [], keras.Sequential, keras.layers.Dense(3), two],
+            "model": [None, "mlp", 3, [], keras.Sequential, keras.layers.Dense(3)],
             "loss": [
                 "mes", "", "accuracy", "sparse_categorical_crosentropy", None, 3, True, ["mse"],
                 {"out": "mse"}, keras.Sequential, object(), keras.losses.Loss, keras.metrics.AUC(),

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
 
 import kregs
-from kregs.population import NotStackable
+from kregs.population import NotStackable, StackedLayer, register
 from kregs.search import PopulationTuner, SequentialFallback
 
 X, Y = load_digits(return_X_y=True)
@@ -367,18 +367,25 @@ def test_checkpoints_filled_in_are_those_that_keras_writes(tmp_path):
 
 
 def test_what_shows_only_in_training_is_trained_one_by_one(tmp_path):
-    def build_dice(hp):
-        model = keras.Sequential([keras.Input((64,)), layers.Dense(10, "softmax")])
-        model.compile(keras.optimizers.SGD(hp.Float("learning_rate", 1e-3, 1e-1)), "dice")
+    class Unfit(layers.Identity):
+        pass
+
+    @register(Unfit)
+    class StackedUnfit(StackedLayer):
+        def call(self, x, *, context):
+            raise NotStackable("found out in the first step")
+
+    def build_unfit(hp):
+        model = keras.Sequential([keras.Input((64,)), Unfit(), layers.Dense(10, "softmax")])
+        optimizer = keras.optimizers.SGD(hp.Float("learning_rate", 1e-3, 1e-1))
+        model.compile(optimizer, "sparse_categorical_crossentropy")
         return model
 
-    targets = np.eye(10, dtype="float32")[TRAIN[1]]
-    weight = np.ones(len(targets))
-    tuner = PopulationTuner(build_dice, "loss", 2, seed=1, directory=tmp_path)
+    tuner = PopulationTuner(build_unfit, "loss", 2, seed=1, directory=tmp_path)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", SequentialFallback)
-        tuner.search(TRAIN[0], targets, sample_weight=weight, epochs=1, verbose=0)
-    assert any("one value for all rows" in str(w.message) for w in said)
+        tuner.search(*TRAIN, epochs=1, verbose=0)
+    assert any("found out in the first step" in str(w.message) for w in said)
     assert len(completed(tuner)) == 2
 
 

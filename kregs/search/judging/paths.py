@@ -181,7 +181,7 @@ def regularization_path(
         Friedman, Hastie, Tibshirani, "Regularization paths for generalized linear models via
         coordinate descent", Journal of Statistical Software 33, 2010.
     """
-    search = dict(search or {})
+    search = _search_settings(search)
     restraint = check_restraint(search.pop("restraint", None))
     if restraint is not None and set(restraint) - {name for v in values for name in (v, f"-{v}")}:
         raise ValueError(

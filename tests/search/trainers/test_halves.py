@@ -27,7 +27,7 @@ EPOCHS = 8
 # learning rates that leave the two halves with different best epochs
 RATES = {
     StackedTrainer: {"val_auc": 2.0, "val_share": 2.0, "val_loss": 3.0},
-    FitTrainer: {"val_auc": 2.0, "val_share": 2.0, "val_loss": 1.0},
+    FitTrainer: {"val_auc": 2.0, "val_share": 2.0, "val_loss": 3.0},
 }
 
 
