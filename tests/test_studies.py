@@ -287,6 +287,7 @@ def test_a_file_without_test_data_and_control(tmp_path):
     assert keras.models.load_model(run.files["tuned model"]).output_shape == (None, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["breast_cancer_mlp", "digits_mlp"])
 def test_initial_weights_follow_the_seed_and_are_paired_across_trials(name, tmp_path):
     recipe = catalog.load(name)

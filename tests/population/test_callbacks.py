@@ -83,6 +83,7 @@ def directed(metric, direction):
     return metric
 
 
+@pytest.mark.slow
 def test_plateaus_of_a_metric_are_inferred(double, eager):
     plateau = keras.callbacks.ReduceLROnPlateau("val_accuracy", factor=0.3, patience=1)
     check_against_keras([plateau])
@@ -97,6 +98,7 @@ def test_a_direction_that_keras_cannot_infer_is_its_error():
         Population.from_models([model]).fit(X, Y, callbacks=[STOPPING("distance")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", ["val_loss", "val_accuracy"])
 def test_two_that_restore_keep_apart(double, eager, last):
     """Each has its own best epoch; the one that restores last has the last word."""
@@ -106,6 +108,7 @@ def test_two_that_restore_keep_apart(double, eager, last):
     check_against_keras(callbacks)
 
 
+@pytest.mark.slow
 def test_one_that_never_improves_restores_its_first_epoch(double, eager):
     callbacks = [
         STOPPING("val_loss", patience=8, restore_best_weights=True),

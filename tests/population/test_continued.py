@@ -10,6 +10,8 @@ from keras import layers, optimizers
 
 from kregs.population import Population
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)), RNG.normal(size=(30, 2))
 FIT = {"batch_size": 8, "shuffle": False}

@@ -257,6 +257,7 @@ def assert_same(ours, theirs, name):
     np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_names_are_there_and_no_others(family):
     of_keras, histories, evaluated = both(family)

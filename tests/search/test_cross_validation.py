@@ -128,6 +128,7 @@ class Halves(keras.callbacks.Callback):
             curve.append(logs["data_loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["population", "sequential"])
 @pytest.mark.parametrize(
     ("folds", "preprocess"),
@@ -176,6 +177,7 @@ def test_seeds_are_runs_too(tmp_path):
     assert result.trials()["standard_error"].notna().all()
 
 
+@pytest.mark.slow
 def test_sample_and_class_weights_reach_the_folds(result, heavy, tmp_path):
     def curve(search):
         history = search.history(0)
@@ -272,6 +274,7 @@ def test_the_last_epoch_is_scored_where_none_is_to_be_chosen(tmp_path, engine):
     assert result.best_epoch == 3
 
 
+@pytest.mark.slow
 def test_nested_folds_score_the_whole_search(tmp_path):
     outer = KFold(2, shuffle=True, random_state=1)
     few = {"preprocess": StandardScaler(), "folds": 2, "epochs": 3}
@@ -623,6 +626,7 @@ KILL = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_a_killed_search_loses_nothing(tmp_path, monkeypatch):
     """One kill, at the worst moment; `test_twenty_kills` kills at any."""
     trials = 5

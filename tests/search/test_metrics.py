@@ -10,6 +10,8 @@ from keras import layers, losses, metrics, ops
 
 import kregs
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 5)).astype("float32")
 LABELS = (X @ RNG.normal(size=(5, 3))).argmax(1)

@@ -281,6 +281,7 @@ class Disk:
         self.replace(source, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folds", [None, 2])
 def test_a_full_disk_keeps_what_was_finished(build, linear_data, tmp_path, monkeypatch, folds):
     few = {"max_trials": 3, "epochs": 1, "folds": folds}

@@ -105,6 +105,7 @@ def test_numbers_are_predicted_in_their_own_units_without_folds_too(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_rare_classes_are_weighted(tmp_path):
     x, y = load_breast_cancer(return_X_y=True, as_frame=True)
     keep = np.r_[np.flatnonzero(y == 1)[:240], np.flatnonzero(y == 0)[:30]]
@@ -122,6 +123,7 @@ def test_rare_classes_are_weighted(tmp_path):
     assert again.record["test"] == run.record["test"]
 
 
+@pytest.mark.slow
 def test_a_real_table_with_injected_gaps_beats_the_guess(tabular, tmp_path):
     x, y, _ = tabular("credit-g")
     frame = pd.DataFrame(x, columns=[f"c{i}" for i in range(x.shape[1])])
