@@ -22,7 +22,7 @@ import kregs
 TUNED = kregs.Regularization(dropout=0.57, spatial_dropout=0.018)
 LEARNING_RATE = 0.0027
 EPOCHS = 43
-BATCH_SIZE = 64
+BATCH_SIZE = 50  # of 898 rows 64 would leave 2 for the last batch: too few for batch norm
 
 
 def load_data():

@@ -11,7 +11,7 @@ PROTOCOL = {
     "oracle": "random",
     "max_trials": 24,
     "epochs": 100,
-    "batch_size": 64,
+    "batch_size": 50,
     "validation_split": 0.3,
     "objective": "val_data_loss",
 }
