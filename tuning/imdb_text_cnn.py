@@ -1,7 +1,7 @@
 """The search for λ, dropout, spatial dropout and max-norm of the text network on reviews.
 
 Command:  python -m kregs.tuning.imdb_text_cnn
-Time:     4 min on 2 CPU cores
+Time:     10 min on 2 CPU cores
 Result:   results/imdb_text_cnn.json
 
 All 12,500 training reviews of the copy, of which 2,500 validate. An epoch of one network in a
