@@ -1,9 +1,9 @@
 """λ, dropout and noise for a small dense network on handwritten digits.
 
 Command:  kregs run digits_mlp
-Time:     6 s on 2 CPU cores
-Result:   test data loss 0.0577 ± 0.0067, unregularized 0.1832 ± 0.0636; accuracy 0.9813 ± 0.0031,
-          unregularized 0.9524 ± 0.0175 (5 seeds)
+Time:     2 s on 2 CPU cores
+Result:   test data loss 0.0496 ± 0.0063, unregularized 0.0517 ± 0.0071; accuracy 0.9829 ± 0.0024,
+          unregularized 0.9833 ± 0.0037 (5 seeds)
 Data:     1,797 digits of 8x8 pixels, bundled with scikit-learn; half of them are the test set
 Search:   kregs tune digits_mlp
 """
@@ -21,7 +21,7 @@ import kregs
 
 TUNED = kregs.Regularization(l2=2.9e-06, dropout=0.073, gaussian_noise=0.28, normalization="batch")
 LEARNING_RATE = 0.0035
-EPOCHS = 50
+EPOCHS = 34
 BATCH_SIZE = 50  # of 898 rows 64 would leave 2 for the last batch: too few for batch norm
 
 

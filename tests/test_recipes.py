@@ -119,9 +119,16 @@ def test_a_recipe_stands_alone(name):
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
 
 
+def record_of(name):
+    try:
+        return catalog.result(name)
+    except FileNotFoundError:
+        pytest.skip("the study has not been run on the present network: README says so")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_header_and_tuned_value_are_what_the_study_measured(name):
-    record = catalog.result(name)
+    record = record_of(name)
     recipe = catalog.load(name)
     source = catalog.show(name)
     assert catalog.update_recipe(source, record) == source  # else run python -m kregs.tuning
@@ -139,7 +146,7 @@ def test_header_and_tuned_value_are_what_the_study_measured(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_study_and_readme_say_what_the_record_says(name, repository):
-    record = catalog.result(name)
+    record = record_of(name)
     for path, update in (
         (repository / "tuning" / f"{name}.py", catalog.update_study),
         (repository / "README.md", catalog.update_readme),
@@ -149,8 +156,22 @@ def test_study_and_readme_say_what_the_record_says(name, repository):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_only_what_was_measured_has_scores(name, repository):
+    (row,) = re.findall(
+        rf"^\| `{name}` \|(.*)$", (repository / "README.md").read_text("utf-8"), re.M
+    )
+    try:
+        catalog.result(name)
+    except FileNotFoundError:
+        assert row.startswith(" not measured yet |")
+        assert "not measured yet" in catalog.show(name)
+    else:
+        assert re.search(r"\d\.\d{4}", row)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_record_is_of_the_protocol_in_the_study(name):
-    record = catalog.result(name)
+    record = record_of(name)
     study = importlib.import_module(f"kregs.tuning.{name}")
     assert record["protocol"] == json.loads(json.dumps(catalog.describe(study.PROTOCOL)))
     assert record["command"].endswith(name)

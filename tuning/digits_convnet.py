@@ -1,7 +1,7 @@
 """The search for λ, spatial dropout and dropout of the convnet on digits.
 
 Command:  python -m kregs.tuning.digits_convnet
-Time:     86 s on 2 CPU cores
+Time:     85 s on 2 CPU cores
 Result:   results/digits_convnet.json
 """
 

@@ -1,7 +1,7 @@
 """The search for λ, dropout, noise and normalization of the dense network on digits.
 
 Command:  python -m kregs.tuning.digits_mlp
-Time:     42 s on 2 CPU cores
+Time:     51 s on 2 CPU cores
 Result:   results/digits_mlp.json
 """
 
