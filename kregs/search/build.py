@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import keras_tuner
 
+from kregs.logs import numbers_of
 from kregs.population.keras_internals import built_with_fresh_names
 from kregs.search.data import Data
-from kregs.search.runs import numbers_of
 
 _MOST_BUILDS = 200  # to find all conditions; a space has a few of them
 

@@ -56,10 +56,16 @@ class Data:
     class_weight: dict[int, float] | None = None
 
     def with_class_weight(
-        self, class_weight: str | Mapping[int, float] | None, model: keras.Model
+        self, class_weight: str | Mapping[int, float] | None, model: keras.Model, y: Any = None
     ) -> Data:
-        """Return the same with weights of the classes of the rows that are trained on."""
-        y = self.fit["y"]
+        """Return the same with weights of the classes of the rows that are trained on.
+
+        Args:
+            class_weight: as in `kregs.tune`.
+            model: tells classes from other targets.
+            y: with folds all targets, each once; prepared folds hold a row once for each of them.
+        """
+        y = self.fit["y"] if y is None else y
         if isinstance(y, np.ndarray):  # one output
             warn_of_many_classes(y, model)
         weights = resolve_class_weight(class_weight, y, model)
@@ -199,7 +205,7 @@ def prepare_data(
         )
         facts["folds_checksum"] = _checksum([split.validation for split in splits])
         data = Data(fit=all_rows, summary=DataSummary(**facts), splits=splits)
-        return data.with_class_weight(class_weight, model)
+        return data.with_class_weight(class_weight, model, y)
     (split,) = splits
     held_out = tuple(_take(part, split.validation_places) for part in all_rows.values())
     data = Data(

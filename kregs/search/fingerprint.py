@@ -20,6 +20,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kregs.population.keras_internals import user_metrics
+
 # of a serialized object: what says the same again, or is drawn at random
 _LEFT_OUT = ("build_config", "registered_name", "shared_object_id", "seed")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -230,7 +232,7 @@ def _parts(model: keras.Model) -> Iterator[Any]:
     yield from keras.tree.flatten(getattr(model, "loss", None))
     if getattr(model, "optimizer", None) is not None:
         yield model.optimizer
-        yield from model.metrics
+        yield from keras.tree.flatten(user_metrics(model))
 
 
 def _code(objects: list[Any]) -> dict[str, int]:

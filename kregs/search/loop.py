@@ -201,7 +201,7 @@ class SearchLoop:
         queue.extend(under_way.jobs)
 
     def _begin(self, trial: Any) -> TrialUnderWay:
-        under_way = TrialUnderWay(trial, lambda seed: self._build(under_way, seed))
+        under_way = TrialUnderWay(trial, build=lambda seed: self._build(under_way, seed))
         return under_way
 
     def _jobs(self, under_way: TrialUnderWay) -> list[RunJob]:
@@ -340,6 +340,11 @@ class SearchLoop:
         if not outcomes:
             return
         folder = self._tuner.get_trial_dir(under_way.trial.trial_id)
+        for run, outcome in zip(runs, outcomes, strict=True):
+            whole = outcome.job is not None and not outcome.job.cut_short
+            kept = outcome_file(folder, run).exists()  # with the state to go on from, if any may
+            if whole and outcome.by_epoch and len(self._tuner.runs) > 1 and not kept:
+                write_outcome(folder, run, outcome)  # it need not be trained again
         record = self._record(under_way, outcomes)
         try:
             judgement = self._judge(outcomes, runs)
@@ -355,10 +360,6 @@ class SearchLoop:
         record.status, record.score = CUT_SHORT, score
         record.message = self._words_of_cut(under_way, record, runs)
         self._measure(under_way, outcomes, record)
-        for run, outcome in zip(runs, outcomes, strict=True):
-            whole = outcome.job is not None and not outcome.job.cut_short
-            if whole and outcome.by_epoch and len(self._tuner.runs) > 1:
-                write_outcome(folder, run, outcome)  # it need not be trained again
         self._save_weights(under_way)
         record.write(folder)
         self._tuner.progress.trial_ended(under_way.trial.trial_id, score, None)
@@ -392,6 +393,7 @@ class SearchLoop:
             model = self._built(under_way.model(self._tuner.runs[0].seed))
         if not model.built:  # the shape of its inputs is not known before it is trained
             return
+        record.model = under_way.facts
         record.restraints = model_restraints(model)
         weights = [None if o.state is None else o.state.weights for o in outcomes]
         record.kernels = [None if w is None else kernel_summary(model, w) for w in weights]

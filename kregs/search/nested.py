@@ -10,6 +10,7 @@ from typing import Any
 import keras_tuner
 import numpy as np
 
+from kregs.logs import numbers_of
 from kregs.population.rows import is_dataset
 from kregs.search.data import classes_of
 from kregs.search.folds import make_splits, take_rows, transformed
@@ -132,7 +133,9 @@ def outer_scores(
             verbose=0,
             return_dict=True,
         )
-        scores.append({"fold": fold, "score": logs[metric], **inner.best_hyperparameters})
+        scores.append(
+            {"fold": fold, "score": numbers_of(logs)[metric], **inner.best_hyperparameters}
+        )
     if cut_short:
         warnings.warn(
             f"the time was up in the searches of the outer folds {', '.join(cut_short)}: they are "

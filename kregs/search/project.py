@@ -307,7 +307,7 @@ def _progress(
     best = (earlier.best_score, earlier.best_hyperparameters) if record.best else None
     return SearchProgress(
         expected,
-        done=sum(trial["status"] != "interrupted" for trial in record.trials),
+        done=sum(trial["status"] not in ("interrupted", CUT_SHORT) for trial in record.trials),
         objective=task.protocol.objective,
         direction=task.protocol.direction,
         best=best,

@@ -47,6 +47,8 @@ def refit(
         epochs = result.best_epoch or result.protocol.epochs
     epochs = check_integer("epochs", epochs, minimum=1)
     seed = result.seed if seed is None else check_seed("seed", seed)
+    if class_weight is None and sample_weight is None and not is_dataset(x):
+        class_weight = _searched_class_weight(result)
     class_weight = check_class_weight(class_weight)
     if class_weight is not None and sample_weight is not None:
         raise ValueError(
@@ -116,6 +118,13 @@ def refit(
             stacklevel=2,
         )
     return model
+
+
+def _searched_class_weight(result: SearchResult) -> Mapping[int, float] | str | None:
+    weights = result.protocol.class_weight  # JSON has made words of the class numbers
+    if weights is None or isinstance(weights, str):
+        return weights
+    return {int(label): weight for label, weight in weights.items()}
 
 
 def recorded_rates(result: SearchResult) -> list[float]:

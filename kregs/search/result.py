@@ -349,11 +349,13 @@ class SearchResult:
         Raises:
             ValueError: there is no such trial.
         """
-        number = self._trial(trial)["trial"]
-        stored = self._stored_history(number)
+        entry = self._trial(trial)
+        stored = self._stored_history(entry["trial"])
         frames = []
-        for run, metrics in enumerate(stored["histories"]):
-            fold, seed = divmod(run, self.protocol.seeds)
+        runs = [(score["fold"], score["seed"]) for score in entry.get("scores") or []]
+        if len(runs) != len(stored["histories"]):  # a trial that failed has no scores
+            runs = [divmod(run, self.protocol.seeds) for run in range(len(stored["histories"]))]
+        for (fold, seed), metrics in zip(runs, stored["histories"], strict=True):
             frame = pd.DataFrame(metrics, dtype=float)
             frame.insert(
                 0,
@@ -532,7 +534,8 @@ class SearchResult:
 
         Args:
             x, y, sample_weight: as in `keras.Model.fit`.
-            class_weight: as in `kregs.tune`.
+            class_weight: as in `kregs.tune`. Default: the search's, unless there is a
+                `sample_weight`.
             epochs: default: `best_epoch`.
             batch_size: default: the search's.
             callbacks: in place of the search's, `[]` for none.

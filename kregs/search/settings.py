@@ -87,8 +87,8 @@ class SearchSettings:
         if self.score_at == "last_epoch":
             return None
         halves = data.halves if data.splits is None else data.splits[0].halves
-        if halves is not None and self.has_stock_fit and is_of_validation(self.objective):
-            return "the other half"
+        if halves is not None and self.has_stock_fit:
+            return "the other half" if is_of_validation(self.objective) else "the same rows"
         return "the same rows" if data.splits is None else "the other folds"
 
 

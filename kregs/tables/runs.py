@@ -161,9 +161,9 @@ def tune_table(
         resume=resume,
         verbose=verbose,
     )
-    if result.preprocess_ is not None:
+    if result.protocol.folds:
         model = result.best_model()
-    else:  # without folds, or when `max_time` is up, the search trains no model on all rows
+    else:  # the search's model has seen the training part of one split
         model = result.refit(x_train, y[train], sample_weight=weights)
         result.write_model(model)
 

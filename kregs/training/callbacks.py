@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from kregs.logs import numbers_of
 from kregs.validation import (
     check_choice,
     check_flag,
@@ -31,7 +32,7 @@ class _StrictEarlyStopping(keras.callbacks.EarlyStopping):
     """Keras's early stopping, except that a monitor missing from the logs is an error."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        logs = logs or {}
+        logs = numbers_of(logs or {})  # parts of an array metric have names, too
         if self.monitor not in logs:
             no_validation = self.monitor.startswith("val_") and not any(
                 name.startswith("val_") for name in logs

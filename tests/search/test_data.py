@@ -4,6 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.model_selection import TimeSeriesSplit
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_class_weight
 
 from kregs.search.data import prepare_data
 
@@ -168,3 +171,12 @@ def test_bad_data(case, model):
     x, y, changes, error, words = bad_cases()[case]
     with pytest.raises(error, match=words):
         prepare(x, y, model, **changes)
+
+
+@pytest.mark.parametrize("preprocess", [None, StandardScaler()])
+def test_balanced_classes_count_each_row_once(x, y, model, preprocess):
+    """In folds by time the early rows train several times, and are prepared for each."""
+    folds, y = TimeSeriesSplit(3), np.random.default_rng(0).permutation(y)
+    data = prepare(x, y, model, folds=folds, preprocess=preprocess, class_weight="balanced")
+    expected = compute_class_weight("balanced", classes=np.unique(y), y=y)
+    assert list(data.class_weight.values()) == pytest.approx(expected.tolist())

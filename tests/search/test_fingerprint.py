@@ -224,3 +224,20 @@ def test_a_promoted_trial_has_the_model_that_it_goes_on_from(linear_data, tmp_pa
     for trial in promoted:
         assert trial.status == "FAILED"
         assert "which this one goes on from" in trial.message
+
+
+def test_the_code_of_a_metric_counts():
+    def model_with(metric):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", metrics=[metric])
+        return model
+
+    def spread(y, prediction):
+        return keras.ops.std(prediction)
+
+    first = fingerprint(model_with(spread))
+
+    def spread(y, prediction):
+        return keras.ops.std(y)
+
+    assert difference(first, fingerprint(model_with(spread))) is not None

@@ -193,3 +193,12 @@ def test_in_a_keras_tuner_search(tmp_path, eager):
     scores = [trial.score for trial in tuner.oracle.get_best_trials(2)]
     assert len(scores) == 2
     assert np.isfinite(scores).all()
+
+
+def test_a_part_of_an_array_metric_can_be_monitored():
+    callback = kregs.early_stopping("val_f1_1", patience=0, mode="max", restore_best_weights=False)
+    callback.set_model(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
+    callback.on_train_begin()
+    for epoch, value in enumerate([0.2, 0.5, 0.4]):
+        callback.on_epoch_end(epoch, {"val_f1": np.array([0.9 - value, value])})
+    assert callback.stopped_epoch == 2

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from kregs.files import atomic_path
+from kregs.search.failures import NothingCompleted
 from kregs.search.judging.restraint import check_restraint, compare_restraints
 from kregs.search.result import SearchResult
 from kregs.search.space import scale_of
@@ -315,8 +316,18 @@ def _search_settings(search: Any) -> dict[str, Any]:
 def _frame(result: SearchResult, names: list[str]) -> pd.DataFrame:
     training = result.objective.removeprefix("val_")
     rows = []
+    whole = {
+        trial["trial"]
+        for trial in result.record.trials
+        if trial["score"] is not None and not result.record.lacks_runs(trial)
+    }
+    if not whole:
+        raise NothingCompleted(
+            "`max_time` must be longer: no point was trained in all of its folds. "
+            f"Received: {len(result.record.trials)} points that were not"
+        )
     for trial in result.trials().to_dict("records"):
-        if trial["status"] != "completed":
+        if trial["trial"] not in whole:
             continue
         scores, history = result.scores(trial["trial"]), result.history(trial["trial"])
         keys = [key for key in ("fold", "seed") if key in history]

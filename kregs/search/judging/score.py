@@ -98,10 +98,12 @@ def judge(
         epochs = [_best_epoch([curve]) for curve in curves]
         epoch = round(statistics.fmean(epochs))
     values = [float(curve[own]) for curve, own in zip(curves, epochs, strict=True)]
+    crossed_runs: list[Mapping[str, float]] = [{} for _ in runs]  # of those that are scored so
     if score_at == "best_epoch" and is_of_validation(objective):
         for i, (run, curve) in enumerate(zip(runs, curves, strict=True)):
             if run.halves is not None and len(curve) > 1:  # else no epoch was chosen
-                values[i] = sign * _cross_fitted(crossed[i] if crossed else {}, objective)
+                crossed_runs[i] = crossed[i] if crossed else {}
+                values[i] = sign * _cross_fitted(crossed_runs[i], objective)
     repeats = repeats_of(runs)
     scores = []
     for run, value, own in zip(runs, values, epochs, strict=True):
@@ -113,7 +115,10 @@ def judge(
         scores.append(entry | {"repeat": repeats.get(run.fold)})
     names = set.intersection(*(set(history) for history in histories))
     metrics = {
-        name: statistics.fmean(h[name][e] for h, e in zip(histories, epochs, strict=True))
+        name: statistics.fmean(
+            over_halves.get(name, h[name][e])
+            for h, e, over_halves in zip(histories, epochs, crossed_runs, strict=True)
+        )
         for name in names
         if all(e < len(h[name]) for h, e in zip(histories, epochs, strict=True))
     }

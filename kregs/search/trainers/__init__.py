@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import keras_tuner
 
+from kregs.logs import numbers_of
 from kregs.population.registry import NotStackable
 from kregs.search.objective import is_of_validation
-from kregs.search.runs import RunJob, RunOutcome, RunState, numbers_of
+from kregs.search.runs import RunJob, RunOutcome, RunState
 
 
 class RunControl(Protocol):

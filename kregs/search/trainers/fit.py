@@ -16,6 +16,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.errors import FatalError
 
+from kregs.logs import numbers_of
 from kregs.population.jobs import counters_of, set_counters
 from kregs.population.registry import NotStackable
 from kregs.search.checkpoints import (
@@ -34,7 +35,6 @@ from kregs.search.runs import (
     RunOutcome,
     RunState,
     histories_of,
-    numbers_of,
 )
 from kregs.search.trainers import ListenerError, TrainerSettings
 from kregs.search.trainers.batches import OrderedBatches

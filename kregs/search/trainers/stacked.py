@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from keras_tuner.errors import FatalError
 
+from kregs.logs import numbers_of
 from kregs.population.capacity import members_at_once
 from kregs.population.jobs import Job, check_callbacks
 from kregs.population.layout import Layout
@@ -31,7 +32,6 @@ from kregs.search.runs import (
     RunOutcome,
     RunState,
     histories_of,
-    numbers_of,
 )
 from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
 from kregs.search.trainers import ListenerError, TrainerSettings

@@ -293,3 +293,15 @@ def test_two_equal_trials_differ_by_luck():
     assert found / 400 < 0.05
     with pytest.raises(ValueError, match="at least 2 common folds"):
         compare(a[:1], b[:1], direction="min", held_out_share=0.25)
+
+
+def test_all_metrics_of_halves_are_those_of_the_scored_epochs():
+    half = np.array([0]), np.array([1])
+    (run,) = make_runs(None, 1, half)
+    history = {"val_loss": [3.0, 1.0], "val_accuracy": [0.5, 0.9], "loss": [5.0, 4.0]}
+    crossed = {"val_loss": 2.5, "val_accuracy": 0.6}
+    metrics = judge([history], [run], LOSS, crossed=[crossed]).metrics
+    assert metrics == {**crossed, "loss": 4.0}
+    # at the last epoch no epoch is chosen, on whatever rows
+    last = judge([history], [run], LOSS, "last_epoch", crossed=[crossed]).metrics
+    assert last == {"val_loss": 1.0, "val_accuracy": 0.9, "loss": 4.0}
