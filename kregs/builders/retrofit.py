@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -149,7 +150,11 @@ def regularization_summary(
     >>> frame["done"].tolist()
     ['kernel l2=0.001', 'then dropout 0.5', 'kernel l2=0.001']
     """
-    return _frame(_regularized(model, regularization, layers=layers, seed=None)[1])
+    state = random.getstate()  # Keras draws the seeds of new layers from it
+    try:
+        return _frame(_regularized(model, regularization, layers=layers, seed=None)[1])
+    finally:
+        random.setstate(state)
 
 
 def _frame(rows: list[Treatment]) -> pd.DataFrame:

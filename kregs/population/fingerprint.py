@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import dis
 import functools
 import hashlib
 import itertools
@@ -46,6 +47,7 @@ _CLASS_NOISE = frozenset(
 # larger arrays, and objects of more parts, are the same only if they are one object
 _LARGEST_BYTES = 16 * 2**20
 _MOST_PARTS = 20_000
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 _DEEPEST = 60
 
 
@@ -140,7 +142,7 @@ def config_of(thing: Any) -> dict[str, Any]:
     with warnings.catch_warnings(action="ignore"):
         try:
             config = thing.get_config()
-        except (NotImplementedError, TypeError, ValueError):
+        except Exception:  # of one's own: Keras's `fit` never asks for it
             return {}
     return _without_functions(config)
 
@@ -368,7 +370,9 @@ def _array(value: Any) -> tuple:
 def _names(code: types.CodeType) -> set[str]:
     """The names that a function and those inside of it read from outside."""
     inner = (each for each in code.co_consts if isinstance(each, types.CodeType))
-    return set(code.co_names).union(*map(_names, inner))
+    # names of attributes are in `co_names`, too
+    loads = (each for each in dis.get_instructions(code) if each.opname in _LOADS)
+    return {each.argval for each in loads}.union(*map(_names, inner))
 
 
 def _slots(kind: type) -> tuple[str, ...]:

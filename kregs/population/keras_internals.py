@@ -154,17 +154,15 @@ def resolved_metrics(
     Args:
         y, prediction: a few rows of each.
     """
-    compiled = model._compile_metrics
-    if compiled is None:
+    fresh = _fresh_metrics(model, y, prediction)
+    if fresh is None:
         return []
-    fresh = type(compiled)(
-        compiled._user_metrics,
-        compiled._user_weighted_metrics,
-        output_names=getattr(compiled, "output_names", None),
-    )
-    fresh.build(y, prediction)
-    fresh.update_state(y, prediction)  # some make their variables only now
-    names = iter(fresh.result())
+    try:
+        fresh.update_state(y, prediction)  # some make their variables only now
+        names = iter(fresh.result())
+    except Exception:
+        fresh.reset_state()  # the user's own objects are not to keep the few rows
+        raise
     entries = []
     groups = (fresh._flat_metrics, False), (fresh._flat_weighted_metrics, True)
     for containers, weighted in groups:
@@ -236,16 +234,33 @@ def callback_metrics(model: keras.Model, y: tf.Tensor, prediction: tf.Tensor) ->
     Args:
         y, prediction: a few rows of each.
     """
+    fresh = _fresh_metrics(model, y, prediction)
+    if fresh is None:
+        return model.metrics
+    return [fresh if metric is model._compile_metrics else metric for metric in model.metrics]
+
+
+def _fresh_metrics(model: keras.Model, y: tf.Tensor, prediction: tf.Tensor) -> Any:
+    """Return a container of the compiled metrics, built; `None` if there are none.
+
+    Why: the model's own stays unbuilt. What is given as a class is made by each build, which counts
+    up its name: the counters are put back, so that all builds of a model have one name for it.
+    """
     compiled = model._compile_metrics
     if compiled is None:
-        return model.metrics
+        return None
     fresh = type(compiled)(
         compiled._user_metrics,
         compiled._user_weighted_metrics,
         output_names=getattr(compiled, "output_names", None),
     )
+    counters = _name_counters()
+    before = dict(counters)
     fresh.build(y, prediction)
-    return [fresh if metric is compiled else metric for metric in model.metrics]
+    counters = _name_counters()
+    counters.clear()
+    counters.update(before)
+    return fresh
 
 
 def loss_attributes(loss: keras.losses.Loss) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -87,12 +87,14 @@ class StackedMetrics:
         pair = y[None], prediction[None]  # of one member
         self.means = [entry for entry in entries if _is_row_mean(entry[1], *pair)]
         self.others = [entry for entry in entries if not _is_row_mean(entry[1], *pair)]
-        self._missing = {
-            name: number_or_array(np.full(np.shape(value), np.nan))
-            for name, value in self._results().items()
-        }
-        for _, metric, _ in resolved:  # Keras's own `evaluate` is not to count the few rows
-            metric.reset_state()
+        try:
+            self._missing = {
+                name: number_or_array(np.full(np.shape(value), np.nan))
+                for name, value in self._results().items()
+            }
+        finally:
+            for _, metric, _ in resolved:  # Keras's own `evaluate` is not to count the few rows
+                metric.reset_state()
         if model.run_eagerly:  # Keras, too, would run them so
             self._update: Any = self._update_all
             self._result: Any = self._results

@@ -70,6 +70,7 @@ class Population:
         self._epochs = [0] * len(self.models)  # of all calls of fit
         self._batch_order = np.random.default_rng(0)  # of a PyDataset
         self._training: Training | None = None  # the last one, whose programs are compiled
+        self._given_out = False  # by `unstack`
 
     @classmethod
     def from_models(
@@ -162,6 +163,7 @@ class Population:
         Raises:
             ValueError: arguments or shapes do not fit.
         """
+        self._take_back()
         durations = [
             check_integer("epochs", number, minimum=1)
             for number in _each("epochs", epochs, len(self))
@@ -218,8 +220,7 @@ class Population:
         self._epochs = [job.epochs_before + job.epoch for job in jobs]
         self.history = [job.history for job in jobs]
         self.failures = [job.failure for job in jobs]
-        if self._training is not None:
-            self._training.forget()
+        self._forget_training()
         self._training = training
         return self.history
 
@@ -242,6 +243,7 @@ class Population:
         """
         check_integer("batch_size", batch_size, minimum=1)
         check_rows(x, y, sample_weight, model=self.models[0])
+        self._take_back()
         data = as_rows(x, y, sample_weight)
         batch_size = min(batch_size, len(data))
         index = self._steps(len(data), batch_size)
@@ -269,6 +271,7 @@ class Population:
         if is_dataset(x):
             raise TypeError(f"`x` must be an array. Received: {type(x).__name__}")
         check_data(x, model=self.models[0])
+        self._take_back()
         rows = as_rows(x, np.zeros(len(x)))  # targets play no part
         batch_size = min(batch_size, len(rows))
         index = self._steps(len(rows), batch_size)
@@ -291,7 +294,21 @@ class Population:
             ):
                 self.layout.restore(member, weights, state)  # type: ignore[arg-type]
             self._weights, self._states = None, [None] * len(self)
+        self._forget_training()
+        self._given_out = True
         return self.models
+
+    def _take_back(self) -> None:
+        """Read the models again if they were given out: they may have been compiled anew since."""
+        if self._given_out:
+            self.members = [read_member(model) for model in self.models]
+            self.layout = Layout(self.members)
+            self._given_out = False
+
+    def _forget_training(self) -> None:
+        if self._training is not None:
+            self._training.forget()
+        self._training = None
 
     @staticmethod
     def _steps(rows: int, batch_size: int) -> np.ndarray:

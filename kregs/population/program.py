@@ -134,6 +134,7 @@ class Program:
     def forget(self) -> None:
         """Drop the compiled functions, which refer to the program, so that it need not be found."""
         self._functions.clear()
+        self._predict = None
 
     @property
     def weights(self) -> list[tf.Variable]:

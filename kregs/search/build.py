@@ -130,4 +130,5 @@ def logged_metrics(
     if type(hypermodel).fit is not keras_tuner.HyperModel.fit:
         return None
     names = numbers_of(model.evaluate(**data.sample(rows), return_dict=True, verbose=0))
+    model.reset_metrics()  # objects that all builds share are not to keep these rows
     return [*names, *(f"val_{name}" for name in names)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -602,3 +604,11 @@ def test_wrong_arguments(model, regularization, layers, error, message):
     }[model]()
     with pytest.raises(error, match=message):
         kregs.regularize(made, regularization, layers=layers)
+
+
+def test_a_summary_draws_nothing_from_the_random_state():
+    model = kregs.mlp((4,), 3, units=(8,))
+    random.seed(3)
+    before = random.getstate()
+    kregs.regularization_summary(model, kregs.Regularization(dropout=0.5))
+    assert random.getstate() == before

@@ -343,3 +343,33 @@ def test_regularizers_and_constraints_of_ones_own_are_not_taken_for_keras(kind):
     model.compile("sgd", "mse")
     with pytest.raises(NotStackable, match=r"has the (regularizer|constraint)"):
         Population.from_models([model])
+
+
+model = "a global of the name that an attribute has"
+
+
+def test_an_attribute_is_no_global():
+    class Settings:
+        pass
+
+    settings = Settings()
+    settings.model = 3.0
+
+    def loss(y, prediction):
+        return settings.model * abs(y - prediction)
+
+    global model
+    before = fingerprint(loss)
+    kept, model = model, "another"
+    try:
+        assert fingerprint(loss) == before
+    finally:
+        model = kept
+
+
+def test_an_object_whose_config_fails_is_read_without():
+    class Odd(keras.metrics.Mean):
+        def get_config(self):
+            raise AttributeError("gone")
+
+    assert fingerprint(Odd(name="odd")) is not None

@@ -641,3 +641,70 @@ def test_a_member_that_diverges_harms_no_metric_of_the_others():
     assert population.failures[0] is not None
     for name, values in expected.items():
         np.testing.assert_allclose(histories[1][name], values, rtol=1e-5, err_msg=name)
+
+
+# ---- what Keras's own objects are left with ---------------------------------------------------
+
+
+def binary_model(k, metrics_given):
+    keras.utils.set_random_seed(k)
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1, "sigmoid")])
+    model.compile(keras.optimizers.SGD(0.1 + 0.1 * k), "binary_crossentropy", metrics=metrics_given)
+    return model
+
+
+def binary_rows():
+    x = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
+    return x, (x[:, :1] > 0).astype("float32")
+
+
+def test_a_metric_given_as_a_class_keeps_its_name():
+    population = Population.from_models([binary_model(k, [metrics.AUC]) for k in (1, 0)])
+    first = set(population.fit(*binary_rows(), epochs=1)[0])
+    assert set(population.fit(*binary_rows(), epochs=1)[0]) == first
+    assert set(population.evaluate(*binary_rows())) == first
+    assert any(name.startswith("auc") for name in first)
+
+
+class Broken(metrics.Metric):
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        raise ValueError("never")
+
+    def result(self):
+        return 0.0
+
+
+def test_a_metric_that_fails_leaves_no_rows_in_the_others():
+    own = metrics.BinaryAccuracy(name="own")
+    population = Population.from_models([binary_model(0, [own, Broken(name="broken")])])
+    with pytest.raises(ValueError, match="never"):
+        population.fit(*binary_rows(), epochs=1)
+    assert float(own.count) == 0
+
+
+def test_keras_evaluates_the_models_as_the_population_does():
+    models = [
+        kregs.compile_model(binary_model(k, []), "binary_crossentropy", learning_rate=0.1)
+        for k in (1, 0)
+    ]
+    population = Population.from_models(models)
+    population.fit(*binary_rows(), epochs=1)
+    ours = population.evaluate(*binary_rows())["data_loss"]
+    theirs = [
+        model.evaluate(*binary_rows(), batch_size=5, verbose=0, return_dict=True)["data_loss"]
+        for model in population.unstack()
+    ]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_models_that_were_compiled_anew_train_as_they_are_now():
+    population = Population.from_models([binary_model(k, []) for k in (1, 0)])
+    population.fit(*binary_rows(), epochs=1)
+    models = population.unstack()
+    before = [model.get_weights() for model in models]
+    for model in models:
+        model.compile(keras.optimizers.Adam(0.1, clipnorm=1e-12, epsilon=1.0), "mse")
+    population.fit(*binary_rows(), epochs=1)
+    for old, model in zip(before, population.unstack(), strict=True):
+        for a, b in zip(old, model.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
