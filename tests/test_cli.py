@@ -28,6 +28,7 @@ from kregs.cli import main
 from kregs.cli.doctor import README_SECTION
 from kregs.cli.terminal import interrupts_repeated, make_console
 from kregs.reporting import make_table
+from kregs.search.storage import LOCK_FILE
 
 
 def test_list_names_every_recipe(capsys, monkeypatch):
@@ -82,13 +83,13 @@ def test_version_and_help(capsys):
         (["tune", "digit_mlp"], "Did you mean 'digits_mlp'?"),
         (["copy", "digit_mlp"], "Did you mean 'digits_mlp'?"),
         (["copy", "digits_mlp", "no/such/folder/file.py"], "no/such/folder"),
-        (["run", "forkme", "--seed", "-1"], "seed=-1"),
+        (["run", "forkme", "--seed", "-1"], "Received: --seed -1"),
         (["run", "forkme", "--seed", "x"], "'x'"),
         (["run", "forkme", "--quik"], "--quik"),
-        (["tune", "forkme", "--max-trials", "0"], "max_trials=0"),
-        (["tune", "forkme", "--epochs", "0"], "epochs=0"),
-        (["tune", "forkme", "--seeds", "0"], "seeds=0"),
-        (["tune", "forkme", "--test-seeds", "0"], "test_seeds=0"),
+        (["tune", "forkme", "--max-trials", "0"], "Received: --max-trials 0"),
+        (["tune", "forkme", "--epochs", "0"], "Received: --epochs 0"),
+        (["tune", "forkme", "--seeds", "0"], "Received: --seeds 0"),
+        (["tune", "forkme", "--test-seeds", "0"], "Received: --test-seeds 0"),
         (["tune", "forkme", "--oracle", "baysian"], "Did you mean 'bayesian'?"),
         (["tune", "forkme", "--output", "/dev/null"], "/dev/null"),
         (["tune", "nowhere.py"], "'nowhere.py' does not exist"),
@@ -113,25 +114,27 @@ def test_bad_use_is_exit_2_and_one_line(argv, message, capsys, monkeypatch, tmp_
     [
         (
             ["tune", "digits_mlp", "--max-trials", "0", "--epochs", "-1", "--folds", "1"],
-            ["`max_trials` must be an integer >= 1", "`epochs` must be", "folds=1"],
+            ["--max-trials must be an integer >= 1", "--epochs must be", "Received: --folds 1"],
         ),
         (
             ["tune", "forkme", "--seeds", "x", "--max-time", "-3", "--oracle", "baysian"],
-            ["seeds='x'", "`max_time` must be a finite number > 0", "Did you mean 'bayesian'?"],
+            ["--seeds 'x'", "--max-time must be a finite number > 0", "Did you mean 'bayesian'?"],
         ),
         (
             ["tune", "forkme", "--selection", "bset", "--workers", "0", "--seed", "1.5"],
-            ["Did you mean 'best'?", "workers=0", "`seed` must be an integer >= 0"],
+            ["Did you mean 'best'?", "--workers 0", "--seed must be an integer >= 0"],
         ),
         (
             ["tune", "table", "--data", "no.csv", "--target", "a", "--folds", "0", "--seed", "-1"],
-            ["folds=0", "seed=-1"],
+            ["--folds 0", "--seed -1"],
         ),
         (
             ["tune", "digit_mlp", "--epochs", "0"],
-            ["Did you mean 'digits_mlp'?", "`epochs` must be an integer >= 1"],
+            ["Did you mean 'digits_mlp'?", "--epochs must be an integer >= 1"],
         ),
-        (["run", "forkme", "--seed", "x"], ["`seed` must be an integer >= 0"]),
+        (["run", "forkme", "--seed", "x"], ["--seed must be an integer >= 0"]),
+        # a path, though no recipe is named so
+        (["tune", os.path.join(".", "mine"), "--epochs", "0"], ["Received: --epochs 0"]),
     ],
 )
 def test_all_that_is_wrong_is_said_at_once(argv, messages, capsys, monkeypatch, tmp_path):
@@ -308,6 +311,33 @@ def test_an_earlier_run_is_never_overwritten(tuned, capsys):
     error = capsys.readouterr().err
     assert f"kregs tune forkme --output {folder.parent} --resume" in error
     assert (folder / "result.json").read_bytes() == before
+
+
+def test_the_lock_that_a_killed_process_left_is_no_earlier_run(capsys, monkeypatch, tmp_path):
+    """As for `kregs.tune`, which takes it over."""
+    (tmp_path / "forkme").mkdir()
+    (tmp_path / "forkme" / LOCK_FILE).write_text("{}")
+    begun = []
+
+    def begin(name, **options):
+        begun.append(options["output"])
+        raise ValueError("it has begun")
+
+    monkeypatch.setattr(catalog, "run_study", begin)
+    assert main(["tune", "forkme", "--output", str(tmp_path)]) == 2
+    assert "it has begun" in capsys.readouterr().err
+    assert begun == [str(tmp_path)]
+    (tmp_path / "forkme" / "result.json").write_text("{}")
+    assert main(["tune", "forkme", "--output", str(tmp_path)]) == 2
+    assert "holds an earlier run" in capsys.readouterr().err
+    assert len(begun) == 1
+
+
+def test_a_file_in_the_way_of_the_folder_is_refused(capsys, tmp_path):
+    (tmp_path / "forkme").write_text("mine")
+    assert main(["tune", "forkme", "--epochs", "1", "--output", str(tmp_path)]) == 2
+    assert "must be a folder that can be written" in capsys.readouterr().err
+    assert (tmp_path / "forkme").read_text() == "mine"
 
 
 @pytest.fixture

@@ -230,6 +230,27 @@ def test_a_protocol_of_objects_is_described_and_serves_both_searches(folder, tmp
         assert run.record["best_trials"][kind]["learning_rate"] == pytest.approx(rate, rel=1e-6)
 
 
+@pytest.mark.slow  # two more searches
+@pytest.mark.parametrize(
+    ("restraint", "left"),
+    [(["l2", "-learning_rate"], ("-learning_rate",)), (["-dropout", "l2"], None)],
+)
+def test_the_control_search_is_restrained_by_what_it_has(folder, tmp_path, restraint, left):
+    text = (folder / "mine.py").read_text()
+    rule = f'"selection": "one_standard_error", "restraint": {restraint!r},'
+    (tmp_path / "restrained.py").write_text(
+        text.replace("PROTOCOL = {", "PROTOCOL = {\n    " + rule)
+    )
+    shutil.copy(folder / "helper_beside_it.py", tmp_path)
+    run = catalog.run_study(
+        str(tmp_path / "restrained.py"),
+        epochs=1, folds=2, max_trials=2, test_seeds=1, output=tmp_path / "runs",
+    )  # fmt: skip
+    assert run.search.protocol.restraint == tuple(restraint)
+    assert run.control.protocol.restraint == left
+    assert run.control.protocol.selection == "one_standard_error"
+
+
 @pytest.mark.slow  # to convergence
 def test_what_has_nothing_left_to_search_is_tried_once_and_stacked(tmp_path, monkeypatch):
     said = []

@@ -95,6 +95,7 @@ def _train_together(
 ) -> dict[str, list[dict[str, float]]]:
     """See `train_and_score`: as one population, or raise `NotStackable`."""
     from kregs.population import NotStackable, Population
+    from kregs.search.runs import numbers_of
 
     if len(groups) > 1 and any(group.callbacks for group in groups.values()):
         raise NotStackable("each group has callbacks of its own")
@@ -118,12 +119,8 @@ def _train_together(
         failure = population.failures[k]
         if failure is not None:
             log(f"The {name} model of seed {seed} failed: {failure}")
-        scores[name].append(
-            {
-                metric: float(values[k]) if failure is None else math.nan
-                for metric, values in metrics.items()
-            }
-        )
+        numbers = numbers_of({metric: values[k] for metric, values in metrics.items()})
+        scores[name].append(numbers if failure is None else dict.fromkeys(numbers, math.nan))
     return scores
 
 
@@ -132,17 +129,23 @@ def _fit_and_score(
     seed: int,
     train: tuple[Any, Any],
     test: tuple[Any, Any] | None,
+    *,
+    class_weight: Mapping[int, float] | str | None = None,
     **fit: Any,
 ) -> dict[str, float]:
     """Train a model by Keras's `fit` and return its metrics on the test set."""
     import keras
 
+    from kregs.search.runs import numbers_of
+    from kregs.training.targets import check_class_weight, resolve_class_weight, said_before
+
+    with said_before():  # by the search
+        weights = resolve_class_weight(check_class_weight(class_weight), train[1], model)
     keras.utils.set_random_seed(seed)  # the order of batches
-    model.fit(*train, verbose=0, **fit)
+    model.fit(*train, verbose=0, class_weight=weights, **fit)
     if test is None:
         return {}
-    scores = model.evaluate(*test, batch_size=_TEST_BATCH, verbose=0, return_dict=True)
-    return {metric: float(score) for metric, score in scores.items()}
+    return numbers_of(model.evaluate(*test, batch_size=_TEST_BATCH, verbose=0, return_dict=True))
 
 
 def summarize(scores: Sequence[Mapping[str, float]], *, objective: str) -> dict[str, Any]:

@@ -258,10 +258,14 @@ def _search_control(
     """Search what is left of the space if the regularization is fixed, by the same protocol."""
     import kregs
     from kregs.search.build import explore, make_hypermodel
+    from kregs.search.judging.restraint import restraint_within
     from kregs.search.randomness import preserved_state
 
     with preserved_state():
         space, _ = explore(make_hypermodel(build))
+    # what is fixed here restrains all trials alike
+    names = {hp.name for hp in space.space}
+    protocol = {**protocol, "restraint": restraint_within(protocol.get("restraint"), names)}
     if not space.space:  # one point, of which only the length is to be found
         protocol = {**protocol, "oracle": "random", "max_trials": 1}
     return kregs.tune(build, *train, **protocol, **options)

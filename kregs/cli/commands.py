@@ -71,9 +71,11 @@ def run_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def tune_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    from kregs.search.storage import holds_files
+
     folder = Path(arguments.output) / catalog.study_name(arguments.name)
     resume = _resume_command(arguments, argv)
-    if _holds_files(folder) and not arguments.resume:
+    if holds_files(folder) and not arguments.resume:
         return _refuse_earlier_run(folder, resume)
     _set_up_device(arguments)
     try:
@@ -101,6 +103,8 @@ def tune_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    from kregs.search.storage import holds_files
+
     folder = Path(arguments.output) / Path(arguments.data).stem
     resume = _resume_command(arguments, argv)
     try:
@@ -113,7 +117,7 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         )
     except ImportError as error:  # of what reads Parquet
         return complain(str(error), BROKEN)
-    if _holds_files(folder) and not arguments.resume:
+    if holds_files(folder) and not arguments.resume:
         return _refuse_earlier_run(folder, resume)
     _print_table(make_console(), table)
     with quiet_tensorflow():
@@ -221,11 +225,6 @@ def _record_of(folder: Path) -> dict[str, Any]:
 
 def _resume_command(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
     return shlex.join(["kregs", *argv, *([] if arguments.resume else ["--resume"])])
-
-
-def _holds_files(folder: Path) -> bool:
-    """Whether something is there; an empty folder is left of a search that began with an error."""
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def _refuse_earlier_run(folder: Path, resume: str) -> int:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from kregs.catalog.definitions import is_file
 from kregs.catalog.entries import RECIPES, check_name
 from kregs.search.protocol import ORACLES, SELECTIONS
 from kregs.validation import check_choice, check_integer, check_number
@@ -87,7 +88,7 @@ def check_options(arguments: argparse.Namespace) -> list[str]:
             option = f"--{name.replace('_', '-')}"
             words = str(error).replace(f"`{name}`", option).replace(f"{name}=", f"{option} ")
             messages.append(words)
-    if messages and "name" in options and not options["name"].endswith(".py"):
+    if messages and "name" in options and not is_file(options["name"]):
         try:
             check_name(RECIPES, options["name"])
         except ValueError as error:

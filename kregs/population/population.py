@@ -143,9 +143,9 @@ class Population:
                 see the same batches.
             validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset.
             epochs: as in `keras.Model.fit`, one number for all or one a member.
-            batch_size, validation_batch_size, shuffle, sample_weight, class_weight: as in
-                `keras.Model.fit`.
-            class_weight: also `"balanced"`: weights with which each class counts the same.
+            batch_size, validation_batch_size, shuffle, sample_weight: as in `keras.Model.fit`.
+            class_weight: as in `keras.Model.fit`; also `"balanced"`: weights with which each class
+                counts the same.
             early_stopping: applied to each member by itself.
             callbacks: further ones of EarlyStopping, ReduceLROnPlateau, LearningRateScheduler,
                 TerminateOnNaN; each member has its own copy.

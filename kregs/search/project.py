@@ -38,8 +38,8 @@ from kregs.search.runs import without_halves
 from kregs.search.settings import SearchSettings
 from kregs.search.storage import (
     CUT_SHORT,
-    LOCK_FILE,
     SearchRecord,
+    holds_files,
     locked,
     prune,
     read_record,
@@ -336,7 +336,7 @@ def _kept_if_used(folder: Path, missing: Sequence[Path]) -> Iterator[None]:
         with locked(folder):
             yield
     except BaseException:
-        if not _holds_files(folder):
+        if not holds_files(folder):
             for path in missing:
                 with contextlib.suppress(OSError):  # others have put something there
                     path.rmdir()
@@ -365,7 +365,7 @@ def _open_folder(directory: Any, project_name: Any, resume: bool) -> Path:
     """Return the project directory, or raise if it is taken or cannot be written."""
     check_flag("resume", resume)
     folder = Path(directory) / project_name
-    if _holds_files(folder) and not resume:
+    if holds_files(folder) and not resume:
         raise FileExistsError(
             f"{str(folder)!r} holds a search already. Pass resume=True to go on with it, another "
             "project_name to begin a new one, or delete the folder"
@@ -385,10 +385,6 @@ def _open_folder(directory: Any, project_name: Any, resume: bool) -> Path:
     return folder
 
 
-def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir())
-
-
 def _begin_record(folder: Path, task: SearchTask) -> SearchRecord:
     """Write the record of a new search, or return that of the one that is resumed."""
     record = SearchRecord(
@@ -397,7 +393,7 @@ def _begin_record(folder: Path, task: SearchTask) -> SearchRecord:
         versions=_versions(),
         model=task.model,
     )
-    if not _holds_files(folder):
+    if not holds_files(folder):
         write_record(folder, record)
         return record
     try:
@@ -411,7 +407,7 @@ def _begin_record(folder: Path, task: SearchTask) -> SearchRecord:
         *earlier.protocol.differences(task.protocol),
         *_space_differences(earlier, record),
     ]
-    for name, before, now in [*differences, *_space_differences(earlier, record)]:
+    for name, before, now in differences:
         raise ValueError(
             f"`resume`: the search in {str(folder)!r} is another one; its trials could not be "
             f"compared. Expected {name}: {before}. Received: {now}. Choose another project_name"

@@ -31,6 +31,12 @@ _PASSIVE = (
     keras.callbacks.ProgbarLogger,
     keras.callbacks.History,
 )
+# these look at no metric but their `monitor`; a class derived from them may
+_NO_OTHER_METRIC = (
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+    keras.callbacks.SwapEMAWeights,
+)
 _HOOKS = [name for name in dir(keras.callbacks.Callback) if name.startswith("on_")]
 
 
@@ -59,21 +65,27 @@ def replayed(
 
     Returns:
         Copies of those that act on a training and watch no validation metric, and one that sets the
-        recorded learning rates if one that does was left out. A callback that asks for a validation
-        metric in the end of its first epoch is left out from there on, with a warning: before, it
-        cannot have acted by one.
+        recorded learning rates if one that does was left out, or may be. A callback that asks for a
+        validation metric in the end of its first epoch is left out from there on, with a warning:
+        before, it cannot have acted by one.
     """
     recorded = _RecordedRates(rates, active=callbacks is None)
+    may_act = recorded.active
     copies: list[keras.callbacks.Callback] = []
     for callback in filter(acts_on_training, callbacks or ()):
         monitor = str(getattr(callback, "monitor", None))
         if monitor.startswith("val_"):
-            recorded.active = True
+            recorded.active = may_act = True
             if not isinstance(callback, keras.callbacks.ReduceLROnPlateau):
                 _warn(callback, monitor)
             continue
-        copies.append(_without_validation(copy.deepcopy(callback), recorded.activate))
-    return [*copies, recorded]  # the last to set the learning rate of an epoch
+        callback = copy.deepcopy(callback)
+        if type(callback) not in _NO_OTHER_METRIC:
+            _without_validation(callback, recorded)
+            may_act = True
+        copies.append(callback)
+    # the last to set the learning rate of an epoch; a population cannot be trained with it
+    return [*copies, recorded] if may_act and rates else copies
 
 
 def unknown_to_replay(words: Iterable[str]) -> list[str]:
@@ -111,9 +123,6 @@ class _RecordedRates(keras.callbacks.Callback):
         self._rates = list(rates)
         self.active = active
 
-    def activate(self) -> None:
-        self.active = True
-
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # a schedule goes on by itself
         if self.active and self._rates and learning_rate_value(self.model) is not None:
@@ -144,24 +153,29 @@ class _TrainingLogs(dict):
         return super().get(name, default)
 
 
-def _without_validation(
-    callback: keras.callbacks.Callback, on_left_out: Callable[[], None]
-) -> keras.callbacks.Callback:
-    """Let a callback end with its first look at a validation metric."""
-
-    def guarded(hook: Callable[..., None], *arguments: Any) -> None:
-        *epoch, logs = arguments  # as Keras calls them: the logs are the last
-        try:
-            hook(*epoch, _TrainingLogs(logs or {}))
-        except _AsksForValidation as asked:
-            for name in _HOOKS:
-                setattr(callback, name, _nothing)
-            on_left_out()
-            _warn(callback, str(asked))
-
+def _without_validation(callback: keras.callbacks.Callback, recorded: _RecordedRates) -> None:
+    """Let a callback end with its first look at a validation metric, and `recorded` begin."""
     for name in ("on_epoch_end", "on_train_end"):
-        setattr(callback, name, functools.partial(guarded, getattr(callback, name)))
-    return callback
+        # no closure: a deep copy of the callbacks, one for each model, must refer to itself
+        hook = functools.partial(_guarded, callback, getattr(callback, name), recorded)
+        setattr(callback, name, hook)
+
+
+def _guarded(
+    callback: keras.callbacks.Callback,
+    hook: Callable[..., None],
+    recorded: _RecordedRates,
+    *arguments: Any,
+) -> None:
+    """Call a callback's hook; see `_without_validation`."""
+    *epoch, logs = arguments  # as Keras calls them: the logs are the last
+    try:
+        hook(*epoch, _TrainingLogs(logs or {}))
+    except _AsksForValidation as asked:
+        for name in _HOOKS:
+            setattr(callback, name, _nothing)
+        recorded.active = True
+        _warn(callback, str(asked))
 
 
 def _nothing(*arguments: Any, **named: Any) -> None:

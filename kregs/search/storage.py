@@ -524,6 +524,12 @@ def write_model(folder: Path, model: Any) -> None:
 
 # ---- the lock ------------------------------------------------------------------------------
 
+
+def holds_files(folder: Path) -> bool:
+    """Whether a folder holds more than a lock, which is left of a process that was killed early."""
+    return folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir())
+
+
 _held: dict[Path, int] = {}  # folder -> the thread that holds its lock
 
 

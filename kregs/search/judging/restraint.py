@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from kregs.validation import suggestion
@@ -122,6 +122,20 @@ def check_restraint_is_searched(
                 ) from None
 
 
+def restraint_within(
+    restraint: Sequence[str] | None, names: Collection[str]
+) -> tuple[str, ...] | None:
+    """Return what is left of a restraint in a space of other names, `None` if nothing is.
+
+    Example:
+
+    >>> restraint_within(["l2", "-units"], ["units", "learning_rate"])
+    ('-units',)
+    """
+    left = tuple(entry for entry in restraint or () if _split(entry, names)[0] in names)
+    return left or None
+
+
 def declared_order(values: Mapping[str, Any], restraint: Sequence[str]) -> tuple[float, ...]:
     """Return what orders trials by declared names: the larger, the more restrained.
 
@@ -143,7 +157,7 @@ def declared_order(values: Mapping[str, Any], restraint: Sequence[str]) -> tuple
     return tuple(order)
 
 
-def _split(entry: str, names: Mapping[str, Any]) -> tuple[str, float]:
+def _split(entry: str, names: Collection[str]) -> tuple[str, float]:
     """Return a name and 1, or -1 where it stands for "the smaller, the more"."""
     if entry.startswith(LESS_IS_MORE) and entry not in names:
         return entry.removeprefix(LESS_IS_MORE), -1.0
