@@ -83,7 +83,7 @@ class _KregsEstimator(BaseEstimator):
 
         Raises:
             TypeError, ValueError: there is no such parameter or field, or a field's value is wrong;
-                then nothing is set.
+                no field is set then.
 
         Example:
 

@@ -68,7 +68,7 @@ def _is_own(value: Any) -> bool:
 
 
 def _is_kerass(value: Any) -> bool:
-    return value.__module__.split(".")[0] in ("keras", "builtins", "tensorflow")
+    return (value.__module__ or "").split(".")[0] in ("keras", "builtins", "tensorflow")
 
 
 def _named(function: Any, objects: dict[str, Any]) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from kregs.builders.layer_copies import copy_model
+from kregs.population.keras_internals import user_metrics
 from kregs.search.checkpoints import load_checkpoint
 from kregs.search.randomness import preserved_state
 from kregs.search.result import SearchResult
 from kregs.search.storage import CHECKPOINT_FILE
 from kregs.training.compilation import loss_object
+from kregs.training.data_loss import without_smoothing
 from kregs.validation import check_choice, check_integer
 
 METHODS = ("mean", "vote", "greedy")
@@ -45,9 +47,14 @@ def ensemble_of(
             )
         return combine(models[:k], method=method)
     predictions = np.stack([model.predict(x, verbose=0) for model in models])
-    counts = greedy_weights(predictions, np.asarray(y), loss_object(models[0].loss), size=k)
+    counts = greedy_weights(predictions, np.asarray(y), data_loss_of(models[0]), size=k)
     chosen = np.flatnonzero(counts)
     return combine([models[i] for i in chosen], weights=counts[chosen].tolist())
+
+
+def data_loss_of(model: keras.Model) -> Callable:
+    """Return a model's loss without label smoothing."""
+    return without_smoothing(loss_object(model.loss))
 
 
 def kept_models(result: SearchResult) -> list[keras.Model]:
@@ -121,19 +128,28 @@ def combine(
         combined = outputs[0] if len(outputs) == 1 else keras.layers.Average(name="mean")(outputs)
     ensemble = keras.Model(inputs, combined, name="ensemble")
     if models[0].compiled:
-        ensemble.compile_from_config(models[0].get_compile_config())
+        _compile_as(ensemble, models[0])
     return ensemble
 
 
+def _compile_as(model: keras.Model, other: keras.Model) -> None:
+    """Compile a model as another one; it gets objects of its own, where Keras can copy them."""
+    try:
+        model.compile_from_config(other.get_compile_config())
+    except TypeError:  # a function or class that was defined inside `build` has no registered name
+        optimizer = type(other.optimizer).from_config(other.optimizer.get_config())
+        model.compile(optimizer, other.loss, **user_metrics(other))
+
+
 def greedy_weights(
-    predictions: np.ndarray, y: np.ndarray, loss: keras.losses.Loss, *, size: int
+    predictions: np.ndarray, y: np.ndarray, loss: Callable, *, size: int
 ) -> np.ndarray:
     """Choose members one by one, with replacement, each time the one that helps the mean most.
 
     Args:
         predictions: of all candidates, `(models, rows, ...)`.
         y: targets of the same rows, which none of the models should have been trained on.
-        loss: what to make small.
+        loss: what to make small: a `keras.losses.Loss`, or a function with a number a row.
         size: how many choices.
 
     Returns:
@@ -148,7 +164,7 @@ def greedy_weights(
     total = np.zeros_like(predictions[0], dtype="float64")
     for step in range(1, size + 1):
         losses = [
-            float(loss(y, ((total + prediction) / step).astype("float32")))
+            float(np.mean(loss(y, ((total + prediction) / step).astype("float32"))))
             for prediction in predictions
         ]
         best = int(np.argmin(losses))

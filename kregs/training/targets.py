@@ -16,6 +16,16 @@ from sklearn.utils.class_weight import compute_class_weight
 from kregs.training.compilation import loss_object
 from kregs.validation import check_number, suggestion
 
+NUMBERS = (
+    keras.losses.MeanSquaredError,
+    keras.losses.MeanAbsoluteError,
+    keras.losses.MeanAbsolutePercentageError,
+    keras.losses.MeanSquaredLogarithmicError,
+    keras.losses.Huber,
+    keras.losses.LogCosh,
+    keras.losses.CosineSimilarity,
+    keras.losses.Poisson,
+)
 SPARSE = (keras.losses.SparseCategoricalCrossentropy,)
 CATEGORICAL = (
     keras.losses.CategoricalCrossentropy,
@@ -182,18 +192,25 @@ def resolve_class_weight(
     """
     if class_weight is None:
         return None
-    labels = class_numbers(y, model)
-    if labels is None:
+    labels, balanced = class_numbers(y, model), isinstance(class_weight, str)
+    if labels is None and not isinstance(class_weight, str) and _may_be_classes(y, model):
+        return dict(class_weight)
+    if labels is None or (
+        balanced
+        and np.ndim(y) > 1
+        and isinstance(compiled_loss(model), SPARSE)
+        and np.size(y) != len(y)
+    ):
         raise ValueError(
-            "`class_weight` needs targets that are classes, and a crossentropy as loss. "
+            "`class_weight` needs targets that are classes, one a row, and a loss of classes. "
             f"Received: class_weight={class_weight!r}, targets of shape {np.shape(y)}, "
             f"loss={getattr(model, 'loss', None)!r}"
         )
     present = np.unique(labels)
-    if isinstance(class_weight, str):
+    if balanced:
         weights = compute_class_weight("balanced", classes=present, y=labels)
         return {int(label): float(weight) for label, weight in zip(present, weights, strict=True)}
-    absent = sorted(set(class_weight) - {int(label) for label in present})
+    absent = sorted({*class_weight} - {int(label) for label in present})
     if absent:
         warnings.warn(
             f"`class_weight` has weights for classes without a row: {', '.join(map(str, absent))}. "
@@ -202,6 +219,14 @@ def resolve_class_weight(
             stacklevel=2,
         )
     return dict(class_weight)
+
+
+def _may_be_classes(y: Any, model: keras.Model) -> bool:
+    """Whether a loss that is not known to be of classes, nor of numbers, has one label a row."""
+    labels = np.asarray(y)
+    if isinstance(compiled_loss(model), NUMBERS) or labels.dtype.kind not in "biuf":
+        return False
+    return labels.size == len(labels) and bool((labels == labels.round()).all())
 
 
 def _listed(labels: np.ndarray) -> str:

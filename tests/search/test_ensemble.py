@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import kregs
-from kregs.search.ensemble import combine, greedy_weights, kept_models
+from kregs.search.ensemble import combine, data_loss_of, greedy_weights, kept_models
 
 X, Y = load_digits(return_X_y=True)
 X = (X / 16).astype("float32")
@@ -106,3 +106,36 @@ def test_bad_calls(result):
         combine([one], method="vote")
     with pytest.raises(ValueError, match="at least one model"):
         combine([])
+
+
+def test_models_with_a_loss_of_their_own_are_combined():
+    def squared(y, prediction):
+        return keras.ops.mean((y - prediction) ** 2, axis=-1)
+
+    def spread(y, prediction):
+        return keras.ops.std(prediction)
+
+    models = []
+    for k in (1, 0):
+        keras.utils.set_random_seed(k)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        model.compile(keras.optimizers.SGD(0.1), squared, metrics=[spread])
+        models.append(model)
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    y = np.zeros((8, 2), "float32")
+    logs = combine(models).evaluate(x, y, verbose=0, return_dict=True)
+    mean = np.mean([model.predict(x, verbose=0) for model in models], axis=0)
+    assert logs["loss"] == pytest.approx(float((mean**2).mean()), rel=1e-5)
+    predictions = np.stack([model.predict(x, verbose=0) for model in models])
+    counts = greedy_weights(predictions, y, data_loss_of(models[0]), size=3)
+    assert counts.sum() == 3
+
+
+def test_a_greedy_choice_is_by_the_loss_without_smoothing():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2, "softmax")])
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(label_smoothing=0.4))
+    sure, unsure = np.full((2, 4, 2), [[[0.95, 0.05]], [[0.8, 0.2]]], "float32")
+    y = np.tile([1.0, 0.0], (4, 1)).astype("float32")
+    assert float(model.loss(y, unsure)) < float(model.loss(y, sure))
+    counts = greedy_weights(np.stack([unsure, sure]), y, data_loss_of(model), size=1)
+    assert counts.tolist() == [0, 1]

@@ -94,3 +94,27 @@ def test_more_classes_than_rows_are_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_many_classes(np.zeros(9), model)
+
+
+def test_weights_of_classes_for_a_loss_of_ones_own():
+    """As Keras's `fit`, which weights rows by their labels whatever the loss."""
+
+    def loss(y, prediction):
+        return keras.ops.mean((y - prediction) ** 2, axis=-1)
+
+    labels = np.array([0, 1, 1, 0])
+    for given in (loss, "hinge"):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", given)
+        assert resolve_class_weight({0: 1.0, 1: 5.0}, labels, model) == {0: 1.0, 1: 5.0}
+        with pytest.raises(ValueError, match="class_weight"):
+            resolve_class_weight({0: 1.0, 1: 5.0}, labels + 0.5, model)
+        with pytest.raises(ValueError, match="class_weight"):
+            resolve_class_weight("balanced", labels, model)
+
+
+def test_classes_are_not_balanced_over_several_labels_a_row():
+    model = keras.Sequential([keras.Input((3, 2)), keras.layers.Dense(2, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match="one a row"):
+        resolve_class_weight("balanced", np.zeros((4, 3), int), model)
