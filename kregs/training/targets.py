@@ -207,7 +207,7 @@ def resolve_class_weight(
             f"loss={getattr(model, 'loss', None)!r}"
         )
     present = np.unique(labels)
-    if balanced:
+    if isinstance(class_weight, str):
         weights = compute_class_weight("balanced", classes=present, y=labels)
         return {int(label): float(weight) for label, weight in zip(present, weights, strict=True)}
     absent = sorted({*class_weight} - {int(label) for label in present})
