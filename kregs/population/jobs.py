@@ -128,7 +128,7 @@ class Job:
         best_epoch, best_value: the epoch, counted from 0, and value of the best objective; -1 and
             infinity if there is none.
         best_weights: the weights that it ends with, see `Training`.
-        end_weights, end_state, end_learning_rate, end_counters: after its last epoch, if it is to
+        end_weights, end_state, end_counters: after its last epoch, if it is to
             keep them; the learning rate is `None` with a schedule.
         stopped_epoch: its last epoch, counted from 0.
         failure: why it ended, if its loss was no finite number.
@@ -163,7 +163,6 @@ class Job:
     best_weights: list[np.ndarray] | None = dataclasses.field(init=False)
     end_weights: list[np.ndarray] | None = dataclasses.field(init=False)
     end_state: OptimizerState | None = dataclasses.field(init=False)
-    end_learning_rate: float | None = dataclasses.field(init=False)
     end_counters: list[dict[str, Any]] = dataclasses.field(init=False)
     stopped_epoch: int | None = dataclasses.field(init=False)
     failure: str | None = dataclasses.field(init=False)
@@ -181,7 +180,7 @@ class Job:
         self.part_bests = [(math.inf, None), (math.inf, None)]
         self.crossed_logs = {}
         self.best_epoch, self.best_value = -1, math.inf
-        self.best_weights = self.end_weights = self.end_state = self.end_learning_rate = None
+        self.best_weights = self.end_weights = self.end_state = None
         self.end_counters = []
         self.stopped_epoch = None
         self.failure = None

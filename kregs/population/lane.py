@@ -215,7 +215,6 @@ class Lane:
         job.best_weights = self.weights_at(position, kept)
         if job.keep_end:
             job.end_weights, job.end_state = self.weights_at(position), self.state_at(position)
-            job.end_learning_rate = slot.model.optimizer.constant
             job.end_counters = [counters_of(callback) for callback in job.callbacks]
         self.slots[position] = None
 

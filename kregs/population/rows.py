@@ -301,14 +301,6 @@ class Feed:
     def __post_init__(self) -> None:
         if isinstance(self.data, Stream):
             object.__setattr__(self, "batch_size", self.data.batch_size)
-        elif self.batch_size > len(self.data):
-            # what a step would hold besides the rows is padding
-            if self.validation_batch_size is None:
-                object.__setattr__(self, "validation_batch_size", self.batch_size)
-            object.__setattr__(self, "batch_size", len(self.data))
-        if self.validation_batch_size and isinstance(self.validation, Rows):
-            size = min(self.validation_batch_size, len(self.validation))
-            object.__setattr__(self, "validation_batch_size", size)
         if not isinstance(self.validation, Rows):
             object.__setattr__(self, "validation_parts", ())
 

@@ -154,7 +154,7 @@ def prepare_data(
                 f"`x` and `y` must have the same length. Received: {len(x)} and {len(y)}"
             )
     rows = _rows(y)
-    weights = _weights(sample_weight, rows)
+    weights = check_sample_weight("sample_weight", sample_weight, rows)
     all_rows = {"x": x, "y": y} | ({} if weights is None else {"sample_weight": weights})
     if validation_data is not None:
         data = _prepare_given(all_rows, validation_data, preprocess, model, seed)
@@ -313,11 +313,7 @@ def _validation(validation_data: Any, model: keras.Model) -> Any:
     x, y = as_arrays(x), as_arrays(y)
     if not weights:
         return x, y
-    return x, y, _weights(weights[0], _rows(x), "validation_data[2]")
-
-
-def _weights(weights: Any, rows: int, name: str = "sample_weight") -> np.ndarray | None:
-    return check_sample_weight(name, weights, rows)
+    return x, y, check_sample_weight("validation_data[2]", weights[0], _rows(x))
 
 
 def _check_any_weight(weights: np.ndarray, split: Split, where: str) -> None:

@@ -157,6 +157,7 @@ class RunJob:
             weights are to be read, not changed.
         start: what an earlier run left that this one goes on from.
         may_go_on: another run may go on from what this one leaves.
+        cancelled: its trial has failed, or the time is up: it is not to be begun.
         cut_short: it was stopped before its end, since the time was up.
     """
 

@@ -9,16 +9,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kregs.training.targets import BINARY, CATEGORICAL, SPARSE, check_classes, compiled_loss
+from kregs.training.targets import (
+    BINARY,
+    CATEGORICAL,
+    REGRESSION,
+    SPARSE,
+    check_classes,
+    compiled_loss,
+)
 
 _ELEMENTWISE = (
-    keras.losses.MeanSquaredError,
-    keras.losses.MeanAbsoluteError,
-    keras.losses.MeanAbsolutePercentageError,
-    keras.losses.MeanSquaredLogarithmicError,
-    keras.losses.Huber,
-    keras.losses.LogCosh,
-    keras.losses.Poisson,
+    *REGRESSION,
     keras.losses.KLDivergence,
     keras.losses.Hinge,
     keras.losses.SquaredHinge,

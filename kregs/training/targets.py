@@ -16,14 +16,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from kregs.training.compilation import loss_object
 from kregs.validation import check_number, suggestion
 
-NUMBERS = (
+REGRESSION = (
     keras.losses.MeanSquaredError,
     keras.losses.MeanAbsoluteError,
     keras.losses.MeanAbsolutePercentageError,
     keras.losses.MeanSquaredLogarithmicError,
     keras.losses.Huber,
     keras.losses.LogCosh,
-    keras.losses.CosineSimilarity,
     keras.losses.Poisson,
 )
 SPARSE = (keras.losses.SparseCategoricalCrossentropy,)
@@ -224,7 +223,8 @@ def resolve_class_weight(
 def _may_be_classes(y: Any, model: keras.Model) -> bool:
     """Whether a loss that is not known to be of classes, nor of numbers, has one label a row."""
     labels = np.asarray(y)
-    if isinstance(compiled_loss(model), NUMBERS) or labels.dtype.kind not in "biuf":
+    of_numbers = isinstance(compiled_loss(model), (*REGRESSION, keras.losses.CosineSimilarity))
+    if of_numbers or labels.dtype.kind not in "biuf":
         return False
     return labels.size == len(labels) and bool((labels == labels.round()).all())
 

@@ -249,10 +249,11 @@ class StackedTrainer:
 
     @staticmethod
     def _last_state(member_job: Job) -> RunState:
+        state = member_job.end_state
         return RunState(
             _of_model(member_job.member, member_job.end_weights),
-            population=member_job.end_state,
-            learning_rate=member_job.end_learning_rate,
+            population=state,
+            learning_rate=None if state is None else state.learning_rate,
             counters=member_job.end_counters,
         )
 
