@@ -35,6 +35,28 @@ def seeded(request) -> None:
         sys.modules["keras"].utils.set_random_seed(seed)
 
 
+@pytest.fixture
+def double():
+    """Layers and optimizers of float64, so that only the arithmetic can differ."""
+    import keras
+
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(before)
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.fixture
+def eager(monkeypatch) -> None:
+    """Let Keras train and evaluate without tracing, most of the time of a few small steps."""
+    import keras
+
+    always = property(lambda self: True, lambda self, value: None)
+    monkeypatch.setattr(keras.Model, "run_eagerly", always)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

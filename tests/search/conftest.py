@@ -45,13 +45,6 @@ def says():
     return _says
 
 
-@pytest.fixture
-def eager(monkeypatch):
-    """Let Keras train without tracing, most of the time of a `fit` of a few steps."""
-    always = property(lambda self: True, lambda self, value: None)
-    monkeypatch.setattr(keras.Model, "run_eagerly", always)
-
-
 @pytest.fixture(scope="session")
 def linear_data():
     generator = np.random.default_rng(0)

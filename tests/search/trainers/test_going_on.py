@@ -12,7 +12,7 @@ from kregs.search import PopulationTuner
 from kregs.search.storage import TrialRecord, outcome_file
 from kregs.search.trainers.batches import OrderedBatches
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("double")]
 
 GENERATOR = np.random.default_rng(4)
 X, Y = GENERATOR.normal(size=(50, 3)), GENERATOR.normal(size=50)
@@ -20,16 +20,6 @@ FIT = {
     "x": X[:33], "y": Y[:33], "validation_data": (X[33:], Y[33:]), "batch_size": 8, "verbose": 0,
 }  # fmt: skip
 EPOCHS, HALF = 8, 4
-
-
-@pytest.fixture(autouse=True)
-def double():
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx(before)
-    keras.config.set_dtype_policy(before)
 
 
 class Scripted(keras_tuner.Oracle):
