@@ -50,6 +50,7 @@ _SUBPACKAGES = (
     "training",
     "population",
     "search",
+    "inspection",
     "tables",
     "reporting",
     "catalog",

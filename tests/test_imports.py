@@ -21,9 +21,10 @@ FILES = sorted(
 # who may be imported when a module is loaded; what is not listed here stands lowest
 LAYERS = [
     {"cli", "doctor", "__main__"},
-    {"catalog", "tables", "estimators"},
+    {"catalog", "tables", "estimators", "demos"},
     {"reporting"},
     {"search"},
+    {"inspection"},
     {"population", "training"},
     {"builders"},
 ]
