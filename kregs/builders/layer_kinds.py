@@ -47,6 +47,9 @@ def has_kernel(layer: Any) -> bool:
 def config_of(layer: Any) -> dict[str, Any]:
     """Return an operation's or layer's config, without Keras's warning of what a file cannot hold.
 
+    Raises:
+        TypeError: the layer holds what Keras finds no config of, such as a `functools.partial`.
+
     Example:
 
     >>> config_of(L.Dense(3))["units"]
@@ -54,7 +57,14 @@ def config_of(layer: Any) -> dict[str, Any]:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
-        return layer.get_config()
+        try:
+            return layer.get_config()
+        except TypeError as error:
+            raise TypeError(
+                f"`model` must have layers that Keras can copy or save. Received: {layer.name!r} of "
+                f"type {type(layer).__name__}: {error} Write a function in place of a "
+                "functools.partial"
+            ) from error
 
 
 def has_weights(layer: Any) -> bool:

@@ -29,7 +29,12 @@ from kregs.search.protocol import DataSummary
 from kregs.search.randomness import derived_seed
 from kregs.search.runs import Halves, Split
 from kregs.training.data_checks import check_data, check_sample_weight
-from kregs.training.targets import check_classes, resolve_class_weight, warn_of_many_classes
+from kregs.training.targets import (
+    check_classes,
+    resolve_class_weight,
+    row_classes,
+    warn_of_many_classes,
+)
 from kregs.validation import check_number, in_words
 
 
@@ -161,20 +166,17 @@ def prepare_data(
         return data.with_class_weight(class_weight, model)
     facts: dict[str, Any]
     groups = check_groups(groups, rows)
+    labels = row_classes(y, model)
     if folds is not None:
         targets = y if isinstance(y, np.ndarray) else np.zeros(rows)  # several outputs
         splits, words = make_splits(
-            folds,
-            targets,
-            labels=classes_of(y, model),
-            groups=groups,
-            seed=derived_seed(seed, 1),
+            folds, targets, labels=labels, groups=groups, seed=derived_seed(seed, 1)
         )
-        splits = with_halves(splits, targets, groups=groups, seed=derived_seed(seed, 2))
+        splits = with_halves(splits, labels=labels, groups=groups, seed=derived_seed(seed, 2))
         facts = {"validation": words, "folds": len(splits), "rows": rows}
     else:
         fraction = check_number("validation_split", validation_split, above=0.0, below=1.0)
-        train, held, words = _split(y, rows, groups, fraction, seed)
+        train, held, words = _split(rows, labels, groups, fraction, seed)
         splits = [Split(train, held)]
         facts = {
             "validation": words,
@@ -212,7 +214,12 @@ def prepare_data(
         fit={**_take(all_rows, split.train_places), "validation_data": held_out},
         summary=DataSummary(**facts),
         fitted=fitted,
-        halves=_halves(held_out, seed, None if groups is None else groups[split.validation]),
+        halves=halves_of(
+            len(split.validation),
+            labels=None if labels is None else labels[split.validation],
+            groups=None if groups is None else groups[split.validation],
+            seed=derived_seed(seed, 2),
+        ),
     )
     return data.with_class_weight(class_weight, model)
 
@@ -242,24 +249,15 @@ def _prepare_given(
         validation_checksum=_checksum(held_out) if has_rows else None,
     )
     fit = {**all_rows, "validation_data": held_out}
-    return Data(fit=fit, summary=summary, fitted=fitted, halves=_halves(held_out, seed))
+    halves = None
+    if has_rows:
+        labels = row_classes(held_out[1], model)
+        halves = halves_of(_rows(held_out[1]), labels=labels, seed=derived_seed(seed, 2))
+    return Data(fit=fit, summary=summary, fitted=fitted, halves=halves)
 
 
 def _words(preprocess: Any) -> str:
     return " ".join(repr(preprocess).split())
-
-
-def classes_of(y: Any, model: keras.Model) -> np.ndarray | None:
-    """Return the rows' classes if the targets are class numbers, not counts."""
-    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iub":
-        return None
-    labels = y.reshape(len(y), -1)
-    if labels.shape[1] != 1:
-        return None
-    several_outputs = isinstance(model.output_shape, tuple) and model.output_shape[-1] != 1
-    if several_outputs or len(np.unique(labels)) <= 2:
-        return labels[:, 0]
-    return None
 
 
 def _prepare_dataset(
@@ -342,7 +340,7 @@ def as_table(x: Any) -> Any:
 
 
 def _split(
-    y: Any, rows: int, groups: np.ndarray | None, fraction: float, seed: int
+    rows: int, labels: np.ndarray | None, groups: np.ndarray | None, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the rows to train on, the rows to validate on, and how they were divided."""
     if groups is not None:
@@ -361,15 +359,8 @@ def _split(
             "`validation_split` must leave rows to train and to validate on. "
             f"Received: validation_split={fraction} of {rows} rows"
         )
-    train, validation, stratified = shuffled_split(y, rows, held, seed)
+    train, validation, stratified = shuffled_split(rows, held, labels=labels, seed=seed)
     return train, validation, "stratified split" if stratified else "shuffled split"
-
-
-def _halves(held_out: Any, seed: int, groups: np.ndarray | None = None) -> Halves | None:
-    """Cut validation rows in two for `judge`."""
-    if is_dataset(held_out):
-        return None
-    return halves_of(held_out[1], groups, seed=derived_seed(seed, 2))
 
 
 def as_arrays(data: Any) -> Any:

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import (
@@ -123,7 +122,11 @@ def check_groups(groups: Any, rows: int) -> np.ndarray | None:
 
 
 def with_halves(
-    splits: Sequence[Split], y: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0
+    splits: Sequence[Split],
+    *,
+    labels: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
 ) -> list[Split]:
     """Cut each fold's validation rows in two where other folds cannot choose its epoch.
 
@@ -132,7 +135,7 @@ def with_halves(
 
     Args:
         splits: the folds.
-        y: targets, rows first.
+        labels: the rows' classes, or `None` if the targets are no classes.
         groups: one label a row; a group is in one half.
         seed: of the halves.
 
@@ -145,8 +148,9 @@ def with_halves(
         return list(splits)
     halves = [
         halves_of(
-            y[split.validation],
-            None if groups is None else groups[split.validation],
+            len(split.validation),
+            labels=None if labels is None else labels[split.validation],
+            groups=None if groups is None else groups[split.validation],
             order=split.validation if in_time else None,
             seed=seed,
         )
@@ -160,12 +164,18 @@ def with_halves(
 
 
 def halves_of(
-    y: Any, groups: Any = None, *, order: np.ndarray | None = None, seed: int = 0
+    rows: int,
+    *,
+    labels: np.ndarray | None = None,
+    groups: Any = None,
+    order: np.ndarray | None = None,
+    seed: int = 0,
 ) -> Halves | None:
     """Cut rows in two: by time, by groups, or mixed with equal shares of the classes.
 
     Args:
-        y: the rows' targets, one array or a structure of them.
+        rows: how many there are.
+        labels: their classes, or `None` if the targets are no classes.
         groups: one label a row; a group is in one half.
         order: the rows' times: all rows of the first half are earlier than those of the second. A
             group across the middle goes with its earliest row.
@@ -177,12 +187,9 @@ def halves_of(
     Example:
 
     >>> import numpy as np
-    >>> [half.tolist() for half in halves_of(np.zeros(5), order=np.array([9, 8, 2, 3, 5]))]
+    >>> [half.tolist() for half in halves_of(5, order=np.array([9, 8, 2, 3, 5]))]
     [[2, 3], [4, 1, 0]]
     """
-    targets = keras.tree.flatten(y)[0]
-    rows = len(targets)
-    labels = _class_labels(y, rows)
     if groups is not None:
         _, group_numbers = np.unique(groups, return_inverse=True)
         if group_numbers.max(initial=0) < 1:
@@ -206,9 +213,9 @@ def halves_of(
         splitter = GroupKFold(2)
         if labels is not None and np.unique(labels, return_counts=True)[1].min() > 1:
             splitter = StratifiedGroupKFold(2, shuffle=True, random_state=seed)
-        a, b = next(iter(splitter.split(targets, labels, groups)))
+        a, b = next(iter(splitter.split(np.zeros(rows), labels, groups)))
         return (a, b) if len(a) and len(b) else None
-    a, b, _ = shuffled_split(y, rows, rows // 2, seed)
+    a, b, _ = shuffled_split(rows, rows // 2, labels=labels, seed=seed)
     return a, b
 
 
@@ -217,17 +224,10 @@ def _together(times: np.ndarray, cut: int) -> bool:
     return bool(times[cut - 1] == times[cut])
 
 
-def _class_labels(y: Any, rows: int) -> np.ndarray | None:
-    """Return targets that may be classes, one a row."""
-    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iub":
-        return None
-    labels = y.reshape(rows, -1)
-    return labels[:, 0] if labels.shape[1] == 1 else None
-
-
-def shuffled_split(y: Any, rows: int, held: int, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
+def shuffled_split(
+    rows: int, held: int, *, labels: np.ndarray | None, seed: int
+) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return rows left over, rows held out, and whether both have their shares of the classes."""
-    labels = _class_labels(y, rows)
     if labels is not None:
         _, sizes = np.unique(labels, return_counts=True)
         # scikit-learn refuses classes of one row, and fewer rows than classes on a side

@@ -12,14 +12,13 @@ import numpy as np
 
 from kregs.logs import numbers_of
 from kregs.population.rows import is_dataset
-from kregs.search.data import classes_of
 from kregs.search.folds import make_splits, take_rows, transformed
 from kregs.search.project import run_search
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import SearchResult
 from kregs.search.settings import SearchSettings
 from kregs.search.storage import NESTED_FOLDER
-from kregs.training.targets import said_before
+from kregs.training.targets import row_classes, said_before
 from kregs.validation import check_integer
 
 
@@ -80,11 +79,11 @@ def outer_scores(
     """
     y = np.asarray(y)
     x = x if hasattr(x, "iloc") else np.asarray(x)
-    classes = classes_of(y, result.best_model())
+    labels = row_classes(y, result.best_model())
     metric = settings.objective.name.removeprefix("val_")
     with preserved_state():  # a splitter without a seed draws from NumPy's own
         splits, _ = make_splits(
-            nested, y, labels=classes, groups=groups, seed=derived_seed(settings.seed, 2)
+            nested, y, labels=labels, groups=groups, seed=derived_seed(settings.seed, 2)
         )
     scores: list[dict[str, Any]] = []
     deadline = math.inf if max_time is None else time.monotonic() + max_time
@@ -111,6 +110,7 @@ def outer_scores(
                 resume=True,
                 max_time=None if max_time is None else left / (len(splits) - fold),
                 needs_trial=False,
+                trains_final_model=False,
             )
         if inner.record.best is None:  # there was no time for an epoch
             break

@@ -137,6 +137,7 @@ def run_search(
     resume: bool,
     max_time: float | None = None,
     needs_trial: bool = True,
+    trains_final_model: bool = True,
 ) -> tuple[SearchResult, bool]:
     """Train trials until the oracle stops or the time is up; train the chosen model; write.
 
@@ -145,6 +146,7 @@ def run_search(
         x, y, validation_data, sample_weight, groups, directory, project_name, resume, max_time: as
             in `kregs.tune`.
         needs_trial: raise if the time was up before any trial had an epoch.
+        trains_final_model: with folds, train the chosen hyperparameters on all rows.
 
     Returns:
         The result, and whether the oracle has stopped.
@@ -169,7 +171,7 @@ def run_search(
             return result, ended
         _check_any_completed(result, folder, None if ended else max_time)
         prune(folder, result.record, settings.keep)
-        if task.data.splits is not None:
+        if task.data.splits is not None and trains_final_model:
             # no fold's model has seen all rows
             try:
                 with said_before():

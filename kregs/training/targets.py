@@ -93,6 +93,36 @@ def class_numbers(y: Any, model: keras.Model) -> np.ndarray | None:
     return None
 
 
+def row_classes(y: Any, model: keras.Model) -> np.ndarray | None:
+    """Return the class of each row, by which rows are divided in equal shares, or `None`.
+
+    Where the loss does not tell whether the targets are classes, integers are, one a row, if the
+    model gives several numbers a row or there are at most two values; else they are counts.
+
+    Args:
+        y: targets, as in `class_numbers`, or a structure of them for several outputs.
+        model: a compiled model.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    >>> model.compile(loss="categorical_crossentropy")
+    >>> row_classes(np.eye(3)[[0, 2, 2]], model)
+    array([0, 2, 2])
+    >>> row_classes({"a": np.array([0, 1]), "b": np.array([0, 1])}, model)
+    """
+    if not isinstance(y, np.ndarray):
+        return None
+    labels = class_numbers(y, model)
+    if labels is not None:
+        return labels if len(labels) == len(y) else None
+    if y.dtype.kind not in "iub" or y.size != len(y):
+        return None
+    labels = y.reshape(-1)
+    several_numbers = isinstance(model.output_shape, tuple) and model.output_shape[-1] != 1
+    return labels if several_numbers or len(np.unique(labels)) <= 2 else None
+
+
 def check_classes(name: str, y: Any, model: keras.Model, *, rows: str = "") -> None:
     """Raise `ValueError` if the targets of a classification are all of one class.
 

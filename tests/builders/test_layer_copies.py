@@ -306,3 +306,13 @@ def test_a_layer_that_its_config_does_not_make_is_named():
     model = keras.Model(inputs, L.Dense(1)(Forgetful(5, name="lost")(inputs)))
     with pytest.raises(ValueError, match=r"'lost' cannot be copied: from its `get_config\(\)`"):
         copy_model(model)
+
+
+def test_a_layer_without_a_config_is_named():
+    import functools
+
+    leaky = functools.partial(keras.ops.leaky_relu, negative_slope=0.3)
+    layers = [keras.layers.Dense(3), keras.layers.Dense(2, activation=leaky, name="leaky")]
+    model = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(1)])
+    with pytest.raises(TypeError, match=r"`model` must have layers.*'leaky' of type Dense.*partial"):
+        kregs.regularize(model, kregs.Regularization(l2=0.1))

@@ -280,6 +280,8 @@ def test_nested_folds_score_the_whole_search(tmp_path):
     few = {"preprocess": StandardScaler(), "folds": 2, "epochs": 3}
     result = tune(tmp_path, nested=outer, **few)
     assert result.nested["fold"].tolist() == [0, 1]
+    # the model on all outer training rows is trained once, by whoever scores it
+    assert not list((result.path / "nested").rglob("best.keras"))
     assert result.nested["score"].nunique() == 2
     train, held = list(outer.split(X))[1]
     inner = tune(tmp_path / "inner", x=X[train], y=Y[train], **few)

@@ -121,6 +121,21 @@ def test_groups_of_a_single_split(x, y, model):
         prepare(x, y, model, groups=groups, validation_data=(x, y))
 
 
+def test_one_hot_targets_are_divided_as_their_classes(x, y):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", "categorical_crossentropy")
+    one_hot = np.eye(3)[y]
+    data = prepare(x, one_hot, model)
+    assert data.summary.validation == "stratified split"
+    held = data.fit["validation_data"][1]
+    assert held.sum(axis=0).tolist() == [10, 8, 2]
+    assert [held[half].sum(axis=0).tolist() for half in data.halves] == [[5, 4, 1]] * 2
+    splits = prepare(x, one_hot, model, folds=5).splits
+    assert all(one_hot[s.validation].sum(axis=0).tolist() == [10, 8, 2] for s in splits)
+    model.compile("sgd", "mse")  # three numbers, not a class
+    assert prepare(x, one_hot, model).summary.validation == "shuffled split"
+
+
 def test_the_checksum_tells_data_apart(x, y, model):
     changed = x.copy()
     changed[50, 1] += 1

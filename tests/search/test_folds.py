@@ -144,7 +144,7 @@ def test_prepared_rows_of_overlapping_folds_choose_no_epoch_for_one_another():
     folds = RepeatedKFold(n_splits=2, n_repeats=2, random_state=3)
     splits, _ = make_splits(folds, Y, labels=None)
     prepared = transform_folds(StandardScaler(), Y[:, None] * 1.0, Y, splits).splits
-    assert with_halves(prepared, Y) == prepared  # the other fold of a repeat can choose
+    assert with_halves(prepared, labels=Y) == prepared  # the other fold of a repeat can choose
     # the two folds of a repeat choose for one another
     assert epochs_scored(prepared) == epochs_scored(splits) == [1, 0, 3, 2]
 
@@ -158,19 +158,20 @@ GROUPED = {
 @pytest.mark.parametrize("y", GROUPED)
 def test_a_group_is_in_one_half(y):
     y = GROUPED[y]
+    labels = y if y.dtype.kind == "i" else None
     splits, _ = make_splits(GroupShuffleSplit(3, random_state=1), y, labels=None, groups=GROUPS)
-    for split in with_halves(splits, y, groups=GROUPS, seed=2):
+    for split in with_halves(splits, labels=labels, groups=GROUPS, seed=2):
         a, b = (split.validation[half] for half in split.halves)
         assert sorted([*a, *b]) == sorted(split.validation)
         assert min(len(a), len(b)) > 0
         assert not set(GROUPS[a]) & set(GROUPS[b])
-    mixed = halves_of(y[splits[0].validation], seed=2)
+    mixed = halves_of(len(splits[0].validation), seed=2)
     assert set(GROUPS[splits[0].validation[mixed[0]]]) & set(GROUPS[splits[0].validation[mixed[1]]])
 
 
 def test_halves_of_folds_in_time_are_the_earlier_and_the_later_rows():
     splits, _ = make_splits(TimeSeriesSplit(4), np.arange(100.0), labels=None)
-    halved = with_halves(splits, np.arange(100.0))
+    halved = with_halves(splits)
     assert [len(split.halves[0]) for split in halved] == [10] * 4
     for split in halved:
         earlier, later = (split.validation[half] for half in split.halves)
@@ -179,11 +180,11 @@ def test_halves_of_folds_in_time_are_the_earlier_and_the_later_rows():
         assert sorted([*earlier, *later]) == split.validation.tolist()
     # a series of each of several sites: whole ones in a half, the middle is within site 1
     sites = np.repeat([5, 1, 2], [2, 6, 2])
-    first, second = halves_of(np.zeros(10), sites, order=np.arange(10))
+    first, second = halves_of(10, groups=sites, order=np.arange(10))
     assert (first.tolist(), second.tolist()) == ([*range(8)], [8, 9])
-    first, second = halves_of(np.zeros(10), sites[::-1] > 1, order=np.arange(10))
+    first, second = halves_of(10, groups=sites[::-1] > 1, order=np.arange(10))
     assert set((sites[::-1] > 1)[first]) & set((sites[::-1] > 1)[second]) == set()
-    assert halves_of(np.zeros(10), np.zeros(10)) is None
+    assert halves_of(10, groups=np.zeros(10)) is None
 
 
 def test_tables_with_categories():
