@@ -129,8 +129,9 @@ def penalties(
     """Return what each layer's regularization adds to the loss, and its share of the loss.
 
     Listed are penalties on kernels, biases, other weights and activities, and what layers of one's
-    own hand to `add_loss`. As in Keras, frozen weights are not penalized, a shared weight once, and the activity of a
-    shared layer once a call. The model is called in inference mode, and its state stays.
+    own hand to `add_loss`. As in Keras, frozen weights are not penalized, a shared weight once, and
+    the activity of a shared layer once a call. The model is called in inference mode, and its state
+    stays.
 
     Args:
         model: any built Keras model, also a subclassed one.

@@ -196,7 +196,7 @@ def test_the_logger_writes_history_csv_and_tensorboard(tmp_path, eager):
     assert seen[0] != seen[1]
     assert history["penalty_share"] == pytest.approx(np.divide(history["penalty"], history["loss"]))
     names = [name for name in history if name.startswith("penalty/")]
-    assert "penalty/dense_activation_1/activity" in names
+    assert "penalty/dense_activity_1/activity" in names
     assert "penalty/head/kernel" in names
     assert sum(history[name][-1] for name in names) == pytest.approx(history["penalty"][-1])
     assert pd.read_csv(tmp_path / "log.csv")["penalty"].tolist() == pytest.approx(
