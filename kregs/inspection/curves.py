@@ -26,8 +26,9 @@ from kregs.population.capacity import members_at_once
 from kregs.population.jobs import Job
 from kregs.population.keras_internals import learning_rate_of, user_loss_weights
 from kregs.population.layout import Layout
+from kregs.population.optimizers import OptimizerState
 from kregs.population.rows import Feed, Rows, as_rows, epoch_order
-from kregs.population.signature import read_member
+from kregs.population.signature import Member, read_member
 from kregs.population.training import Training
 from kregs.training.compilation import compile_model
 from kregs.training.data_checks import check_rows
@@ -55,10 +56,10 @@ class RangeTest:
 
     Args:
         name: what was varied: `learning_rate`, `l1` or `l2`.
-        runs: one row a training: the value, `seed`, `train` (the loss of its last epoch, penalties
-            and noise included), `loss` (after it, on the rows that judge; NaN where it diverged).
-        start: the loss on these rows before any training.
-        objective: what `loss` is, as Keras calls it.
+        runs: one row a training: the value, `seed`, `train` (the mean loss of its last epoch,
+            penalties and noise included), `loss` (after it, on the rows that judge, without
+            penalties; NaN where it diverged).
+        start: the loss on these rows before any training, or with the smallest λ.
         judged_on: the rows that judge, in words.
         suggestion: a value by the rule of the function that made this; `None`: none can be told.
         interval: the smallest and the largest of the neighbouring values that are as good as the
@@ -70,7 +71,6 @@ class RangeTest:
     name: str
     runs: pd.DataFrame
     start: float
-    objective: str
     judged_on: str
     suggestion: float | None
     interval: tuple[float, float] | None
@@ -104,7 +104,6 @@ class RangeTest:
             self.to_frame(),
             self.name,
             start=self.start,
-            objective=self.objective,
             judged_on=self.judged_on,
             suggestion=self.suggestion,
             interval=self.interval,
@@ -130,7 +129,11 @@ class RangeTest:
             lines.append(f"trained one by one: {self.one_by_one}")
         frame = self.to_frame().to_string(index=False, float_format="{:.4g}".format)
         return "\n".join(
-            [*lines, f"{self.objective} on {self.judged_on}, at first {self.start:.4g}", frame]
+            [
+                *lines,
+                f"loss without penalties on {self.judged_on}, at first {self.start:.4g}",
+                frame,
+            ]
         )
 
 
@@ -207,9 +210,7 @@ def learning_rate_curve(
         rates = np.logspace(-6, 1, 29).tolist()
     else:
         rates = _numbers("learning_rates", learning_rates, above=0.0)
-    plan = _Plan(
-        "learning_rate", rates, steps, epochs, batch_size, seeds, seed, max_members, _STEPS
-    )
+    plan = _Plan("learning_rate", steps, epochs, batch_size, seeds, seed, max_members)
     starts = _starts(build_or_model, x, plan)
     for model in starts:
         if isinstance(
@@ -222,7 +223,7 @@ def learning_rate_curve(
             )
     data = _data(starts[0], x, y, sample_weight, validation_data, validation_split)
     # at rate 0 nothing is learnt: the loss of the start
-    result = _measure(starts, plan, data, [0.0, *rates], _at_rate)
+    result = _measure(starts, plan, data, [0.0, *rates])
     return _with_suggestion(result, _suggest_rate)
 
 
@@ -287,7 +288,7 @@ def penalty_curve(
         strengths = _numbers("values", values, minimum=0.0)
     if steps is None and epochs is None:
         epochs = _EPOCHS
-    plan = _Plan(penalty, strengths, steps, epochs, batch_size, seeds, seed, max_members, _STEPS)
+    plan = _Plan(penalty, steps, epochs, batch_size, seeds, seed, max_members)
     starts = _starts(build_or_model, x, plan)
     if not _kernels(starts[0]):
         raise ValueError(
@@ -300,7 +301,7 @@ def penalty_curve(
             "on always prefer λ = 0. Received: validation_split=0"
         )
     data = _data(starts[0], x, y, sample_weight, validation_data, validation_split)
-    result = _measure(starts, plan, data, strengths, _at_strength)
+    result = _measure(starts, plan, data, strengths)
     return _with_suggestion(result, _suggest_strength)
 
 
@@ -312,14 +313,12 @@ class _Plan:
     """What is varied, and how long and how often each value is trained."""
 
     name: str
-    values: Sequence[float]
     steps: int | None
     epochs: int | None
     batch_size: int
     seeds: int
     seed: int
     max_members: int | None
-    default_steps: int
 
     def __post_init__(self) -> None:
         for name in ("steps", "epochs", "max_members"):
@@ -338,7 +337,7 @@ class _Plan:
         """Return the epochs of a run, and how many rows an epoch has; `None`: all."""
         if self.epochs is not None:
             return self.epochs, None
-        steps = self.steps or self.default_steps
+        steps = self.steps or _STEPS
         in_epoch = math.ceil(rows / self.batch_size)
         if steps < in_epoch:
             return 1, steps * self.batch_size
@@ -380,11 +379,17 @@ def _built(build: Any) -> Any:
     """Call `build()` or build at the default point of its hyperparameters."""
     from kregs.search.build import explore, make_hypermodel
 
-    if callable(build):
-        with contextlib.suppress(TypeError, ValueError):
-            inspect.signature(build).bind()
-            return _returned(build)
+    if callable(build) and _takes_nothing(build):
+        return _returned(build)
     return explore(make_hypermodel(build))[1]
+
+
+def _takes_nothing(build: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(build).bind()
+    except (TypeError, ValueError):  # it takes `hp`, or is in C and tells no signature
+        return False
+    return True
 
 
 def _returned(build: Callable[[], Any]) -> Any:
@@ -419,7 +424,8 @@ def _data(
                 f"Received: {in_words(validation)}"
             )
         check_rows(*validation, model=model, name="validation_data[{}]")
-        judge = as_batch(*validation, *[None] * (3 - len(validation)), model=model)
+        x, y, sample_weight = (*validation, None)[:3]
+        judge = as_batch(x, y, sample_weight, model)
         return _Rows(rows, judge, f"{len(judge)} validation rows")
     if share:
         cut = int(len(rows) * (1.0 - share))
@@ -450,23 +456,18 @@ class _Setting:
     strength: tuple[str, float] | None = None
 
 
-def _at_rate(name: str, value: float) -> _Setting:
-    return _Setting(learning_rate=value)
-
-
-def _at_strength(name: str, value: float) -> _Setting:
-    return _Setting(strength=(name, value))
-
-
 def _measure(
     starts: Sequence[keras.Model],
     plan: _Plan,
     data: _Rows,
     values: Sequence[float],
-    setting: Callable[[str, float], _Setting],
 ) -> RangeTest:
     """Train each value from each start, as one population where that can be."""
-    settings = [setting(plan.name, value) for value in values]
+    of_rate = plan.name == "learning_rate"
+    settings = [
+        _Setting(learning_rate=value) if of_rate else _Setting(strength=(plan.name, value))
+        for value in values
+    ]
     try:
         logs, reason = _stacked(starts, plan, data, settings), None
     except _REFUSALS as error:
@@ -476,22 +477,20 @@ def _measure(
             for number, model in enumerate(starts)
             for each in settings
         ]
-    objective = "val_data_loss" if all("val_data_loss" in log for log in logs) else "val_loss"
     rows = []
     for (number, value), log in zip(
         ((n, v) for n in range(len(starts)) for v in values), logs, strict=True
     ):
-        loss, train = log.get(objective, math.nan), log.get("loss", math.nan)
+        loss, train = log.get("val_data_loss", math.nan), log.get("loss", math.nan)
         finite = math.isfinite(loss) and math.isfinite(train)
         rows.append((value, plan.seed + number, train, loss if finite else math.nan))
     runs = pd.DataFrame(rows, columns=[plan.name, "seed", "train", "loss"])
-    is_start = (runs[plan.name] == 0.0) & (plan.name == "learning_rate")
-    start = runs["loss"][is_start].mean()
+    is_start = runs[plan.name] == min(values)
+    start = float(runs["loss"][is_start].mean())
     return RangeTest(
         plan.name,
-        runs[~is_start].reset_index(drop=True),
-        float(start),
-        objective.removeprefix("val_"),
+        runs[~is_start].reset_index(drop=True) if of_rate else runs,
+        start,
         data.judged_on,
         None,
         None,
@@ -504,24 +503,27 @@ def _stacked(
 ) -> list[dict[str, float]]:
     """Return the last logs of every training, start by start, trained as one population."""
     train, judge = _as_rows(data.train), _as_rows(data.judge)
-    members = {id(model): read_member(model) for model in starts}
-    base = Layout(list(members.values()))
     epochs, width = plan.length(len(train))
+    by_start: dict[int, tuple[OptimizerState | None, list[Member]]] = {}
     jobs = []
     for number, model in enumerate(starts):
+        if id(model) not in by_start:
+            state = _optimizer_state(model)
+            if plan.name == "learning_rate":
+                members = [read_member(_twin(model, None))] * len(settings)
+            else:
+                members = [read_member(_twin(model, each.strength)) for each in settings]
+            by_start[id(model)] = state, members
+        state, members = by_start[id(model)]
         seed = (plan.seed + number) % 2**32
         rows = None if width is None else epoch_order(seed, 0, len(train))[:width]
-        for setting in settings:
-            member, weights = members[id(model)], None
-            state = base.state_of(member)
-            if setting.strength is not None:
-                member = read_member(_restrained_copy(model, *setting.strength))
-            jobs.append(
-                Job(
-                    member, weights, seed, [], epochs,
-                    train_rows=rows, state=state, learning_rate=setting.learning_rate,
-                )
-            )  # fmt: skip
+        jobs += [
+            Job(
+                member, None, seed, [], epochs,
+                train_rows=rows, state=state, learning_rate=each.learning_rate,
+            )
+            for member, each in zip(members, settings, strict=True)
+        ]  # fmt: skip
     layout = Layout(list({id(job.member): job.member for job in jobs}.values()))
     feed = Feed(train, judge, plan.batch_size)
     slots = min(len(jobs), members_at_once(layout, feed.step_rows, plan.max_members))
@@ -540,15 +542,22 @@ def _as_rows(batch: Batch) -> Rows:
     return as_rows(batch.x, batch.y, batch.sample_weight)
 
 
-def _restrained_copy(model: keras.Model, kind: str, value: float) -> keras.Model:
-    """Return a compiled copy with another penalty on its kernels; its logs have the data loss."""
+def _optimizer_state(model: keras.Model) -> OptimizerState | None:
+    """Return what a model's optimizer has gathered; `None` if it is fresh."""
+    member = read_member(model)
+    return Layout([member]).state_of(member)
+
+
+def _twin(model: keras.Model, strength: tuple[str, float] | None) -> keras.Model:
+    """Return a copy whose logs have the data loss, with another penalty on its kernels if given."""
     if user_loss_weights(model) is not None:
         raise NotStackable("the model is compiled with `loss_weights`")
     twin = copy_model(model)
     # one optimizer for all: its numbers are read, its variables are each member's own
     compile_model(twin, model.loss, optimizer=model.optimizer)
-    for variable in _kernels(twin):
-        variable.regularizer = _restrained(variable.regularizer, kind, value)
+    if strength is not None:
+        for variable in _kernels(twin):
+            variable.regularizer = _restrained(variable.regularizer, *strength)
     return twin
 
 
@@ -597,7 +606,7 @@ def _alone(
                 return logs
         judge = data.judge
         after = penalties(model, judge.x, judge.y, sample_weight=judge.sample_weight)
-        return {**logs, "val_loss": after.loss, "val_data_loss": after.loss - after.total}  # type: ignore[dict-item, operator]
+        return {**logs, "val_data_loss": (after.loss or 0.0) - after.total}
 
 
 @contextlib.contextmanager
@@ -695,7 +704,6 @@ def _suggest_strength(result: RangeTest, frame: pd.DataFrame, best: int) -> Rang
     strengths, losses = frame[result.name].to_numpy(float), frame["loss"].to_numpy(float)
     spread = float(np.nanmax(losses) - losses[best])
     first, last = _as_good(frame, best, 0.05 * abs(losses[best]))
-    result = dataclasses.replace(result, start=float(losses[0]))
     notes = []
     if spread <= 0.01 * abs(losses[best]):
         notes.append("no λ matters so far: more epochs, or larger ones")

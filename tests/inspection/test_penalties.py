@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 import kregs
 
@@ -206,7 +207,7 @@ def test_the_logger_writes_history_csv_and_tensorboard(tmp_path, eager):
     events.Reload()
     tensors = events.Tensors("penalty")
     assert [event.step for event in tensors] == [0, 2]
-    assert tensors[1].tensor_proto.float_val[0] == pytest.approx(history["penalty"][2])
+    assert float(tf.make_ndarray(tensors[1].tensor_proto)) == pytest.approx(history["penalty"][2])
 
 
 def test_frames_words_and_figure(eager):

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 
 from kregs.reporting.figures.style import (
     BEST,
@@ -119,8 +119,7 @@ def _draw_activations(axes: Axes, shown: pd.DataFrame, places: np.ndarray) -> No
     widest = float((shown["activation_mean"].abs() + std)[usable].max()) if usable.any() else 0.0
     if widest > 100:
         axes.set_xscale("symlog", linthresh=1.0)
-        axes.xaxis.set_major_locator(mpl.ticker.SymmetricalLogLocator(base=10, linthresh=1.0))
-        axes.xaxis.get_major_locator().set_params(numticks=5)
+        axes.xaxis.set_major_locator(SymmetricalLogLocator(base=1000, linthresh=1.0))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5))
     for column, color in (("dead", BEST), ("saturated", BEST)):

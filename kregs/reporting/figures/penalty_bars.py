@@ -56,7 +56,7 @@ def penalty_bars(table: pd.DataFrame, *, loss: float | None, total: float) -> Fi
     axes.set_yticks(places, [plain_text(str(name), 34) for name in shown.index], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("added to the loss")
-    for place, value in zip(places, shown["total"], strict=True):
+    for place, value in enumerate(shown["total"]):
         words = f" {value:.3g}" if not loss else f" {value:.3g} ({value / loss:.1%})"
         axes.text(max(0.0, value), place, words, va="center", fontsize=8)
     axes.margins(x=0.25)

@@ -15,7 +15,6 @@ from kregs.reporting.figures.style import (
     WIDTH,
     add_title_and_legend,
     new_figure,
-    plain_text,
 )
 from kregs.search.space import scale_of
 
@@ -25,7 +24,6 @@ def range_test(
     name: str,
     *,
     start: float,
-    objective: str,
     judged_on: str,
     suggestion: float | None,
     interval: tuple[float, float] | None,
@@ -36,15 +34,15 @@ def range_test(
         frame: one row a value: columns `name`, `train`, `loss`, `standard_error`, `diverged`.
         name: the column of values.
         start: the loss before training, or of the smallest value.
-        objective, judged_on: what `loss` is, and on which rows.
+        judged_on: on which rows `loss` is.
         suggestion, interval: to mark; `None` for none.
 
     Example:
 
     >>> frame = pd.DataFrame({"l2": [0.0, 0.1], "train": 0.2, "loss": [0.4, 0.3],
     ...                       "standard_error": np.nan, "diverged": 0})
-    >>> figure = range_test(frame, "l2", start=0.4, objective="data_loss", judged_on="9 rows",
-    ...                     suggestion=0.1, interval=(0.1, 0.1))
+    >>> figure = range_test(frame, "l2", start=0.4, judged_on="9 rows", suggestion=0.1,
+    ...                     interval=(0.1, 0.1))
     >>> figure.axes[0].get_xlabel()
     'l2'
     """
@@ -75,7 +73,7 @@ def range_test(
         markersize=3.5,
         capsize=2,
         linewidth=1.4,
-        label=plain_text(f"{objective} on {judged_on}"),
+        label=f"without penalties, on {judged_on}",
     )
     axes.plot(
         places, frame["train"], color=TRAINING, linestyle="--", linewidth=1.2,
@@ -102,7 +100,7 @@ def range_test(
             transform=axes.get_xaxis_transform(), label="diverged",
         )  # fmt: skip
     format_axis(axes, axis, "x")
-    axes.set_ylabel(plain_text(objective))
+    axes.set_ylabel("loss")
     words = "none can be told" if suggestion is None else f"{suggestion:.3g} is suggested"
     add_title_and_legend(figure, axes, f"Range test of {name}: {words}", columns=2)
     return figure
