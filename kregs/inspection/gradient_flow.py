@@ -36,8 +36,9 @@ VANISHING = 1e-3
 EXPLODING = 1e3
 # a gradient so many times as large as the weights it changes
 TOO_LARGE = 1e3
-# shares of a layer's units, or of its outputs
-DEAD = 0.5
+# shares of a layer's units, or of its outputs. In a deep ReLU chain all rows come to point in one
+# direction, so that half of the units are off on every row though nothing is wrong
+DEAD = 0.9
 SATURATED = 0.5
 # of its maximum: a sigmoid or tanh whose derivative is below that is saturated
 _FLAT = 0.05
@@ -133,7 +134,7 @@ class GradientFlow:
         return gradient_flow(self.frame, self.limits, problems=self._problems())
 
     def _problems(self) -> dict[str, str]:
-        return {finding.layer: finding.problem for finding in reversed(self.findings)}
+        return {finding.layer: finding.problem for finding in self.findings}
 
     def __str__(self) -> str:
         columns = ["layer", "gradient_norm", "ratio", "activation_mean", "activation_std"]
@@ -183,8 +184,8 @@ def gradient_flow(
       activations forwards makes up for that of gradients backwards.
     - **exploding**, too: a gradient that is no finite number, or whose norm is above 1000 times
       that of the kernel itself.
-    - **dead**: more than half of a ReLU layer's units are 0 on every row; or no gradient at all
-      reaches a layer's weights.
+    - **dead**: more than nine tenths of a ReLU layer's units are 0 on every row; or no gradient at
+      all reaches a layer's weights.
     - **saturated**: more than half of a sigmoid's or tanh's outputs lie where it is flat.
 
     Args:
@@ -345,7 +346,9 @@ class _Probe:
                 "`model` must have weights that are trained, or no gradient flows. "
                 f"Received: model {model.name!r}, which has none"
             )
-        self._function = self._pass if model.run_eagerly else tf.function(self._pass)
+        self._function: Callable = self._pass
+        if not model.run_eagerly:  # without autograph, as in `fit`
+            self._function = tf.function(self._pass, autograph=False)
         # found out while it is traced: in which order layers are called, and which end the model
         self._called: list[int] = []
         self._outputs: set[int] = set()
