@@ -111,6 +111,7 @@ def twins(l2):
     return stacked, own
 
 
+@pytest.mark.slow
 def test_what_cannot_be_stacked_is_trained_one_by_one_to_the_same_end(eager):
     x, y = regression()
     stacked, own = twins(0.01)
