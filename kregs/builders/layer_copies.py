@@ -250,9 +250,8 @@ class ModelCopier:
                 else:  # called as layer(inputs=x)
                     kwargs |= {name: layer(value) for name, value in list(kwargs.items())[:1]}
             if self.is_left_out(call, graph):
-                (result,) = (
-                    value for value in keras.tree.flatten((args, kwargs)) if id(value) in tensors
-                )
+                values = keras.tree.flatten((args, kwargs))
+                (result,) = (value for value in values if id(value) in tensors)
             else:
                 result = new(*args, **kwargs)
             for layer in self.layers_after(call, graph):

@@ -89,7 +89,6 @@ class _Repairer(ModelCopier):
         self._faults = {(f.code, name) for f in findings for name in f.layers}
         self._drawn: set[int] = set()  # layers whose kernels are drawn anew
         self._replaced: set[int] = set()  # layers that another kind stands for
-        self._moved: dict[int, Any] = {}  # id of a dropout -> its copy behind the normalization
 
     def _has(self, code: str, layer: Any) -> bool:
         return (code, self.view.name_of(layer)) in self._faults
@@ -214,9 +213,9 @@ class _Repairer(ModelCopier):
         if isinstance(layer, L.BatchNormalization):
             for source, its_graph in graph.upstream(call):
                 moves = self._has("KR004", source.layer) and its_graph is graph
-                if moves and self._normalization_behind(source, graph) is call:
-                    if self.is_left_out(source, graph):
-                        followers.append(self._copy_of_dropout(source))
+                moves = moves and self._normalization_behind(source, graph) is call
+                if moves and self.is_left_out(source, graph):
+                    followers.append(self._copy_of_dropout(source))
         penalty = coefficients(getattr(layer, "activity_regularizer", None))
         is_own = isinstance(layer, L.ActivityRegularization)
         moved = self._has("KR015", layer) and not self._has("KR014", layer)

@@ -12,14 +12,5 @@ from kregs.inspection.audit.rules import (
 
 _FAMILIES = (initializers, dropout, normalization, penalties, optimizer, callbacks)
 
-RULES = tuple(
-    sorted(
-        (
-            value
-            for family in _FAMILIES
-            for value in vars(family).values()
-            if isinstance(value, Rule)
-        ),
-        key=lambda rule: rule.code,
-    )
-)
+_VALUES = [value for family in _FAMILIES for value in vars(family).values()]
+RULES = tuple(sorted((v for v in _VALUES if isinstance(v, Rule)), key=lambda rule: rule.code))

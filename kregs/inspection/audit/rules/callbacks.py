@@ -28,7 +28,8 @@ def _choosing(view: ModelView) -> Iterator[Any]:
     "Epochs judged by a loss that contains penalties",
     severities=["warning"],
     source="Keras: `val_loss` is the data's loss plus sum(model.losses)",
-    fix="watch a metric of the data: val_data_loss, which kregs.compile_model logs, or val_accuracy",
+    fix="watch a metric of the data: val_accuracy, or val_data_loss, which kregs.compile_model "
+    "logs",
 )
 def penalized_monitor(view: ModelView) -> Iterator[Hit]:
     """Penalties fall as training goes on and may do so while the fit of the validation data gets
@@ -62,13 +63,13 @@ def last_weights(view: ModelView) -> Iterator[Hit]:
         for callback in view.training.callbacks
     )
     for callback in view.training.callbacks:
-        if isinstance(callback, C.EarlyStopping) and not callback.restore_best_weights:
-            if not saved:
-                yield Hit(
-                    severity="warning",
-                    layers=(),
-                    what=f"{_name(callback)} with restore_best_weights=False",
-                )
+        is_stopping = isinstance(callback, C.EarlyStopping)
+        if is_stopping and not saved and not callback.restore_best_weights:
+            yield Hit(
+                severity="warning",
+                layers=(),
+                what=f"{_name(callback)} with restore_best_weights=False",
+            )
 
 
 @rule(

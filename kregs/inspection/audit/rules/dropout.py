@@ -15,7 +15,7 @@ from kregs.builders.layer_kinds import (
     is_hidden_activation,
     is_spatial_dropout,
 )
-from kregs.builders.model_graph import Call, ModelGraph
+from kregs.builders.model_graph import Call, ModelGraph, nested_layers
 from kregs.inspection.audit.findings import Hit, rule
 from kregs.inspection.audit.model_view import (
     ModelView,
@@ -34,10 +34,9 @@ _LEAST_RATE = 0.02
 
 
 def _acting_calls(view: ModelView) -> Iterator[tuple[Site, Call, ModelGraph]]:
-    """Yield the calls of dropout layers with a rate that act in training."""
+    """Yield the calls of dropout layers that have a rate."""
     for site, call, graph in view.calls():
-        acts = call.keywords.get("training") is not False
-        if is_any_dropout(site.layer) and site.layer.rate and acts:
+        if is_any_dropout(site.layer) and site.layer.rate:
             yield site, call, graph
 
 
@@ -194,39 +193,50 @@ def output_dropout(view: ModelView) -> Iterator[Hit]:
 
 @rule(
     "KR008",
-    "Dropout that never acts",
+    "`training` in a call, which `fit` and `predict` override",
     severities=["warning", "info"],
-    source="Keras: `training=False` in a call holds for `fit`, too, and for all layers inside",
-    fix="set base.trainable = False, which also keeps batch normalization still, and call the base "
-    "without `training`; or put the dropout behind the base",
+    source="Keras 3: a Functional model passes its own `training` on to every layer in it",
+    fix="set base.trainable = False, which keeps batch normalization still; for dropout in "
+    "inference call the whole model with training=True",
 )
-def silent_dropout(view: ModelView) -> Iterator[Hit]:
-    """Called with training=False, as one does with a frozen base because of its batch
-    normalization, a model or layer is in inference for ever: the dropout in it does nothing, also
-    where it was put in for the new task."""
+def overridden_training(view: ModelView) -> Iterator[Hit]:
+    """In a Functional model base(x, training=False) holds until `fit` calls the model with
+    training=True: the batch normalization inside takes batch statistics and learns them, unless it
+    is frozen, and dropout inside acts. Likewise dropout(x, training=True) is off in `predict`. In
+    the call() of a subclassed model the argument holds, and there dropout inside never acts."""
     for graph in view.graphs:
         for layer in graph.model.layers:
-            calls = graph.calls_of(layer)
-            if not calls or any(call.keywords.get("training") is not False for call in calls):
-                continue
+            given = {call.keywords.get("training") for call in graph.calls_of(layer)}
             nested = graph.nested.get(id(layer))
-            for part in _dropouts_inside(nested) if nested else [layer]:
-                if is_any_dropout(part) and part.rate:
-                    # published models bring drop path along, which a frozen base does not need
-                    yield Hit(
-                        severity="info" if is_drop_path(part) else "warning",
-                        layers=[view.name_of(part)],
-                        what=f"{type(part).__name__} inside what is called with training=False",
-                    )
+            if True in given and (nested or _acts_in_training(layer)):
+                yield Hit(
+                    severity="warning",
+                    layers=[_name(graph, layer)],
+                    what="it is called with training=True, which `predict` overrides",
+                )
+            if nested is None or False not in given:  # of a layer it may be the default
+                continue
+            parts = list(nested_layers(layer))
+            learns = any(map(_moves_statistics, parts))
+            if learns or any(is_any_dropout(part) and part.rate for part in parts):
+                what = "learns its batch statistics" if learns else "drops units"
+                yield Hit(
+                    severity="warning" if learns else "info",
+                    layers=[_name(graph, layer)],
+                    what=f"it is called with training=False and {what} in `fit` all the same",
+                )
 
 
-def _dropouts_inside(graph: ModelGraph) -> Iterator[keras.layers.Layer]:
-    for layer in graph.model.layers:
-        nested = graph.nested.get(id(layer))
-        if nested:
-            yield from _dropouts_inside(nested)
-        elif is_any_dropout(layer):
-            yield layer
+def _acts_in_training(layer: object) -> bool:
+    return is_any_dropout(layer) or _moves_statistics(layer)
+
+
+def _name(graph: ModelGraph, layer: keras.layers.Layer) -> str:
+    names = [layer.name]
+    while graph.outer is not None:
+        names.insert(0, graph.model.name)
+        graph = graph.outer
+    return "/".join(names)
 
 
 @rule(
