@@ -144,6 +144,4 @@ def test_applications(name):
     assert audit.unseen == ("no optimizer: the model is not compiled, and none was given",)
     page = (REPOSITORY / "docs" / "audit.md").read_text(encoding="utf-8")
     explained = page[page.index("keras.applications") :]
-    assert {finding.code for finding in audit.findings} <= set(
-        code for code in (rule.code for rule in RULES) if code in explained
-    )
+    assert all(finding.code in explained for finding in audit.findings)

@@ -33,10 +33,9 @@ _PLAIN = (L.Dense, L.Conv1D, L.Conv2D, L.Conv3D)
 
 def _kernel(layer: Any) -> np.ndarray | None:
     """Return the kernel of a plain layer that is built, `None` otherwise."""
-    is_plain = isinstance(layer, _PLAIN) and layer.built and layer.trainable
-    # these are Conv2D's own subclasses in Keras
-    is_plain = is_plain and "Transpose" not in type(layer).__name__
-    return np.asarray(layer.kernel) if is_plain else None
+    if isinstance(layer, _PLAIN) and layer.built and layer.trainable:
+        return keras.ops.convert_to_numpy(layer.kernel)
+    return None
 
 
 def _drawn_square(initializer: Any, shape: tuple[int, ...]) -> float | None:
