@@ -172,7 +172,9 @@ def _selection(variables: Any) -> Callable[[Any], bool]:
             raise ValueError(
                 f"`variables` must hold regular expressions. Received: {pattern!r} ({error})"
             ) from None
-    return lambda variable: any(re.search(p, getattr(variable, "path", variable.name)) for p in patterns)
+    return lambda variable: any(
+        re.search(p, getattr(variable, "path", variable.name)) for p in patterns
+    )
 
 
 def is_proximal(optimizer: Any) -> bool:
@@ -222,7 +224,9 @@ class _Proximal:
         self._momentum_steps = (None,) * len(variables)
         if _STEPS[self.stock].has_momentum(self):
             self._momentum_steps = tuple(
-                self.add_variable((), dtype=variable.dtype, name="momentum_step") if chosen else None
+                self.add_variable((), dtype=variable.dtype, name="momentum_step")
+                if chosen
+                else None
                 for variable, chosen in zip(variables, self._thresholded, strict=True)
             )
 
@@ -349,7 +353,7 @@ def soft_threshold(weight: Any, threshold: Any) -> Any:
     >>> soft_threshold(np.array([-3.0, 0.5]), 1.0).numpy().tolist()
     [-2.0, 0.0]
     """
-    return ops.sign(weight) * ops.maximum(ops.abs(weight) - threshold, 0)
+    return weight - ops.clip(weight, -threshold, threshold)
 
 
 def group_soft_threshold(weight: Any, threshold: Any, axes: tuple[int, ...]) -> Any:
@@ -422,7 +426,9 @@ def _sgd(optimizer: Any, index: int, rate: Any, gradient: Any) -> Any:
     if not optimizer.momentum:
         return rate
     summed = _summed(optimizer, index, rate)
-    return summed * ops.cast(optimizer.momentum, rate.dtype) + rate if optimizer.nesterov else summed
+    return (
+        summed * ops.cast(optimizer.momentum, rate.dtype) + rate if optimizer.nesterov else summed
+    )
 
 
 def _taken(optimizer: Any, dtype: Any) -> Any:
