@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kregs.layers import TiedDense
 from kregs.validation import check_number, suggestion
 
 L = keras.layers
@@ -73,7 +74,8 @@ def proximal(
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: the optimizer is unknown here (the message lists those that are known), has
-            trained, is proximal already, or a number is negative.
+            trained, is proximal already, or a number is negative. When the training begins: no
+            weight is chosen, or none has groups.
 
     Example:
 
@@ -243,6 +245,13 @@ class _Proximal:
             return
         super().build(variables)
         self._thresholds = tuple(self.thresholds(variables))
+        for name in ("l1", "group_l1"):
+            if getattr(self, name) and not any(getattr(t, name) for t in self._thresholds):
+                raise ValueError(
+                    f"`{name}` must concern at least one weight that is trained. "
+                    f"Received: {name}={getattr(self, name)}, with variables "
+                    + ", ".join(variable.path for variable in variables)
+                )
         has_momentum = _STEPS[self.stock].has_momentum(self)
         self._momentum_steps = tuple(
             self.add_variable((), dtype=variable.dtype, name="momentum_step")
@@ -359,7 +368,7 @@ def group_axes(model: keras.Model) -> dict[int, tuple[int, ...]]:
 
 # classes of layers, a kernel of theirs, and which axes of it count its units or filters
 _GROUPS = (
-    ((L.Dense, L.Conv1D, L.Conv2D, L.Conv3D), "kernel", (-1,)),
+    ((L.Dense, L.Conv1D, L.Conv2D, L.Conv3D, TiedDense), "kernel", (-1,)),
     ((L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose), "kernel", (-2,)),
     ((L.DepthwiseConv1D, L.DepthwiseConv2D), "kernel", (-2, -1)),
     ((L.SeparableConv1D, L.SeparableConv2D), "depthwise_kernel", (-2, -1)),
