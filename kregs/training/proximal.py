@@ -102,7 +102,7 @@ def proximal(
     rate = given._learning_rate
     if callable(rate) and not isinstance(rate, keras.Variable):  # a schedule: the user's own object
         config["learning_rate"] = rate
-    result = _proximal_class(type(given))(**config)
+    result = _proximal_class(given.__class__)(**config)
     for name, value in vars(given).items():
         if name.startswith("_exclude_from_weight_decay"):  # is in no config
             setattr(result, name, value)
@@ -221,7 +221,7 @@ class Threshold:
     axes: tuple[int, ...] = ()
 
 
-class _Proximal:
+class _Proximal(keras.optimizers.Optimizer):
     """What an optimizer class gets in addition: after each update of a weight, the proximal step.
 
     Its config is that of the class alone.
@@ -230,6 +230,8 @@ class _Proximal:
     l1: float
     group_l1: float
     stock: type[keras.optimizers.Optimizer]  # the class without it
+    _selects: Callable[[Any], bool]
+    _model: Callable[[], keras.Model | None] | None
 
     def __repr__(self) -> str:
         return f"<proximal {self.stock.__name__}, l1={self.l1:g}, group_l1={self.group_l1:g}>"
