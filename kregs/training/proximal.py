@@ -245,15 +245,15 @@ class _Proximal(keras.optimizers.Optimizer):
         """Make the optimizer's variables and choose the weights that are thresholded."""
         if self.built:
             return
-        super().build(variables)
         self._thresholds = tuple(self.thresholds(variables))
         for name in ("l1", "group_l1"):
             if getattr(self, name) and not any(getattr(t, name) for t in self._thresholds):
                 raise ValueError(
                     f"`{name}` must concern at least one weight that is trained. "
                     f"Received: {name}={getattr(self, name)}, with variables "
-                    + ", ".join(variable.path for variable in variables)
+                    + ", ".join(getattr(v, "path", v.name) for v in variables)
                 )
+        super().build(variables)
         has_momentum = _STEPS[self.stock].has_momentum(self)
         self._momentum_steps = tuple(
             self.add_variable((), dtype=variable.dtype, name="momentum_step")
@@ -494,13 +494,15 @@ def _nadam(optimizer: Any, index: int, rate: Any, gradient: Any) -> Any:
 
 
 def _lamb(optimizer: Any, index: int, rate: Any, gradient: Any, weight: Any) -> Any:
-    size = _nadam(optimizer, index, rate, gradient)
+    scale = _nadam(optimizer, index, ops.ones_like(rate), gradient)
     momentum = optimizer._momentums[index] / (
         1 - ops.power(ops.cast(optimizer.beta_1, rate.dtype), _taken(optimizer, rate.dtype))
     )
-    norm, update_norm = ops.norm(weight), ops.norm(momentum * size / rate)
+    norm = ops.sqrt(ops.sum(ops.square(weight)))
+    update_norm = ops.sqrt(ops.sum(ops.square(momentum * scale)))
     ratio = norm / ops.maximum(update_norm, SMALLEST)
-    return size * ops.where((norm > 0) & (update_norm > 0), ratio, ops.ones_like(ratio))
+    ratio = ops.where((norm > 0) & (update_norm > 0), ratio, ops.ones_like(ratio))
+    return ratio * rate * scale
 
 
 def _adamax(optimizer: Any, index: int, rate: Any, gradient: Any) -> Any:
