@@ -65,7 +65,7 @@ class StackedOptimizer:
         thresholds: per variable, the proximal l1 and group_l1 of every member, variables `(K,)`.
         momentum_step: of every member, see `OptimizerState`, `(K,)`.
         clips: which of `CLIPS` any member uses; set by the program.
-        thresholded: which of `thresholds` any member has, bool `(variables, 2)`; set by the program.
+        thresholded: which of `thresholds` any has, bool `(variables, 2)`; set by the program.
         group_axes: per variable, the axes of a member's that count its groups; set by the program.
     """
 
