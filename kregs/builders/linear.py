@@ -14,6 +14,7 @@ from kregs.builders.arguments import (
     check_shape,
 )
 from kregs.builders.layer_factory import LayerFactory
+from kregs.builders.unapplied import mark_unapplied
 from kregs.regularization import Regularization
 
 
@@ -36,7 +37,7 @@ def linear(
     | scikit-learn | loss | kregs |
     |---|---|---|
     | `Ridge(alpha)` | `"mse"` | `l2 = alpha / n` |
-    | `Lasso(alpha)` | `"mse"` | `l1 = 2 * alpha` |
+    | `Lasso(alpha)` | `"mse"` | `proximal_l1 = 2 * alpha` (`l1` for weights near zero) |
     | `ElasticNet(alpha, l1_ratio=r)` | `"mse"` | `l1 = 2 * alpha * r`, `l2 = alpha * (1 - r)` |
     | `LogisticRegression(C)` | `"binary_crossentropy"` | `l2 = 1 / (2 * C * n)` |
     | the same with `l1_ratio=1` | `"binary_crossentropy"` | `l1 = 1 / (C * n)` |
@@ -90,4 +91,6 @@ def linear(
         layers.append(keras.layers.Flatten(name="flatten"))
     layers += factory.input_noise()
     layers.append(factory.head(outputs, head_activation, use_bias=use_bias))
-    return keras.Sequential(layers, name=check_model_name(name))
+    return mark_unapplied(
+        keras.Sequential(layers, name=check_model_name(name)), factory.regularization
+    )
