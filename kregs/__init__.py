@@ -43,6 +43,7 @@ _HOMES = {
     "TableRun": "kregs.tables",
     "tune_table": "kregs.tables",
     "predict_table": "kregs.tables",
+    "shrink": "kregs.inspection.shrink",
 }
 _SUBPACKAGES = (
     "builders",
