@@ -70,7 +70,9 @@ class Plan:
             hidden.append(block)
             layers += block
         if convolutional:
-            layers.append(self.one_of(L.Flatten(), L.GlobalAveragePooling2D(), L.GlobalMaxPooling2D()))
+            layers.append(
+                self.one_of(L.Flatten(), L.GlobalAveragePooling2D(), L.GlobalMaxPooling2D())
+            )
             if rng.random() < 0.5:
                 hidden.append(self.block("between", False))
                 layers += hidden[-1]

@@ -398,12 +398,11 @@ class Embedding(Rule):
 class Recurrent(Units):
     """`SimpleRNN`, `GRU` and `LSTM`: a unit is read by the next step, too."""
 
-    _GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
-    _CANDIDATE = {"SimpleRNN": 0, "GRU": 2, "LSTM": 2}  # the gate through which the input enters
-
     def __init__(self, layer: Any) -> None:
-        self.gates = self._GATES[type(layer).__name__]
-        self.candidate = self._CANDIDATE[type(layer).__name__]
+        # how many gates there are, and through which the input enters
+        self.gates, self.candidate = {L.SimpleRNN: (1, 0), L.GRU: (3, 2), L.LSTM: (4, 2)}[
+            type(layer)
+        ]
         super().__init__(layer)
         recurrent = self._by_gate(_array(layer.cell.recurrent_kernel))
         self.is_recurrent = (recurrent != 0).any(axis=1)  # (units, units)
