@@ -148,8 +148,8 @@ def feature_selection(
     its weights have. A single fit's choice among correlated features is luck; how often it is made
     over folds is not. Bring the columns to one scale first: a penalty compares them.
 
-    A feature is selected if it survives in a share of `threshold` of the folds at one of the counted
-    values: the strongest ones, at which a fold keeps at most `most` features on average.
+    A feature is selected if it survives in a share of `threshold` of the folds at one of the
+    counted values: the strongest ones, at which a fold keeps at most `most` features on average.
 
     Args:
         build: called with the hyperparameter by its name; returns a compiled Sequential or
@@ -217,9 +217,8 @@ def feature_selection(
             kept[fold, place] = _used_inputs(model)
     except NotStackable:
         built = functools.partial(_built, build, name)
-        for fold, place, model in _one_by_one(
-            built, models, points, rows, targets, train_rows, **settings
-        ):
+        trained = _one_by_one(built, models, points, rows, targets, train_rows, **settings)
+        for fold, place, model in trained:
             kept[fold, place] = _used_inputs(model)
     frequency = pd.DataFrame(kept.mean(axis=0).T, index=features, columns=points)
     frequency.columns.name, frequency.index.name = name, "feature"
@@ -334,7 +333,7 @@ def _stacked(
     jobs = [
         Job(
             member=member,
-            weights=[np.array(weight) for weight in member.weights],
+            weights=[keras.ops.convert_to_numpy(weight) for weight in member.weights],
             seed=seed,
             callbacks=[],
             epochs=epochs,

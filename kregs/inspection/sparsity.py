@@ -174,7 +174,9 @@ def _rows(model: keras.Model) -> Iterator[LayerSparsity]:
 
 
 def _row(layer: Any, name: str, weights: list[Any]) -> LayerSparsity:
-    arrays = {weight.path.rpartition("/")[2]: np.asarray(weight) for weight in weights}
+    arrays = {
+        weight.path.rpartition("/")[2]: keras.ops.convert_to_numpy(weight) for weight in weights
+    }
     to_units, from_inputs = _flows(layer, arrays)
     return LayerSparsity(
         layer=name,
