@@ -127,7 +127,7 @@ def shrink(model: keras.Model) -> Shrunk:
     >>> import kregs, numpy as np
     >>> model = kregs.mlp((4,), 3, units=(8, 8), seed=0)
     >>> kernel = model.layers[0].kernel
-    >>> kernel.assign(kernel * (np.arange(8) < 6))  # two units of eight lose their inputs
+    >>> _ = kernel.assign(kernel * (np.arange(8) < 6))  # two units of eight lose their inputs
     >>> print(kregs.shrink(model))
     mlp: 139 -> 113 weights (81%)
       dense_1  6 of 8 units stay

@@ -126,7 +126,7 @@ def sparsity(model: keras.Model) -> Sparsity:
     >>> import kregs, numpy as np
     >>> model = kregs.mlp((4,), 3, units=(8,), seed=0)
     >>> kernel = model.layers[0].kernel
-    >>> kernel.assign(kernel * (np.arange(8) < 6))  # two units of eight lose their inputs
+    >>> _ = kernel.assign(kernel * (np.arange(8) < 6))  # two units of eight lose their inputs
     >>> print(kregs.sparsity(model))
     layer    weights     zeros  dead units  dead inputs
     dense_1       40  16 (40%)      2 of 8       0 of 4

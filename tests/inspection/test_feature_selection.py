@@ -111,7 +111,8 @@ def test_weak_values_that_keep_too_many_are_not_counted(diabetes):
 def deep(l1):
     """A network whose first kernel alone is penalized."""
     inputs = keras.Input((6,))
-    x = L.Dense(8, "tanh", kernel_initializer=keras.initializers.GlorotUniform(1), name="a")(inputs)
+    x = L.Normalization(mean=[0.0] * 6, variance=[1.0] * 6)(inputs)
+    x = L.Dense(8, "tanh", kernel_initializer=keras.initializers.GlorotUniform(1), name="a")(x)
     x = L.Dropout(0.1, seed=1)(x)
     outputs = L.Dense(1, kernel_initializer=keras.initializers.GlorotUniform(2))(x)
     model = keras.Model(inputs, outputs)

@@ -403,22 +403,32 @@ def test_recurrent_layers_lose_units_and_inputs(double, rng, kind):
 
 
 @pytest.mark.parametrize(
-    ("layer", "words"),
+    ("make", "words"),
     [
-        (L.LayerNormalization(name="it"), "it (LayerNormalization) needs all of its channels"),
-        (L.GroupNormalization(2, name="it"), "it (GroupNormalization) needs all"),
-        (L.Activation("softmax", name="it"), "it has the activation softmax, which may mix"),
-        (L.Activation(lambda x: x[..., ::-1], name="it"), "which may mix its channels"),
-        (L.Conv1D(4, 1, groups=2, name="it"), "it (Conv1D) has groups of channels"),
-        (L.Bidirectional(L.GRU(2), name="it"), "it (Bidirectional) needs all"),
-        (L.Permute((2, 1), name="it"), "it (Permute) needs all"),
-        (L.BatchNormalization(axis=1, name="it"), "it (BatchNormalization) has another axis"),
-        (L.Dense(3, "softmax", name="it"), ""),
+        (
+            lambda: L.LayerNormalization(name="it"),
+            "it (LayerNormalization) needs all of its channels",
+        ),
+        (lambda: L.GroupNormalization(2, name="it"), "it (GroupNormalization) needs all"),
+        (
+            lambda: L.Activation("softmax", name="it"),
+            "it has the activation softmax, which may mix",
+        ),
+        (lambda: L.Activation(lambda x: x[..., ::-1], name="it"), "which may mix its channels"),
+        (lambda: L.Conv1D(4, 1, groups=2, name="it"), "it (Conv1D) has groups of channels"),
+        (lambda: L.Bidirectional(L.GRU(2), name="it"), "it (Bidirectional) needs all"),
+        (lambda: L.Permute((2, 1), name="it"), "it (Permute) needs all"),
+        (
+            lambda: L.BatchNormalization(axis=1, name="it"),
+            "it (BatchNormalization) has another axis",
+        ),
+        (lambda: L.Dropout(0.5, noise_shape=(None, 1, 4), name="it"), "it (Dropout) needs all"),
+        (lambda: L.Dense(3, "softmax", name="it"), ""),
     ],
 )
-def test_what_needs_all_channels_keeps_them(double, rng, layer, words):
+def test_what_needs_all_channels_keeps_them(double, rng, make, words):
     inputs = keras.Input((6, 3))
-    x = layer(L.Conv1D(4, 3, name="first")(inputs))
+    x = make()(L.Conv1D(4, 3, name="first")(inputs))
     model = keras.Model(inputs, L.Dense(2)(L.Flatten()(x)))
     widen(model, rng)
     silence(model.get_layer("first"), [1])

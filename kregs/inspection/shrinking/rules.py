@@ -130,6 +130,16 @@ class Through(Rule):
         return [np.ones(len(value), bool) for value in values]
 
 
+class FixedThrough(Through):
+    """A layer through which each channel goes by itself, but which has a fixed number of them."""
+
+    def values(self, inputs, outputs):
+        return Rule.values(self, inputs, outputs)
+
+    def holds(self, values, used):
+        return np.ones(len(used), bool)
+
+
 class Reshape(Through):
     """`Reshape` that keeps the channels last, or spreads them over a longer last axis."""
 
@@ -534,7 +544,9 @@ def rule_for(layer: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> Rule:
         last = len(before) - 1
         return Through(layer) if layer.dims[-1] == last else Rule(layer)
     if kind is L.Dropout and (layer.noise_shape or (None,))[-1] not in (None, 1):
-        return Rule(layer, f"{words} has a noise shape with a fixed number of channels")
+        return FixedThrough(layer)
+    if kind is L.Normalization and layer.axis in ((-1,), (len(before) - 1,), ()):
+        return FixedThrough(layer)
     if kind in _IDENTITIES:
         return Through(layer)
     if kind in _PADDINGS:
