@@ -197,6 +197,7 @@ class _KregsEstimator(BaseEstimator):
                 optimizer=self.optimizer,
                 learning_rate=self.learning_rate,
                 weight_decay=self.weight_decay,
+                regularization=self.regularization,
             )
             network.jit_compile = False  # XLA compiles for longer than such a network trains
             network.run_eagerly = epochs * math.ceil(len(train) / batch_size) <= _EAGER_STEPS

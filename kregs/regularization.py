@@ -11,7 +11,11 @@ from kregs.validation import check_choice, check_names, check_number, suggestion
 
 NORMALIZATIONS = (None, "batch", "layer", "group")
 
-_COEFFICIENTS = ("l1", "l2", "bias_l1", "bias_l2", "activity_l1", "activity_l2")
+# what the optimizer does, after the builders: `kregs.compile_model(regularization=...)`
+OPTIMIZER_FIELDS = ("proximal_l1", "group_l1")
+_COEFFICIENTS = (
+    "l1", "l2", "bias_l1", "bias_l2", "activity_l1", "activity_l2", *OPTIMIZER_FIELDS,
+)  # fmt: skip
 _RATES = ("dropout", "input_dropout", "spatial_dropout", "drop_path")
 
 
@@ -23,12 +27,19 @@ class Regularization:
     constraints and layers; a field that is 0 or `None` adds nothing to the model.
 
     Args:
-        l1: coefficient of the sum of absolute kernel weights (λ of the lasso).
+        l1: coefficient of the sum of absolute kernel weights (λ of the lasso), a penalty whose
+            gradient is followed: weights become small, not zero. For zeros see `proximal_l1`.
         l2: coefficient of the sum of squared kernel weights (λ of ridge regression). As in Keras
             there is no factor 1/2.
         bias_l1, bias_l2: the same, of the biases.
         activity_l1, activity_l2: the same, of the outputs of hidden layers, divided by the batch
             size (Keras >= 3.14).
+        proximal_l1: the same coefficient as `l1`, reached exactly by the optimizer's proximal step
+            (`kregs.proximal`), which sets kernel weights to zero and is no part of the loss.
+        group_l1: coefficient of the sum of the norms of the weights into each unit or filter, which
+            become zero together (the group lasso), by the same step. What belongs to the optimizer
+            has to be given to `kregs.compile_model(..., regularization=...)`, too: a built model
+            refuses to be compiled without.
         max_norm: upper bound of the norm of the weights into one unit or filter, or `None`.
         dropout: rate of dropout after hidden dense layers and before the dense head.
         input_dropout: rate of dropout on the input.
@@ -55,6 +66,8 @@ class Regularization:
 
     References:
         Goodfellow, Bengio, Courville, "Deep Learning", 2016, chapter 7;
+        Yuan, Lin, "Model Selection and Estimation in Regression with Grouped Variables", 2006
+        (group_l1);
         Srivastava et al., "Dropout", JMLR 15, 2014 (dropout, max-norm);
         Huang et al., "Deep Networks with Stochastic Depth", 2016 (drop_path).
     """
@@ -65,6 +78,8 @@ class Regularization:
     bias_l2: float = 0.0
     activity_l1: float = 0.0
     activity_l2: float = 0.0
+    proximal_l1: float = 0.0
+    group_l1: float = 0.0
     max_norm: float | None = None
     dropout: float = 0.0
     input_dropout: float = 0.0

@@ -16,6 +16,7 @@ from kregs.builders.arguments import (
     check_sizes,
 )
 from kregs.builders.layer_factory import LayerFactory, chain, full_precision
+from kregs.builders.unapplied import mark_unapplied
 from kregs.initializers import activation_name
 from kregs.layers import TiedDense
 from kregs.regularization import Regularization
@@ -91,7 +92,9 @@ def autoencoder(
     x = build(factory, x, (math.prod(shape), *units), head_activation)  # type: ignore[arg-type]
     if len(shape) > 1:
         x = keras.layers.Reshape(shape, dtype=full_precision(), name="reshape")(x)
-    return keras.Model(inputs, x, name=check_model_name(name))
+    return mark_unapplied(
+        keras.Model(inputs, x, name=check_model_name(name)), factory.regularization
+    )
 
 
 def _untied(factory: LayerFactory, x: Any, sizes: Sequence[int], head_activation: Any) -> Any:

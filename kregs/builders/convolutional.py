@@ -16,6 +16,7 @@ from kregs.builders.arguments import (
     check_sizes,
 )
 from kregs.builders.layer_factory import CHANNELS_LAST, LayerFactory, image_input
+from kregs.builders.unapplied import mark_unapplied
 from kregs.regularization import Regularization
 from kregs.validation import check_choice, check_integer
 
@@ -124,7 +125,9 @@ def convnet(
     for i, size in enumerate(dense_units, start=1):
         layers += factory.dense_block(size, f"_{i}")
     layers.append(factory.head(outputs, head_activation))
-    return keras.Sequential(layers, name=check_model_name(name))
+    return mark_unapplied(
+        keras.Sequential(layers, name=check_model_name(name)), factory.regularization
+    )
 
 
 def _check_blocks(shape: Sequence[int | None], filters: Sequence[int]) -> None:

@@ -15,6 +15,7 @@ from kregs.builders.arguments import (
     check_sizes,
 )
 from kregs.builders.layer_factory import LayerFactory
+from kregs.builders.unapplied import mark_unapplied
 from kregs.regularization import Regularization
 
 
@@ -92,4 +93,6 @@ def mlp(
     for i, size in enumerate(units, start=1):
         layers += factory.dense_block(size, f"_{i}")
     layers.append(factory.head(outputs, head_activation))
-    return keras.Sequential(layers, name=check_model_name(name))
+    return mark_unapplied(
+        keras.Sequential(layers, name=check_model_name(name)), factory.regularization
+    )

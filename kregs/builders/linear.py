@@ -14,6 +14,7 @@ from kregs.builders.arguments import (
     check_shape,
 )
 from kregs.builders.layer_factory import LayerFactory
+from kregs.builders.unapplied import mark_unapplied
 from kregs.regularization import Regularization
 
 
@@ -90,4 +91,6 @@ def linear(
         layers.append(keras.layers.Flatten(name="flatten"))
     layers += factory.input_noise()
     layers.append(factory.head(outputs, head_activation, use_bias=use_bias))
-    return keras.Sequential(layers, name=check_model_name(name))
+    return mark_unapplied(
+        keras.Sequential(layers, name=check_model_name(name)), factory.regularization
+    )

@@ -17,6 +17,7 @@ from kregs.builders.arguments import (
     check_sizes,
 )
 from kregs.builders.layer_factory import CHANNELS_LAST, LayerFactory, chain, image_input
+from kregs.builders.unapplied import mark_unapplied
 from kregs.regularization import Regularization
 from kregs.validation import check_integer
 
@@ -132,7 +133,9 @@ def resnet(
     pooling = keras.layers.GlobalAveragePooling2D(data_format=CHANNELS_LAST, name="pooling")
     head = factory.head(outputs, head_activation)
     x = chain(x, [pooling, *factory.dropout("dropout"), head])
-    return keras.Model(inputs, x, name=check_model_name(name))
+    return mark_unapplied(
+        keras.Model(inputs, x, name=check_model_name(name)), factory.regularization
+    )
 
 
 def _activate(factory: LayerFactory, prefix: str, channels: int) -> list[keras.layers.Layer]:

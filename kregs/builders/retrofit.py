@@ -31,8 +31,9 @@ from kregs.builders.layer_kinds import (
 )
 from kregs.builders.model_graph import Call, ModelGraph, is_model_graph, nested_layers
 from kregs.builders.treatments import Treatment, treatments
+from kregs.builders.unapplied import mark_unapplied
 from kregs.layers import DropBlock2D
-from kregs.regularization import Regularization
+from kregs.regularization import OPTIMIZER_FIELDS, Regularization
 from kregs.validation import suggestion
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ L = keras.layers
 
 _FIELDS = (
     "l1", "l2", "bias_l1", "bias_l2", "activity_l1", "activity_l2",
-    "max_norm", "dropout", "spatial_dropout",
+    "max_norm", "dropout", "spatial_dropout", *OPTIMIZER_FIELDS,
 )  # fmt: skip
 
 
@@ -61,6 +62,8 @@ def regularize(
     - `l1`, `l2`, `bias_l1`, `bias_l2` are the penalties on kernels (of inputs and recurrent states)
       and biases. Embeddings and normalizations have none. A shared layer is counted once.
     - `max_norm` bounds the weights into each unit or filter from the first training step on.
+    - `proximal_l1`, `group_l1` concern the same kernels; the optimizer applies them: compile the
+      copy by `kregs.compile_model(..., regularization=regularization)`.
     - `activity_l1`, `activity_l2` penalize the output of each hidden activation.
     - `dropout` is the rate of every `Dropout`, `AlphaDropout` and `GaussianDropout` layer; where
       there is none before the next weights, `Dropout` is put after the hidden activation of each
@@ -185,6 +188,7 @@ def _regularized(
     graph = ModelGraph(model)
     copy = copier.copy_model(graph)
     copier.copy_states()
+    mark_unapplied(copy, checked, [w for layer in copier.restrained for w in layer.weights])
     rows = treatments(
         graph,
         checked,
@@ -258,6 +262,7 @@ class _Regularizer(ModelCopier):
         self.names = names
         # (id of a layer, what): the layer that is put behind or before it; one for all its calls
         self.put_in: dict[tuple[int, str], keras.layers.Layer] = {}
+        self.restrained: list[keras.layers.Layer] = []  # copies
         self._tails: dict[int, list[Call]] = {}
 
     def is_chosen(self, layer: Any, graph: ModelGraph) -> bool:
@@ -300,7 +305,9 @@ class _Regularizer(ModelCopier):
                 kind = classes.get(class_name, getattr(L, class_name, None))
             return self._restrain(config, kind, layer.name) if isinstance(kind, type) else config
 
-        return new_layer(layer, change_configs(config_of(layer), restrained))
+        copy = new_layer(layer, change_configs(config_of(layer), restrained))
+        self.restrained.append(copy)
+        return copy
 
     def _restrain(self, config: dict[str, Any], kind: type, name: str) -> dict[str, Any]:
         """Change the config of one layer, which may be within the layer `name`."""

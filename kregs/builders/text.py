@@ -15,6 +15,7 @@ from kregs.builders.arguments import (
     check_sizes,
 )
 from kregs.builders.layer_factory import LayerFactory, chain, kernel_constraint, kernel_regularizer
+from kregs.builders.unapplied import mark_unapplied
 from kregs.regularization import Regularization
 from kregs.validation import check_choice, check_flag, check_integer, check_number
 
@@ -118,7 +119,9 @@ def text_cnn(
         pooled.append(chain(x, branch))
     x = keras.layers.Concatenate(name="concatenate")(pooled) if len(pooled) > 1 else pooled[0]
     x = chain(x, [*factory.dropout("dropout"), factory.head(outputs, head_activation)])
-    return keras.Model(inputs, x, name=check_model_name(name))
+    return mark_unapplied(
+        keras.Model(inputs, x, name=check_model_name(name)), factory.regularization
+    )
 
 
 def recurrent(
@@ -198,7 +201,7 @@ def recurrent(
     check_flag("mask_zero", mask_zero)
     check_flag("penalize_embeddings", penalize_embeddings)
     rate = check_number("recurrent_dropout", recurrent_dropout, minimum=0.0, below=1.0)
-    checked = check_fields("recurrent", regularization, CONVOLUTION_FIELDS)
+    checked = check_fields("recurrent", regularization, CONVOLUTION_FIELDS - {"group_l1"})
     if checked.normalization not in (None, "layer"):
         raise ValueError(
             "`regularization.normalization` must be 'layer' or None for recurrent(): the other "
@@ -230,7 +233,9 @@ def recurrent(
             *factory.dropout(f"dropout_{i}"),
         ]
     layers.append(factory.head(outputs, head_activation))
-    return keras.Sequential(layers, name=check_model_name(name))
+    return mark_unapplied(
+        keras.Sequential(layers, name=check_model_name(name)), factory.regularization
+    )
 
 
 def _embedding(

@@ -20,7 +20,7 @@ from kregs.builders.layer_kinds import (
     is_spatial_dropout,
 )
 from kregs.builders.model_graph import ModelGraph
-from kregs.regularization import Regularization
+from kregs.regularization import OPTIMIZER_FIELDS, Regularization
 
 L = keras.layers
 
@@ -91,6 +91,12 @@ def treatments(
             if id(old) in cells:
                 continue  # what holds for it stands beside its layer
             done = list(_restraints(old, new))
+            if chosen and any(hasattr(new, f"{kernel}_regularizer") for kernel in KERNELS):
+                done += [
+                    f"kernel {name}={getattr(regularization, name):g} by compile_model"
+                    for name in OPTIMIZER_FIELDS
+                    if getattr(regularization, name)
+                ]
             left = ["not among `layers`"] if not chosen else []
             unreachable = False
             if chosen:

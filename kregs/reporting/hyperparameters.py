@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 # shown first where they were searched, in this order
-PENALTIES = ("l2", "l1", "activity_l2", "activity_l1", "bias_l2", "bias_l1", "weight_decay")
+PENALTIES = (
+    "l2", "l1", "proximal_l1", "group_l1", "activity_l2", "activity_l1", "bias_l2", "bias_l1",
+    "weight_decay",
+)  # fmt: skip
 RATES = ("dropout", "spatial_dropout", "input_dropout", "drop_path", "gaussian_noise")
 
 

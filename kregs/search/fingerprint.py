@@ -7,6 +7,7 @@ counts up, seeds that it draws, addresses of objects.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import inspect
 import json
 import marshal
@@ -21,6 +22,7 @@ import keras
 import numpy as np
 
 from kregs.population.keras_internals import user_metrics
+from kregs.training.proximal import is_proximal
 
 # of a serialized object: what says the same again, or is drawn at random
 _LEFT_OUT = ("build_config", "registered_name", "shared_object_id", "seed")
@@ -154,6 +156,10 @@ def _compilation(model: keras.Model) -> dict[str, Any]:
         compiled = dict(model.get_compile_config())
     except Exception:  # something that was compiled cannot be serialized
         compiled = {"optimizer": _optimizer(model), "loss": _words(model.loss)}
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if is_proximal(optimizer):  # which no config tells
+        thresholds = map(dataclasses.astuple, optimizer.thresholds(model.trainable_weights))
+        compiled["proximal"] = list(thresholds)
     return _plain(compiled, {})
 
 

@@ -247,7 +247,11 @@ def _builder(table: Table, width: int, seed: int) -> Any:
             seed=seed,
         )
         return kregs.compile_model(
-            model, head.loss, learning_rate=learning_rate, metrics=head.metrics
+            model,
+            head.loss,
+            learning_rate=learning_rate,
+            metrics=head.metrics,
+            regularization=regularization,
         )
 
     return build

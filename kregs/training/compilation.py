@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 
+from kregs.builders.unapplied import Unapplied, optimizer_fields, unapplied
+from kregs.regularization import Regularization
 from kregs.training.data_loss import DataLoss, TotalDataLoss, smoothing_of, with_smoothing
+from kregs.training.proximal import KERNEL_NAMES, proximal
 from kregs.validation import check_number, suggestion
 
 # the variables that weight decay leaves alone: biases, what normalization and PReLU scale and shift
@@ -31,6 +35,7 @@ def compile_model(
     weight_decay: float | None = None,
     label_smoothing: float = 0.0,
     metrics: Iterable[Any] | Mapping[str, Any] = (),
+    regularization: Regularization | None = None,
 ) -> keras.Model:
     """Compile a model, with `data_loss` (the loss of the data alone) among its metrics.
 
@@ -42,7 +47,8 @@ def compile_model(
     training goes on. The file, and any copy of the model, hold a stock
     `keras.metrics.MeanMetricWrapper` as `data_loss`, which differs from the exact one under sample
     weights (it divides by their sum) and for `reduction="sum"` (it takes the mean). What excludes
-    variables from weight decay is in no Keras file. Call `compile_model` again to have both back.
+    variables from weight decay is in no Keras file, nor is the optimizer's proximal step. Call
+    `compile_model` again to have them back.
 
     Args:
         model: a Keras model; compiled in place. Under a `tf.distribute` strategy
@@ -65,6 +71,9 @@ def compile_model(
             crossentropies).
         metrics: Keras metrics by name, as objects, or as functions; not weighted by samples. For
             several outputs a dictionary of such lists by the outputs' names.
+        regularization: the model's, of which `proximal_l1` and `group_l1` are applied here, to the
+            optimizer (`kregs.proximal`); the other fields are the builder's business. A model built
+            with one of the two is not compiled without. Any model of yours may be given them here.
 
     Returns:
         The same model.
@@ -73,7 +82,8 @@ def compile_model(
         TypeError: an argument has the wrong type.
         ValueError: a loss, optimizer or metric has an unknown name (the message gives the
             nearest), there are more or fewer losses than outputs, a loss knows no label smoothing,
-            or an optimizer object comes together with `learning_rate` or `weight_decay`.
+            an optimizer object comes together with `learning_rate` or `weight_decay`, or
+            `regularization` is not what the model was built with.
 
     Example:
 
@@ -98,6 +108,8 @@ def compile_model(
         )
     names = list(model.output_names) if len(getattr(model, "outputs", None) or []) > 1 else []
     resolved_optimizer = _optimizer(optimizer, learning_rate, weight_decay)
+    if regularization is not None:
+        resolved_optimizer = _with_proximal_step(resolved_optimizer, model, regularization)
     if names:
         resolved_loss: Any = {
             name: _loss(part, label_smoothing) for name, part in _by_output("loss", loss, names)
@@ -344,6 +356,39 @@ def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> keras.o
     if instance.weight_decay:
         instance.exclude_from_weight_decay(var_names=[_NOT_DECAYED])
     return instance
+
+
+def _with_proximal_step(
+    optimizer: keras.optimizers.Optimizer, model: keras.Model, regularization: Any
+) -> keras.optimizers.Optimizer:
+    """Return the optimizer with what `regularization` wants of it, the same if that is nothing."""
+    if not isinstance(regularization, Regularization):
+        raise TypeError(
+            "`regularization` must be a kregs.Regularization or None. "
+            f"Received: regularization={regularization!r}"
+        )
+    fields = optimizer_fields(regularization)
+    left = unapplied(model) or Unapplied(fields)
+    if left.regularization != fields:
+        raise ValueError(
+            "`regularization` must be the value that the model was built with, which has "
+            f"{left.regularization!r} for the optimizer. Received: {fields!r}"
+        )
+    if fields == Regularization():
+        return optimizer
+    chosen = None if left.weights is None else {id(weight) for weight in left.weights}
+
+    def is_chosen_kernel(variable: Any) -> bool:
+        is_kernel = re.search(KERNEL_NAMES, variable.path) is not None
+        return is_kernel and (chosen is None or id(variable) in chosen)
+
+    return proximal(
+        optimizer,
+        l1=fields.proximal_l1,
+        group_l1=fields.group_l1,
+        variables=is_chosen_kernel,
+        model=model,
+    )
 
 
 @functools.cache

@@ -114,7 +114,8 @@ def test_support_along_the_path_of_the_lasso(diabetes):
         np.testing.assert_array_equal(found != 0, expected != 0)
         np.testing.assert_allclose(found, expected, atol=1e-4)
     sizes = (path != 0).sum(0)
-    assert sizes[0] < 4 and sizes[-1] > 7
+    assert sizes[0] < 4
+    assert sizes[-1] > 7
 
 
 def test_elastic_net_is_the_proximal_l1_with_an_l2_penalty(diabetes):
@@ -287,7 +288,8 @@ def test_mixed_precision_and_xla(jit):
     assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
     model.optimizer.learning_rate = 0.1
     model.fit(X, np.repeat(Y, 4, 1), epochs=10, batch_size=16, verbose=0)
-    assert not model.get_weights()[0][2:].any() and model.get_weights()[0][:2].all()
+    assert not model.get_weights()[0][2:].any()
+    assert model.get_weights()[0][:2].all()
 
 
 def test_a_saved_file_holds_the_optimizer_inside(tmp_path, eager):
@@ -334,7 +336,8 @@ def test_what_an_optimizer_was_told_is_kept():
     given = optimizers.AdamW(cosine(0.1), weight_decay=0.3, clipnorm=2.0, name="mine")
     given.exclude_from_weight_decay(var_names=["bias"])
     result = kregs.proximal(given, l1=0.1, group_l1=0.2)
-    assert isinstance(result, optimizers.AdamW) and is_proximal(result)
+    assert isinstance(result, optimizers.AdamW)
+    assert is_proximal(result)
     assert result.get_config() == given.get_config()
     model = network()
     result.build(model.trainable_variables)

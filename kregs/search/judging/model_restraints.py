@@ -16,6 +16,7 @@ from kregs.layers import DropBlock2D
 from kregs.population.keras_internals import all_layers
 from kregs.population.registry import Call, NotStackable
 from kregs.population.signature import Member, optional_kind, read_member
+from kregs.training.proximal import is_proximal
 
 _RATES = (
     keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout, DropBlock2D,
@@ -29,7 +30,8 @@ _Number = tuple[str, str, float]  # kind, place, value
 def model_restraints(model: keras.Model) -> dict[str, Any]:
     """Return what restrains a compiled model, each number by its kind and place.
 
-    Kinds are `l1`, `l2` and `max_norm` (the bound) of each weight, `activity_l1` and `activity_l2`
+    Kinds are `l1`, `l2`, `max_norm` (the bound), `proximal_l1` and `group_l1` (of the optimizer's
+    proximal step) of each weight, `activity_l1` and `activity_l2`
     of each layer's outputs, `dropout` (a rate of any kind of dropout), `recurrent_dropout`, `noise`
     (a standard deviation), `weight_decay` and `label_smoothing`. What is 0 or absent is left out.
     Numbers of a user's own layers and regularizers are not known to restrain.
@@ -60,7 +62,7 @@ def model_restraints(model: keras.Model) -> dict[str, Any]:
         structure = hashlib.sha256(repr(member.signature).encode()).hexdigest()[:16]
         numbers, weights = list(_numbers_of_member(member)), member.weights
     numbers += _numbers_of_weights(weights)
-    numbers += _numbers_of_compilation(model)
+    numbers += _numbers_of_compilation(model, weights)
     by_kind: dict[str, dict[str, float]] = {}
     for kind, place, value in numbers:
         if value and math.isfinite(value):
@@ -120,8 +122,14 @@ def _coefficients(regularizer: Any) -> Iterator[tuple[str, float]]:
             yield kind, float(getattr(regularizer, kind, 0.0))
 
 
-def _numbers_of_compilation(model: keras.Model) -> Iterator[_Number]:
+def _numbers_of_compilation(model: keras.Model, weights: list[Any]) -> Iterator[_Number]:
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if is_proximal(optimizer):
+        thresholds = optimizer.thresholds(weights)
+        for position, (variable, threshold) in enumerate(zip(weights, thresholds, strict=True)):
+            if variable.trainable:
+                yield "proximal_l1", f"weight {position}", threshold.l1
+                yield "group_l1", f"weight {position}", threshold.group_l1
     yield "weight_decay", "", float(getattr(optimizer, "weight_decay", None) or 0.0)
     for position, loss in enumerate(keras.tree.flatten(model.loss)):
         if isinstance(loss, keras.losses.Loss):
