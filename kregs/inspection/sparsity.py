@@ -130,8 +130,8 @@ def sparsity(model: keras.Model) -> Sparsity:
     >>> print(kregs.sparsity(model))
     layer    weights     zeros  dead units  dead inputs
     dense_1       40  16 (40%)      2 of 8       0 of 4
-    head          27    3 (11%)      0 of 3       0 of 8
-    all           67  19 (28%)      2 of 11      0 of 12
+    head          27   3 (11%)      0 of 3       0 of 8
+    all           67  19 (28%)     2 of 11      0 of 12
     """
     if not isinstance(model, keras.Model):
         raise TypeError(

@@ -153,15 +153,27 @@ def check_plan(plan, tolerance):
     return shrunk
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("convolutional", [False, True])
 def test_random_chains_in_double_precision(double, seed, convolutional):
     check_plan(Plan(np.random.default_rng(seed), convolutional), 1e-10)
 
 
-@pytest.mark.parametrize("seed", range(100, 105))
+@pytest.mark.parametrize("seed", range(100, 102))
 def test_random_chains_in_single_precision(seed):
     check_plan(Plan(np.random.default_rng(seed), True), 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("convolutional", [False, True])
+def test_more_random_chains(double, convolutional):
+    planned = set()
+    for seed in range(200, 230):
+        plan = Plan(np.random.default_rng(seed), convolutional)
+        check_plan(plan, 1e-10)
+        planned |= {(removed > 0, left > 0) for removed, left in
+                    zip(plan.removed.values(), plan.left.values(), strict=True)}  # fmt: skip
+    assert len(planned) == (4 if convolutional else 2)  # what goes and what stays both came up
 
 
 # ---- graphs ---------------------------------------------------------------------------------
@@ -466,7 +478,7 @@ def test_our_residual_network(double, rng, normalization):
 # ---- what comes back ------------------------------------------------------------------------
 
 
-def test_the_original_stays_and_the_copy_is_saved_and_trained(tmp_path, rng, eager):
+def test_the_original_stays_and_the_copy_is_saved(tmp_path, rng):
     model = Plan(np.random.default_rng(3), True).model
     model.compile("adam", "mse")
     before = [numpy_of(w).copy() for w in model.weights]
@@ -481,8 +493,6 @@ def test_the_original_stays_and_the_copy_is_saved_and_trained(tmp_path, rng, eag
     shrunk.model.save(tmp_path / "smaller.keras")
     loaded = keras.models.load_model(tmp_path / "smaller.keras")
     np.testing.assert_array_equal(numpy_of(loaded(x)), numpy_of(shrunk.model(x)))
-    loaded.compile("sgd", "mse")
-    assert np.isfinite(loaded.fit(x, np.zeros((4, 3)), verbose=0).history["loss"][0])
 
 
 def test_mixed_precision(rng):
