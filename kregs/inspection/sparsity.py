@@ -190,7 +190,7 @@ def _row(layer: Any, name: str, weights: list[Any]) -> LayerSparsity:
     )
 
 
-def _flows(layer: Any, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _flows(layer: Any, arrays: dict[str, np.ndarray]) -> tuple[Any, Any]:
     """Return whether anything but zeros leads to each unit, and from each input."""
     unknown = np.zeros(0, bool)
     if "embeddings" in arrays:  # a row is a word, no input that could be left out
@@ -220,6 +220,6 @@ def _flows(layer: Any, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.nd
     return paths.any(axis=0), paths.any(axis=1)
 
 
-def _over_space(kernel: np.ndarray) -> np.ndarray:
+def _over_space(kernel: np.ndarray) -> Any:
     """Return whether any weight of a kernel, over its positions, is not 0: by its last two axes."""
     return (kernel != 0).any(axis=tuple(range(kernel.ndim - 2)))

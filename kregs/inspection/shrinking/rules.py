@@ -203,7 +203,6 @@ class DepthwiseConvolution(Through):
         self.is_zero = (kernel == 0).all(axis=0)
         self.sums = kernel.sum(axis=0, dtype=float)
         self.bias = _array(layer.bias) if layer.use_bias else np.zeros(len(self.sums))
-        self.function = layer.activation
 
     def sources(self, inputs, outputs):
         return np.arange(outputs) // (outputs // inputs)
@@ -213,7 +212,7 @@ class DepthwiseConvolution(Through):
         if pads(self.layer):
             values = np.where(values == 0, values, np.nan)
         sums = np.where(self.is_zero, self.bias, values * self.sums + self.bias)
-        return [on_constants(self.function, sums)]
+        return [on_constants(self.layer.activation, sums)]
 
     def reads(self, values, used):
         return super().reads(values, [used[0] & ~self.is_zero])
