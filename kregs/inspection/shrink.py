@@ -175,11 +175,10 @@ def _rows(channels: ChannelGraph, removal: Removal) -> list[ShrunkLayer]:
             continue
         outputs = [call.outputs[0] for call in calls]
         removed = removal.removed[outputs[0]]
+        used = [rule.with_own(removal.used[output] & ~removed) for output in outputs]
+        constant = [np.isfinite(removal.values[output]) for output in outputs]
         # of a shared layer, what does nothing in any of its calls
-        idle = np.all(
-            [~removal.used[output] | np.isfinite(removal.values[output]) for output in outputs],
-            axis=0,
-        )
+        idle = np.all([~u | c for u, c in zip(used, constant, strict=True)], axis=0)
         left = np.flatnonzero(idle & ~removed)
         groups = dict.fromkeys(channels.groups[outputs[0][left]].tolist())
         reasons = dict.fromkeys(removal.why(group) for group in groups)

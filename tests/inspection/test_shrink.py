@@ -409,6 +409,7 @@ def test_recurrent_layers_lose_units_and_inputs(double, rng, kind):
     cell.bias.assign(bias)
     shrunk = kregs.shrink(model)
     assert shrunk.removed == {"embedding": 1, "recurrent": 2}
+    assert shrunk.left == {}
     x = rng.integers(0, 9, (5, 7))
     x[:, 0] = 1  # no row is masked as a whole
     assert error(model, shrunk.model, x) < 1e-12

@@ -77,8 +77,12 @@ class Rule:
         """
         return [np.zeros(len(value), bool) for value in values]
 
+    def with_own(self, used: np.ndarray) -> np.ndarray:
+        """Return which output channels are used if the layer itself reads them, as a state."""
+        return used
+
     def holds(self, values: np.ndarray, used: np.ndarray) -> np.ndarray:
-        """Return which output channels the layer itself needs, as a recurrent one its state."""
+        """Return which output channels must stay for the layer's own sake."""
         return np.zeros(len(used), bool)
 
     def config(self, config: dict[str, Any], kept: Masks) -> dict[str, Any]:
@@ -432,19 +436,18 @@ class Recurrent(Units):
         stays = float(on_constants(self.function, np.zeros(1))[0]) == 0
         return [np.where(is_zero & stays, 0.0, np.nan)]
 
-    def _with_state(self, used: np.ndarray) -> np.ndarray:
-        """Return which units are used by the output or, through the next steps, for it."""
-        while True:
+    def with_own(self, used):
+        while True:  # a unit is used by the next step of a used one
             more = used | self.is_recurrent[:, used].any(axis=1)
             if (more == used).all():
                 return used
             used = more
 
     def reads(self, values, used):
-        return super().reads(values, [self._with_state(used[0])])
+        return super().reads(values, [self.with_own(used[0])])
 
     def holds(self, values, used):
-        return self._with_state(used) & ~used & (values != 0)
+        return self.with_own(used) & ~used & (values != 0)
 
     def weights(self, kept_inputs, kept_outputs, values):
         cell, rows, units = self.layer.cell, kept_inputs[0], kept_outputs[0]
