@@ -76,7 +76,7 @@ class FeatureSelection:
         The columns are `feature`, `frequency` (its highest at a counted value), `selected`, and
         `survives_to`, the strongest λ at which most folds keep it (NaN if there is none).
         """
-        highest = self.frequency[list(self.counted)].max(axis=1).fillna(0.0)
+        highest = self.frequency[list(self.counted)].to_numpy().max(axis=1, initial=0.0)
         survives = [
             max((value for value in self.frequency.columns if row[value] > 0.5), default=np.nan)
             for _, row in self.frequency.iterrows()
@@ -84,7 +84,7 @@ class FeatureSelection:
         frame = pd.DataFrame(
             {
                 "feature": self.frequency.index,
-                "frequency": highest.to_numpy(),
+                "frequency": highest,
                 "selected": [name in self.selected for name in self.frequency.index],
                 "survives_to": survives,
             }

@@ -65,12 +65,11 @@ def stability_paths(
     axes.axhline(threshold, color=BEST, linestyle="--", linewidth=1, label="threshold")
     ignored = axis.positions[~np.isin(values, counted)]
     if len(ignored):
-        at = len(ignored)
-        edge = ignored[-1] if at == len(values) else (ignored[-1] + axis.positions[at]) / 2
-        axes.axvspan(
-            axes.get_xlim()[0], edge, color="0.93", zorder=0, label="too many features survive"
-        )
-        axes.margins(x=0)
+        around = axis.positions[len(ignored) - 1 : len(ignored) + 1]
+        edge = np.exp(np.log(around).mean()) if axis.logarithmic else around.mean()
+        label = "too many features survive"
+        axes.axvspan(axis.positions[0], edge, color="0.93", zorder=0, label=label)
+    axes.margins(x=0)
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel(f"share of {folds} folds in which a feature survives")
     format_axis(axes, axis, "x")
