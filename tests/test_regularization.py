@@ -11,7 +11,10 @@ from keras_tuner.engine.hyperparameters import Boolean, Choice, Float
 from kregs import Regularization
 
 FIELDS = [field.name for field in dataclasses.fields(Regularization)]
-COEFFICIENTS = ["l1", "l2", "bias_l1", "bias_l2", "activity_l1", "activity_l2", "gaussian_noise"]
+COEFFICIENTS = [
+    "l1", "l2", "bias_l1", "bias_l2", "activity_l1", "activity_l2", "proximal_l1", "group_l1",
+    "gaussian_noise",
+]  # fmt: skip
 RATES = ["dropout", "input_dropout", "spatial_dropout", "drop_path"]
 FULL = Regularization(
     l1=1e-5,
@@ -20,6 +23,8 @@ FULL = Regularization(
     bias_l2=1e-4,
     activity_l1=1e-6,
     activity_l2=1e-7,
+    proximal_l1=1e-2,
+    group_l1=1e-3,
     max_norm=3,
     dropout=0.5,
     input_dropout=0.1,

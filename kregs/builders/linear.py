@@ -37,7 +37,7 @@ def linear(
     | scikit-learn | loss | kregs |
     |---|---|---|
     | `Ridge(alpha)` | `"mse"` | `l2 = alpha / n` |
-    | `Lasso(alpha)` | `"mse"` | `l1 = 2 * alpha` |
+    | `Lasso(alpha)` | `"mse"` | `proximal_l1 = 2 * alpha` (`l1` for weights near zero) |
     | `ElasticNet(alpha, l1_ratio=r)` | `"mse"` | `l1 = 2 * alpha * r`, `l2 = alpha * (1 - r)` |
     | `LogisticRegression(C)` | `"binary_crossentropy"` | `l2 = 1 / (2 * C * n)` |
     | the same with `l1_ratio=1` | `"binary_crossentropy"` | `l1 = 1 / (C * n)` |

@@ -47,7 +47,12 @@ def build(optimizer, coefficients, **options):
     return model
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+QUICK = ("momentum", "adam")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in OPTIMIZERS]
+)
 def test_each_member_ends_where_fit_ends(double, eager, name):
     models = [build(OPTIMIZERS[name](), each) for each in COEFFICIENTS]
     population = Population.from_models(models)

