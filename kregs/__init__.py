@@ -55,6 +55,9 @@ _HOMES = {
     "TableRun": "kregs.tables",
     "tune_table": "kregs.tables",
     "predict_table": "kregs.tables",
+    "sparsity": "kregs.inspection.sparsity",
+    "shrink": "kregs.inspection.shrink",
+    "feature_selection": "kregs.inspection.feature_selection",
 }
 _SUBPACKAGES = (
     "builders",

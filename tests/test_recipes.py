@@ -17,12 +17,25 @@ import pytest
 
 from kregs import Regularization, catalog
 
-BUNDLED = ["breast_cancer_mlp", "diabetes_elastic_net", "digits_convnet", "digits_mlp", "forkme"]
+BUNDLED = [
+    "breast_cancer_mlp",
+    "diabetes_elastic_net",
+    "digits_convnet",
+    "digits_group_lasso",
+    "digits_mlp",
+    "forkme",
+]
 DOWNLOADED = ["fashion_mnist_convnet", "fashion_mnist_resnet", "imdb_text_cnn"]
 NAMES = sorted(BUNDLED + DOWNLOADED)
 
 # what guessing reaches; one quick epoch or two on the small sets must be above it
-CHANCE = {"breast_cancer_mlp": 0.63, "digits_convnet": 0.1, "digits_mlp": 0.1, "forkme": 0.4}
+CHANCE = {
+    "breast_cancer_mlp": 0.63,
+    "digits_convnet": 0.1,
+    "digits_group_lasso": 0.1,
+    "digits_mlp": 0.1,
+    "forkme": 0.4,
+}
 
 
 @pytest.fixture(params=NAMES)

@@ -185,6 +185,10 @@ class ModelCopier:
         """Return the layers to put after one call of a layer."""
         return ()
 
+    def new_input(self, tensor: Any) -> Any:
+        """Return the copy of an input of a model."""
+        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+
     def copy_model(self, graph: ModelGraph) -> keras.Model:
         """Return the uncompiled copy of a graph's model, without its weights."""
         model = graph.model
@@ -206,10 +210,7 @@ class ModelCopier:
 
     def _copy_sequential(self, graph: ModelGraph, copied: Callable) -> keras.Sequential:
         model = graph.model
-        tensor = model.inputs[0]
-        stack: list[Any] = [
-            keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
-        ]
+        stack: list[Any] = [self.new_input(model.inputs[0])]
         for layer in model.layers:
             (call,) = graph.calls_of(layer)
             stack += self.layers_before(call, graph)
@@ -221,9 +222,7 @@ class ModelCopier:
     def _copy_functional(self, graph: ModelGraph, copied: Callable) -> keras.Model:
         model = graph.model
         originals: dict[int, Any] = {}  # id of a copy -> what it is the copy of
-        inputs = keras.tree.map_structure(
-            lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), model.input
-        )
+        inputs = keras.tree.map_structure(self.new_input, model.input)
         # new tensor -> the original's: tells which call of a shared layer is made
         tensors = {
             id(new): old for new, old in zip(keras.tree.flatten(inputs), model.inputs, strict=True)

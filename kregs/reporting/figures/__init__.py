@@ -12,6 +12,7 @@ from kregs.reporting.figures.parallel_coordinates import parallel_coordinates
 from kregs.reporting.figures.path_figure import path_figure
 from kregs.reporting.figures.ranked_trials import ranked_trials
 from kregs.reporting.figures.search_map import search_map
+from kregs.reporting.figures.stability_paths import stability_paths
 from kregs.reporting.figures.time_histogram import time_histogram
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "path_figure",
     "ranked_trials",
     "search_map",
+    "stability_paths",
     "time_histogram",
 ]

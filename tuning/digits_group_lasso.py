@@ -1,0 +1,29 @@
+"""The search for λ of the group lasso on digits: the strongest that costs nothing.
+
+Command:  python -m kregs.tuning.digits_group_lasso
+Time:     not measured yet
+Result:   results/digits_group_lasso.json
+
+The most restrained trial within one standard error of the best over 5 folds is taken. A group lasso
+leaves zeros where training ends: each run is scored at its last epoch.
+"""
+
+from __future__ import annotations
+
+PROTOCOL = {
+    "oracle": "random",
+    "max_trials": 16,
+    "epochs": 60,
+    "batch_size": 50,
+    "folds": 5,
+    "objective": "val_data_loss",
+    "score_at": "last_epoch",
+    "selection": "one_standard_error",
+    "restraint": ["group_l1"],
+    "callbacks": [],
+}
+
+if __name__ == "__main__":
+    from kregs import catalog
+
+    catalog.record_study("digits_group_lasso")
