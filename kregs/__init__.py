@@ -31,6 +31,7 @@ _HOMES = {
     "set_up_gpu": "kregs.training",
     "Population": "kregs.population",
     "PopulationTuner": "kregs.search",
+    "diagnose": "kregs.inspection.diagnosis",
     "tune": "kregs.search",
     "regularization_path": "kregs.search",
     "validation_map": "kregs.search",
