@@ -18,6 +18,7 @@ from kregs.inspection.verdicts import (
     confidences,
     confidences_of_lambda,
     reasons,
+    strengths,
 )
 from kregs.validation import check_integer, check_number
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _LEAST_EPOCHS = 2
 _FEW_EPOCHS = 5
-_SHOWN = 0.15  # of all strengths: a verdict with less is not worth a word
+_SHOWN = 0.1  # confidence: a verdict with less is not worth a word
 _COLUMNS = 88  # of what is printed
 
 
@@ -37,8 +38,8 @@ class Diagnosis:
     Args:
         verdict: `"overfitting"`, `"underfitting"`, `"just right"`, `"diverging"`, `"too short"`,
             `"noisy"`, `"learning rate too high"` or `"learning rate too low"`.
-        confidence: of the verdict, in [0, 1]: its share of what speaks for any of them. Beside
-            how many verdicts of each confidence were right it stands in docs/diagnosis.md.
+        confidence: of the verdict, in [0, 1]: its share of what speaks for any of them, times how
+            often its change helped where that was measured (docs/diagnosis.md).
         others: further verdicts that something speaks for and their confidences, the strongest
             first. Where penalties are known also `"λ too strong"` or `"λ too weak"`.
         because: the signs of the verdict, in words with numbers.
@@ -198,7 +199,8 @@ def diagnose(
             f"Received: best_epoch={best_epoch}"
         )
     shares = confidences(evidence)
-    verdict = max(shares, key=shares.__getitem__)
+    signs = strengths(evidence)
+    verdict = max(signs, key=signs.__getitem__)
     of_lambda = confidences_of_lambda(evidence, shares)
     others = {
         name: value

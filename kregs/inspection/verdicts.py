@@ -39,25 +39,23 @@ class Thresholds:
         gap: of `gap`: the training rows are known by heart.
         rise: of `rise`: learning more of the training rows harmed the others.
         unfit: of `left`: what the network cannot learn, or may not.
-        penalized: of `penalty`, and
-        held: of `left`: penalties make up the loss, and the data's part stays high.
+        penalized: of `penalty`: λ makes up the loss; of λ's own verdicts alone.
         right: the strength of "just right" where nothing speaks against it.
     """
 
-    growth: tuple[float, float] = (1.1, 3.0)
-    bumps: tuple[float, float] = (0.03, 0.12)
-    noise: tuple[float, float] = (0.05, 0.5)
-    falling: tuple[float, float] = (0.065, 0.31)
-    late: tuple[float, float] = (0.3, 0.4)
+    growth: tuple[float, float] = (1.12, 3.8)
+    bumps: tuple[float, float] = (0.032, 0.127)
+    noise: tuple[float, float] = (0.052, 0.6)
+    falling: tuple[float, float] = (0.065, 0.307)
+    late: tuple[float, float] = (0.3, 0.35)
     moving: tuple[float, float] = (0.0, 0.02)
     smooth: tuple[float, float] = (0.003, 0.008)
-    untaught: tuple[float, float] = (0.24, 0.35)
-    gap: tuple[float, float] = (0.2, 0.75)
-    rise: tuple[float, float] = (0.05, 0.25)
+    untaught: tuple[float, float] = (0.24, 0.37)
+    gap: tuple[float, float] = (0.13, 0.635)
+    rise: tuple[float, float] = (0.034, 0.37)
     unfit: tuple[float, float] = (0.32, 1.18)
     penalized: tuple[float, float] = (0.3, 0.8)
-    held: tuple[float, float] = (0.3, 0.5)
-    right: float = 0.4
+    right: float = 0.34
 
 
 THRESHOLDS = Thresholds()
@@ -78,17 +76,16 @@ def strengths(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> dict[s
     # without validation the training loss must tell whether it goes on
     falling = _ramp(e.train_fall if e.validation_fall is None else e.validation_fall, t.falling)
     falling = max(falling, _ramp(e.late, t.late) * _ramp(e.train_fall, t.moving))
-    strained = _ramp(e.penalty, t.penalized) * _ramp(e.left, t.held)
     smooth = 1 - _ramp(e.noise, t.smooth)
-    slow = falling * smooth * _ramp(e.left, t.untaught) * (1 - strained)
+    slow = falling * smooth * _ramp(e.left, t.untaught)
     calm = 1 - max(bumps, noise)
     signs = {
         TOO_HIGH: bumps,
         NOISY: noise * (1 - bumps),
         TOO_LOW: slow * calm,
-        TOO_SHORT: max(falling * calm * (1 - strained) - slow, 0.0) * (1 - rise),
+        TOO_SHORT: max(falling * calm - slow, 0.0) * (1 - rise),
         OVERFITTING: max(gap, rise) * (1 - falling) * calm,
-        UNDERFITTING: max(_ramp(e.left, t.unfit) * (1 - falling), strained) * (1 - gap) * calm,
+        UNDERFITTING: _ramp(e.left, t.unfit) * (1 - gap) * (1 - falling) * calm,
     }
     signs = {DIVERGING: max(e.lost, growth)} | {
         name: sign * (1 - e.lost) for name, sign in signs.items()
@@ -96,16 +93,24 @@ def strengths(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> dict[s
     return signs | {JUST_RIGHT: t.right * (1 - max(signs.values()))}
 
 
+# of how many trainings with a verdict, on the two sets that the thresholds were chosen on, the
+# change that it asks for helped; `diverging` and `noisy` count as `learning rate too high`
+RELIABILITY = {
+    DIVERGING: 0.9, NOISY: 0.5, TOO_HIGH: 0.5, TOO_LOW: 0.5, TOO_SHORT: 0.5, OVERFITTING: 0.5,
+    UNDERFITTING: 0.5, JUST_RIGHT: 0.5,
+}  # fmt: skip
+
+
 def confidences(evidence: Evidence) -> dict[str, float]:
-    """Return the share of each verdict in what speaks for any; they add up to 1.
+    """Return the share of each verdict in what speaks for any, times its `RELIABILITY`.
 
     Example:
 
-    >>> confidences(Evidence(epochs=3, lost=1.0))["diverging"]
-    1.0
+    >>> confidences(Evidence(epochs=3, lost=1.0))["overfitting"]
+    0.0
     """
     signs = strengths(evidence)
-    return {name: sign / sum(signs.values()) for name, sign in signs.items()}
+    return {name: RELIABILITY[name] * sign / sum(signs.values()) for name, sign in signs.items()}
 
 
 def confidences_of_lambda(evidence: Evidence, shares: Mapping[str, float]) -> dict[str, float]:

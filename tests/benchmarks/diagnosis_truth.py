@@ -1,13 +1,13 @@
 """How often is `kregs.diagnose` right? Trainings whose truth is known from their neighbours.
 
-    python tests/benchmarks/diagnosis_truth.py [--trained FILE.npz]
+    python tests/benchmarks/diagnosis_truth.py [--trained FILE]
 
 On real sets every network of a grid (capacity x λ x learning rate x rows x epochs) is trained with
 several seeds, and scored on test rows that neither training nor `diagnose` has seen. The truth of a
 training is what its neighbours on the grid achieve: the change (more λ, more units, a smaller
 learning rate, more epochs, ...) that lowers the test loss most. `diagnose` sees the history alone.
 Its constants were chosen on the sets in `TUNED_ON`; the others report. Writes
-`tuning/results/diagnosis.json`. `--trained` keeps the trainings in a file, or reads them from it.
+`tuning/results/diagnosis.json`. `--trained` keeps the trainings in a file (a pickle: read your own only), or reads them from it.
 """
 
 from __future__ import annotations
@@ -196,3 +196,147 @@ def find_truths(trainings):
 def truth_of(gains):
     """Return the class of a training by the change that gains most."""
     return MOVES[max(gains, key=gains.get)] if gains else "just right"
+
+
+# ---- what `diagnose` says ----------------------------------------------------------------------
+
+CLASSES = (
+    "learning rate too high", "learning rate too low", "too short", "overfitting", "underfitting",
+    "just right",
+)  # fmt: skip
+SAME = {"diverging": "learning rate too high", "noisy": "learning rate too high"}  # the same cure
+OF_LAMBDA = {"λ too strong": ("l2", -1), "λ too weak": ("l2", +1)}
+
+
+def judge(trainings, *, with_baseline=True):
+    """Diagnose every training; return a row each, with its truth and whether the advice helps."""
+    import kregs
+
+    truths = find_truths(trainings)
+    rows = []
+    for t in trainings:
+        cell = tuple(t[name] for name in ("set", "rows", "units", "l2", "rate", "epochs"))
+        gains = truths[cell]
+        baseline = t["baseline"] if with_baseline else None
+        diagnosis = kregs.diagnose(t["history"], baseline=baseline)
+        verdict = SAME.get(diagnosis.verdict, diagnosis.verdict)
+        helped = verdict in {MOVES[move] for move in gains} if gains else verdict == "just right"
+        rows.append({
+            "set": t["set"], "truth": truth_of(gains), "said": verdict, "helped": helped,
+            "confidence": diagnosis.confidence,
+            "saves": max((g for move, g in gains.items() if MOVES[move] == verdict), default=0.0),
+            "best": max(gains.values(), default=0.0),
+            "lambda": next((name for name in OF_LAMBDA if name in diagnosis.others), None),
+            "lambda_gains": [name for name, move in OF_LAMBDA.items() if move in gains],
+        })  # fmt: skip
+    return rows
+
+
+def summarize(rows):
+    """Return the confusion matrix and what follows from it."""
+    matrix = {truth: dict.fromkeys(CLASSES, 0) for truth in CLASSES}
+    for row in rows:
+        matrix[row["truth"]][row["said"]] += 1
+    said = collections.Counter(row["said"] for row in rows)
+    classes = {
+        name: {
+            "precision": _share(matrix[name][name], said[name]),
+            "recall": _share(matrix[name][name], sum(matrix[name].values())),
+            "helped": _share(sum(r["helped"] for r in rows if r["said"] == name), said[name]),
+            "trainings": sum(matrix[name].values()),
+        }
+        for name in CLASSES
+    }
+    constant = collections.Counter(row["truth"] for row in rows).most_common(1)[0]
+    steps = [(low, low + 0.2) for low in (0.0, 0.2, 0.4, 0.6, 0.8)]
+    bins = {
+        f"{low:.1f} to {high:.1f}": [r["helped"] for r in rows if low <= r["confidence"] < high]
+        for low, high in steps
+    }
+    of_lambda = {}
+    for name in OF_LAMBDA:
+        said_so = [row for row in rows if row["lambda"] == name]
+        right = sum(name in row["lambda_gains"] for row in said_so)
+        of_lambda[name] = {
+            "said": len(said_so),
+            "precision": _share(right, len(said_so)),
+            "recall": _share(right, sum(name in row["lambda_gains"] for row in rows)),
+        }
+    return {
+        "trainings": len(rows),
+        "right": _share(sum(row["truth"] == row["said"] for row in rows), len(rows)),
+        "helped": _share(sum(row["helped"] for row in rows), len(rows)),
+        "always_the_most_frequent": {"verdict": constant[0], "right": constant[1] / len(rows)},
+        "test_loss_saved": float(np.mean([row["saves"] for row in rows])),
+        "test_loss_saved_at_best": float(np.mean([row["best"] for row in rows])),
+        "confusion": matrix,
+        "classes": classes,
+        "lambda": of_lambda,
+        "by_confidence": {
+            name: {"trainings": len(hits), "helped": _share(sum(hits), len(hits))}
+            for name, hits in bins.items()
+        },
+    }
+
+
+def _share(count, whole):
+    return round(count / whole, 3) if whole else None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trained", type=Path, metavar="FILE", help="keep the trainings here")
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    if arguments.trained and arguments.trained.exists():
+        trainings = pickle.loads(arguments.trained.read_bytes())
+    else:
+        trainings = list(train_all(TUNED_ON + REPORTED))
+        if arguments.trained:
+            arguments.trained.write_bytes(pickle.dumps(trainings))
+    parts = {"tuned on": TUNED_ON, "reported": REPORTED}
+    parts |= {name: (name,) for name in TUNED_ON + REPORTED}
+    outcome = {
+        part: summarize(judge([t for t in trainings if t["set"] in sets]))
+        for part, sets in parts.items()
+    }
+    reported = [t for t in trainings if t["set"] in REPORTED]
+    outcome["reported, without baseline"] = summarize(judge(reported, with_baseline=False))
+    record = {
+        "command": "python tests/benchmarks/diagnosis_truth.py",
+        "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
+        "seconds": round(time.perf_counter() - began, 1),
+        "protocol": {
+            "tuned_on": TUNED_ON, "reported": REPORTED, "rows": ROWS, "units": UNITS, "l2": L2,
+            "learning_rates": RATES, "epochs": EPOCHS, "seeds": SEEDS, "batch_size": BATCH,
+            "validation_rows": VALIDATION, "standard_errors": STANDARD_ERRORS,
+            "least_gain": LEAST_GAIN,
+        },
+        "runs": sum(t["epochs"] == max(EPOCHS) for t in trainings),
+        "outcome": outcome,
+    }  # fmt: skip
+    from kregs.files import write_json
+
+    write_json(REPOSITORY / "tuning" / "results" / "diagnosis.json", record)
+    for part in ("tuned on", "reported", "reported, without baseline"):
+        print_outcome(part, outcome[part])
+
+
+def print_outcome(part, outcome):
+    print(f"\n{part}: {outcome['trainings']} histories, right {outcome['right']:.0%}, the change "
+          f"helped {outcome['helped']:.0%}")  # fmt: skip
+    print("| truth | " + " | ".join(CLASSES) + " | recall |")
+    print("|" + "---|" * (len(CLASSES) + 2))
+    for truth, row in outcome["confusion"].items():
+        cells = [str(row[name]) for name in CLASSES]
+        print(f"| {truth} | {' | '.join(cells)} | {outcome['classes'][truth]['recall']} |")
+    for measure in ("precision", "helped"):
+        cells = [str(outcome["classes"][name][measure]) for name in CLASSES]
+        print(f"| {measure} | {' | '.join(cells)} | |")
+    print("by confidence", outcome["by_confidence"])
+    print("lambda", outcome["lambda"])
+    print("saved", outcome["test_loss_saved"], "of", outcome["test_loss_saved_at_best"])
+
+
+if __name__ == "__main__":
+    main()

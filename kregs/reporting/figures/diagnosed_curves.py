@@ -45,7 +45,7 @@ def diagnosed_curves(diagnosis: Diagnosis, *, with_words: bool = True) -> Figure
     >>> [line.get_label() for line in diagnosed_curves(diagnosis).axes[0].lines][:2]
     ['training', 'validation']
     """
-    figure, axes = new_figure(WIDTH, 4.6 if with_words else 3.7)
+    figure, axes = new_figure(WIDTH, 3.7)
     curves = diagnosis.curves
     runs = list(split_runs(curves))
     for name, color, style in (("training", TRAINING, "--"), ("validation", VALIDATION, "-")):
@@ -70,7 +70,10 @@ def diagnosed_curves(diagnosis: Diagnosis, *, with_words: bool = True) -> Figure
     axes.set_ylabel(plain_text(diagnosis.loss, 40))
     add_title_and_legend(figure, axes, diagnosis.headline, columns=3)
     if with_words:
-        figure.supxlabel(_words(diagnosis), x=0.02, ha="left", fontsize=8.5)
+        words = _words(diagnosis)
+        height = 0.17 * (words.count("\n") + 2)
+        figure.set_size_inches(WIDTH, 3.7 + height)
+        axes.set_xlabel(f"epoch\n\n{words}", x=-0.12, ha="left", fontsize=9)
     return figure
 
 
