@@ -29,6 +29,8 @@ _HOMES = {
     "augment": "kregs.training",
     "augmentation_layers": "kregs.training",
     "set_up_gpu": "kregs.training",
+    "Audit": "kregs.inspection.audit",
+    "audit": "kregs.inspection.audit",
     "Population": "kregs.population",
     "PopulationTuner": "kregs.search",
     "diagnose": "kregs.inspection.diagnosis",

@@ -173,6 +173,10 @@ class ModelCopier:
         """Return the copy of one operation or layer, without weights."""
         return new_layer(layer)
 
+    def is_left_out(self, call: Call, graph: ModelGraph) -> bool:
+        """Whether a call of a layer with one input and one output is not made in the copy."""
+        return False
+
     def layers_before(self, call: Call, graph: ModelGraph) -> Iterable[Callable]:
         """Return the layers to put before one call of a layer."""
         return ()
@@ -209,7 +213,8 @@ class ModelCopier:
         for layer in model.layers:
             (call,) = graph.calls_of(layer)
             stack += self.layers_before(call, graph)
-            stack.append(copied(layer))
+            if not self.is_left_out(call, graph):
+                stack.append(copied(layer))
             stack += self.layers_after(call, graph)
         return keras.Sequential(stack, name=model.name)
 
@@ -244,7 +249,11 @@ class ModelCopier:
                     args = (layer(args[0]), *args[1:])
                 else:  # called as layer(inputs=x)
                     kwargs |= {name: layer(value) for name, value in list(kwargs.items())[:1]}
-            result = new(*args, **kwargs)
+            if self.is_left_out(call, graph):
+                values = keras.tree.flatten((args, kwargs))
+                (result,) = (value for value in values if id(value) in tensors)
+            else:
+                result = new(*args, **kwargs)
             for layer in self.layers_after(call, graph):
                 result = layer(result)
             for value, old in zip(keras.tree.flatten(result), call.outputs, strict=True):

@@ -47,6 +47,7 @@ class Call:
         layer: what is called.
         inputs, outputs: the symbolic tensors.
         before, after: the calls that feed it and that it feeds.
+        keywords: what it is called with by name, such as `training=False`.
     """
 
     layer: Any
@@ -54,6 +55,7 @@ class Call:
     outputs: list[Any]
     before: list[Call] = dataclasses.field(default_factory=list, repr=False)
     after: list[Call] = dataclasses.field(default_factory=list, repr=False)
+    keywords: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
 
 class ModelGraph:
@@ -85,7 +87,12 @@ class ModelGraph:
             node = operation._inbound_nodes[node_index]
             if id(node) not in calls:
                 sources = [] if node.is_input else list(node.input_tensors)
-                calls[id(node)] = Call(operation, sources, list(node.output_tensors))
+                calls[id(node)] = Call(
+                    operation,
+                    sources,
+                    list(node.output_tensors),
+                    keywords={} if node.is_input else dict(node.arguments.kwargs),
+                )
                 waiting.append(calls[id(node)])
             return calls[id(node)]
 

@@ -56,6 +56,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "test_seeds": _integer(1),
     "seed": _integer(0),
     "workers": _integer(1),
+    "batch_size": _integer(1),
     "max_time": lambda name, value: check_number(name, value, above=0.0),
     "oracle": _choice(ORACLES),
     "selection": _choice(SELECTIONS),

@@ -6,7 +6,7 @@ import argparse
 from typing import Any, NoReturn
 
 import kregs
-from kregs.cli import commands, doctor
+from kregs.cli import commands, doctor, inspection
 from kregs.cli.options import number_or_unread
 from kregs.cli.terminal import BAD_USE, complain
 
@@ -140,6 +140,23 @@ def make_parser() -> argparse.ArgumentParser:
     report = add("report", commands.write_report, "Write the report of a search again.")
     report.add_argument("run", metavar="RUN", help="its folder; the search may still run")
     report.add_argument("--open", action="store_true", help="show it in the web browser")
+
+    audit = add(
+        "audit",
+        inspection.audit_model,
+        "Say what is wrong with a saved model's regularization, why, and what to change.",
+    )
+    audit.add_argument("model", metavar="FILE", help="that model.save() wrote: *.keras")
+    audit.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="CODES",
+        help="rules to leave out, such as KR003,KR011; may be repeated",
+    )
+    audit.add_argument("--batch-size", type=int, metavar="N", help="that it is trained with")
+    audit.add_argument("--layers", action="store_true", help="list what restrains each layer, too")
+    audit.add_argument("--json", action="store_true", help="print JSON")
 
     copy = add("copy", commands.copy_recipe, "Copy a recipe into your project.")
     copy.add_argument("name", metavar="NAME")

@@ -1,0 +1,178 @@
+"""Rules about penalties and bounds: on what they lie, how they are computed, how large they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kregs.builders.layer_kinds import KERNELS, norm_axis
+from kregs.inspection.audit.findings import Hit, rule
+from kregs.inspection.audit.model_view import ModelView, coefficients, penalties_of
+from kregs.inspection.audit.rules.dropout import is_output_part
+from kregs.training.compilation import loss_object
+
+_SHIFTS = ("bias", "gamma", "beta", "scale")
+_BOUNDS = (keras.constraints.MaxNorm, keras.constraints.MinMaxNorm, keras.constraints.UnitNorm)
+
+
+def acts(penalty: Any) -> bool:
+    """Whether a regularizer is more than a coefficient of 0.
+
+    Example:
+
+    >>> acts(keras.regularizers.L2(0.0)), acts(keras.regularizers.L2(0.1))
+    (False, True)
+    """
+    numbers = coefficients(penalty)
+    return penalty is not None and (numbers is None or any(numbers.values()))
+
+
+@rule(
+    "KR014",
+    "Activity penalty on the output",
+    severities=["warning"],
+    source="Goodfellow et al. 2016, section 7.10 (a penalty on hidden representations)",
+    fix="put it on hidden layers",
+    repair="taken away",
+)
+def output_activity(view: ModelView) -> Iterator[Hit]:
+    """It pulls the predictions themselves to 0, against the targets. Of a softmax the L1 is always
+    1 and does nothing."""
+    for site, call, graph in view.calls():
+        penalty = getattr(site.layer, "activity_regularizer", None)
+        if acts(penalty) and is_output_part(view, call, graph):
+            yield Hit(
+                severity="warning",
+                layers=[site.name],
+                what="an activity penalty lies on the model's output",
+            )
+
+
+@rule(
+    "KR015",
+    "Activity penalty in float16",
+    severities=["warning"],
+    source="Keras: the penalty is summed in the dtype of the output; float16 ends at 65504",
+    fix="put keras.layers.ActivityRegularization(..., dtype='float32') behind the layer",
+    repair="such a layer in float32 takes its place",
+)
+def half_precision_activity(view: ModelView) -> Iterator[Hit]:
+    """The sum over all outputs of a batch overflows to infinity, and with it the loss: the steps
+    are skipped or the weights become NaN."""
+    for site in view.sites:
+        penalty = getattr(site.layer, "activity_regularizer", None)
+        if acts(penalty) and getattr(site.layer, "compute_dtype", None) == "float16":
+            yield Hit(
+                severity="warning",
+                layers=[site.name],
+                what="its activity penalty is summed in float16",
+            )
+
+
+@rule(
+    "KR016",
+    "Penalty larger than the data loss at the start",
+    severities=["warning"],
+    source="Keras: `fit` minimizes data loss + sum(model.losses)",
+    fix="a smaller coefficient; kregs.tune finds it",
+)
+def heavy_penalty(view: ModelView) -> Iterator[Hit]:
+    """Training spends its first epochs on making weights small, whatever the data say, and often
+    ends with a model that predicts the mean. Needs `x` and `y`."""
+    training = view.training
+    if training.x is None or training.y is None:
+        return
+    prediction = view.model(training.x, training=False)
+    penalty = float(sum(float(loss) for loss in view.model.losses))
+    if not penalty:
+        return
+    if training.loss is not None:
+        loss = loss_object(training.loss)(training.y, prediction)
+        data_loss = float(np.mean(keras.ops.convert_to_numpy(loss)))
+    elif getattr(view.model, "compiled", False):
+        total = view.model.compute_loss(training.x, training.y, prediction, training=False)
+        data_loss = float(total) - penalty
+    else:
+        return
+    if penalty > data_loss or math.isnan(data_loss):
+        yield Hit(
+            severity="warning",
+            layers=(),
+            what=f"the penalties are {penalty:.3g}, the loss of the data is {data_loss:.3g}",
+        )
+
+
+@rule(
+    "KR017",
+    "Penalty that is 0",
+    severities=["info"],
+    source="Keras: the name 'l1l2' stands for L1L2(l1=0, l2=0)",
+    fix="give a coefficient: keras.regularizers.L1L2(l1=1e-5, l2=1e-4)",
+    repair="taken away",
+)
+def empty_penalty(view: ModelView) -> Iterator[Hit]:
+    """A regularizer with all coefficients 0 does nothing, which is not what its line in the code
+    seems to say."""
+    for site in view.sites:
+        for name, penalty in penalties_of(site.layer).items():
+            if not acts(penalty):
+                yield Hit(
+                    severity="info",
+                    layers=[site.name],
+                    what=f"the {type(penalty).__name__} of its {name} has only coefficients of 0",
+                )
+
+
+@rule(
+    "KR018",
+    "Norm bounded along the wrong axes",
+    severities=["warning"],
+    source="Keras: MaxNorm's `axis` is 0 by default, a convolution needs [0, 1, 2]; "
+    "Srivastava et al. 2014, section 5.1",
+    fix="name the axes that lead into one filter: axis=[0, 1, 2] for Conv2D",
+    repair="the axes that lead into one unit or filter",
+)
+def wrong_axes(view: ModelView) -> Iterator[Hit]:
+    """Max-norm bounds all the weights that lead into one unit or filter. Along the first axis of a
+    convolution it bounds columns of single pixels and channels, a far weaker restraint."""
+    for site in view.sites:
+        for name in KERNELS:
+            bound = getattr(site.layer, f"{name}_constraint", None)
+            right = norm_axis(type(site.layer), name)
+            if not isinstance(bound, _BOUNDS) or right is None:
+                continue
+            rank = len(right) + 1 if isinstance(right, list) else 2
+            rank = 4 if name == "depthwise" and "2D" in type(site.layer).__name__ else rank
+            axes, wanted = ([axis % rank for axis in np.atleast_1d(a)] for a in (bound.axis, right))
+            if sorted(axes) != sorted(wanted):
+                yield Hit(
+                    severity="warning",
+                    layers=[site.name],
+                    what=f"{type(bound).__name__} along the axes {_listed(axes)}, "
+                    f"not {_listed(wanted)}",
+                    fix=f"axis={right}",
+                )
+
+
+def _listed(axes: Any) -> str:
+    return str([int(axis) for axis in axes])
+
+
+@rule(
+    "KR019",
+    "Penalty on biases or on a normalization's parameters",
+    severities=["info"],
+    source="Goodfellow et al. 2016, section 7.1",
+    fix="penalize kernels only",
+)
+def penalized_shift(view: ModelView) -> Iterator[Hit]:
+    """A bias has little to overfit with and needs few data, but bound to 0 it makes the model
+    underfit; a scale pulled to 0 turns a channel off."""
+    for site in view.sites:
+        for name, penalty in penalties_of(site.layer).items():
+            if name in _SHIFTS and acts(penalty) and site.layer.trainable:
+                yield Hit(severity="info", layers=[site.name], what=f"a penalty on its {name}")
