@@ -34,6 +34,7 @@ _HOMES = {
     "Population": "kregs.population",
     "PopulationTuner": "kregs.search",
     "diagnose": "kregs.inspection.diagnosis",
+    "Diagnosis": "kregs.inspection.diagnosis",
     "tune": "kregs.search",
     "regularization_path": "kregs.search",
     "validation_map": "kregs.search",

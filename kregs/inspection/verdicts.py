@@ -192,7 +192,7 @@ _STOP = "stop at the lowest validation loss and keep its weights (kregs.early_st
 
 
 def advice(verdict: str, evidence: Evidence, others: Mapping[str, float]) -> list[str]:
-    """Return what to do next, in the order of what saved most on the trainings of docs/diagnosis.md.
+    """Return what to do next, what saved most on the trainings of docs/diagnosis.md first.
 
     Args:
         verdict: the strongest.

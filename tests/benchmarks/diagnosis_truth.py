@@ -7,15 +7,19 @@ several seeds, and scored on test rows that neither training nor `diagnose` has 
 training is what its neighbours on the grid achieve: the change (more λ, more units, a smaller
 learning rate, more epochs, ...) that lowers the test loss most. `diagnose` sees the history alone.
 Its constants were chosen on the sets in `TUNED_ON`; the others report. Writes
-`tuning/results/diagnosis.json`. `--trained` keeps the trainings in a file (a pickle: read your own only), or reads them from it.
+`tuning/results/diagnosis.json`. `--trained` keeps the trainings in a file, or reads them from it: a
+pickle, so read your own only.
 """
 
 from __future__ import annotations
 
+import argparse
 import collections
 import importlib.util
 import itertools
 import os
+import pickle
+import platform
 import time
 from pathlib import Path
 

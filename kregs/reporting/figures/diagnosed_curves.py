@@ -83,9 +83,10 @@ def _mark_signs(axes: Axes, diagnosis: Diagnosis) -> None:
     if evidence.start is not None:
         axes.axhline(evidence.start, color="grey", linewidth=1, linestyle=":", label="a guess")
     if evidence.train is not None and evidence.validation is not None:
+        gap = format_value(evidence.validation - evidence.train)
         axes.plot(
             [last, last], [evidence.train, evidence.validation], color=BEST, linewidth=3,
-            solid_capstyle="butt", label=f"gap {format_value(evidence.validation - evidence.train)}",
+            solid_capstyle="butt", label=f"gap {gap}",
         )  # fmt: skip
     lowest = _lowest(curves)
     if lowest is not None:
