@@ -240,7 +240,7 @@ def _limits(
     table: pd.DataFrame, evidence: Evidence, penalties: Any, baseline: float | None
 ) -> list[str]:
     """Return what the history does not tell."""
-    limits = []
+    limits: list[str] = []
     if evidence.lost == 1:
         return limits
     if evidence.gap is None:

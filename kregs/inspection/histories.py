@@ -82,7 +82,7 @@ def read_history(history: Any) -> pd.DataFrame:
 
 def _table_of(values: Mapping[str, Any]) -> pd.DataFrame:
     """Return a dictionary of lists as a table; metrics that are arrays are left out."""
-    columns = {}
+    columns: dict[str, Any] = {}
     for name, entries in values.items():
         if isinstance(entries, str) or not hasattr(entries, "__len__"):
             raise ValueError(

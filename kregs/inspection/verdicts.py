@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from kregs.inspection.evidence import Evidence
 
@@ -155,11 +156,13 @@ def reasons(verdict: str, evidence: Evidence) -> list[str]:
     bumps = e.bumps and f"the training loss rises by {e.bumps:.1%} an epoch beside its falls"
     noise = e.noise and f"the validation loss jumps by {e.noise:.1%} from epoch to epoch"
     penalty = e.penalty and f"penalties are {e.penalty:.0%} of the whole training loss"
-    if e.lost:
-        lost = "the loss is NaN or infinite"
-        return [lost if e.lost == 1 else f"{lost} in {e.lost:.0%} of the runs"]
-    signs = {
-        DIVERGING: [of_guess],
+    lost = e.lost and (
+        "the loss is NaN or infinite"
+        if e.lost == 1
+        else f"the loss is NaN or infinite in {e.lost:.0%} of the runs"
+    )
+    signs: dict[str, list[Any]] = {
+        DIVERGING: [of_guess],  # beside what is lost
         NOISY: [noise],
         TOO_HIGH: [bumps, noise, of_guess],
         TOO_LOW: [course, of_guess],
@@ -168,7 +171,7 @@ def reasons(verdict: str, evidence: Evidence) -> list[str]:
         UNDERFITTING: [of_guess, gap, penalty],
         JUST_RIGHT: [course, gap],
     }
-    return [sign for sign in signs[verdict] if sign]
+    return [sign for sign in (*signs[verdict], lost) if sign]
 
 
 def _course(e: Evidence) -> str | None:

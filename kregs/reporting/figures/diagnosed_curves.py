@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kregs.inspection.histories import split_runs
 from kregs.reporting.figures.style import (
@@ -65,7 +66,7 @@ def diagnosed_curves(diagnosis: Diagnosis, *, with_words: bool = True) -> Figure
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) and drawn.min() > 0 and drawn.max() / drawn.min() > 20:
         axes.set_yscale("log")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel(plain_text(diagnosis.loss, 40))
     add_title_and_legend(figure, axes, diagnosis.headline, columns=3)
