@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -11,6 +14,14 @@ if TYPE_CHECKING:
     from kregs.inspection.diagnosis import Diagnosis
     from kregs.search.result import SearchResult
 
+# what a step is about, and the hyperparameters that are about the same
+_SEARCHED = {
+    "λ": r"l1|l2|weight_decay",
+    "dropout": r"dropout",
+    "learning rate": r"learning_rate|lr",
+    "units": r"units|filters|width|depth|layers|blocks",
+}
+_NEAR = 0.1  # of a range: a chosen value this near to its end asks for a wider range
 _FAULTS = ("error", "warning")  # what is mended before anything is tuned
 
 
@@ -57,7 +68,8 @@ class Advice:
 def advice_of(result: SearchResult) -> Advice:
     """Return what the end of a search says; what was recorded of it is all that is read.
 
-    Faults of the model come before anything that the chosen trial's curves ask for.
+    Faults of the model come before anything that the chosen trial's curves ask for; of that, what
+    the search has tried and not pushed to a bound is left out.
 
     Raises:
         RuntimeError: no trial has completed.
@@ -75,5 +87,38 @@ def advice_of(result: SearchResult) -> Advice:
     elif isinstance(diagnosis, str):
         next_step = "search with more epochs: what was logged tells no course"
     else:
-        next_step = diagnosis.next_steps[0]
+        searched = _searched(result)
+        open_steps = [
+            step for step in diagnosis.next_steps if not any(word in step for word in searched)
+        ]
+        next_step = (open_steps or diagnosis.next_steps)[0]
+        if searched and open_steps[:1] != [diagnosis.next_steps[0]]:
+            next_step += f" ({', '.join(searched)}: searched already, and no bound was reached)"
     return Advice(trial=trial, diagnosis=diagnosis, findings=findings, next_step=next_step)
+
+
+def _searched(result: SearchResult) -> list[str]:
+    """Return what the search varied and chose within its range, not at an end."""
+    chosen = result.best_hyperparameters
+    places: dict[str, list[bool]] = {}
+    for hyperparameter in result.space:
+        config = hyperparameter["config"]
+        for word, names in _SEARCHED.items():
+            if (
+                re.search(rf"(^|[_/])({names})(_\d+)?$", config["name"])
+                and config["name"] in chosen
+            ):
+                places.setdefault(word, []).append(_is_inside(config, chosen[config["name"]]))
+    return [word for word, inside in places.items() if all(inside)]
+
+
+def _is_inside(config: Mapping[str, Any], value: Any) -> bool:
+    """Whether a chosen number is away from both ends of its range; of others nothing is known."""
+    low, high = config.get("min_value"), config.get("max_value")
+    if low is None or high is None or not low < high:
+        return False
+    if value == 0:
+        return False
+    if config.get("sampling") == "log":
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return _NEAR < (value - low) / (high - low) < 1 - _NEAR

@@ -160,6 +160,11 @@ class FakeResult:
     def chosen_trial(self) -> int:
         return self.best_trial if self.chosen is None else self.chosen
 
+    @property
+    def best_hyperparameters(self):
+        row = self.table[self.table["trial"] == self.chosen_trial].iloc[0]
+        return {name: row[name] for name in self.samplings}
+
     def trials(self):
         return self.table.copy()
 

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from fake_result import FakeResult, make_history
+from fake_result import FakeResult, make_history, make_trials
 from page_parser import Page
 
 from kregs.reporting import write_report
@@ -45,7 +45,7 @@ def test_the_diagnosis_is_of_the_chosen_trial(tmp_path, page_of):
     def histories(trial):
         return overfitted(trial) if trial == 3 else make_history(trial)
 
-    text = page_of(FakeResult(tmp_path, chosen=3, histories=histories)).text
+    text = page_of(FakeResult(tmp_path, chosen=3, histories=histories, space=[])).text
     assert "Diagnosis of trial 3, the chosen one overfitting (confidence" in text
     assert "Next step: multiply λ by 10" in text
     assert "Not made: the search was begun by a version that had none" in text
@@ -62,7 +62,7 @@ def test_faults_of_the_model_come_first(tmp_path, page_of):
 
 def test_what_is_only_worth_knowing_does_not(tmp_path, page_of):
     harmless = FINDINGS[FINDINGS["severity"] == "info"]
-    text = page_of(FakeResult(tmp_path, found=harmless, histories=overfitted)).text
+    text = page_of(FakeResult(tmp_path, found=harmless, histories=overfitted, space=[])).text
     assert "Next step: multiply λ by 10" in text
     nothing = page_of(FakeResult(tmp_path, found=FINDINGS[:0], histories=overfitted)).text
     assert "default hyperparameters: nothing found." in nothing
@@ -85,6 +85,22 @@ def test_a_loss_that_is_no_number_is_a_diagnosis(tmp_path, page_of):
         return make_history(trial).assign(data_loss=math.nan, val_data_loss=math.nan)
 
     assert "diverging (confidence" in page_of(FakeResult(tmp_path, histories=histories)).text
+
+
+@pytest.mark.parametrize(
+    ("l2", "dropout", "step"),
+    [
+        (1e-3, 0.59, "raise the dropout rates"),  # it was at the end of its range
+        (0.09, 0.3, "multiply λ by 10"),
+        (1e-3, 0.3, "stop at the lowest validation loss"),
+    ],
+)
+def test_what_the_search_has_settled_is_no_next_step(tmp_path, l2, dropout, step):
+    table = make_trials()
+    table.loc[0, ["l2", "dropout"]] = l2, dropout
+    advice = advice_of(FakeResult(tmp_path, table, histories=overfitted))
+    assert advice.diagnosis.next_steps[0].startswith("multiply λ by 10")
+    assert advice.next_step.startswith(step)
 
 
 def test_a_terminal_shows_the_same(tmp_path):
