@@ -212,7 +212,7 @@ def diagnose(
         confidence=shares[verdict],
         others=others,
         because=tuple(reasons(verdict, evidence)),
-        next_steps=tuple(advice(verdict, evidence, others)),
+        next_steps=tuple(advice(verdict, evidence, others, kept_best=best_epoch is not None)),
         limits=tuple(_limits(table, evidence, penalties, baseline)),
         evidence=evidence,
         curves=_curves(runs, penalties),

@@ -194,19 +194,23 @@ _MORE_LAMBDA = "multiply λ by 10, or begin with l2=1e-3"
 _STOP = "stop at the lowest validation loss and keep its weights (kregs.early_stopping)"
 
 
-def advice(verdict: str, evidence: Evidence, others: Mapping[str, float]) -> list[str]:
+def advice(
+    verdict: str, evidence: Evidence, others: Mapping[str, float], *, kept_best: bool = False
+) -> list[str]:
     """Return what to do next, what saved most on the trainings of docs/diagnosis.md first.
 
     Args:
         verdict: the strongest.
         evidence: of the training.
         others: the confidences of other verdicts, also those of λ.
+        kept_best: whether the weights of the best epoch were kept already.
     """
     if verdict == OVERFITTING:
         # where penalties are most of the loss already, another kind of restraint comes first
         penalties = [_MORE_LAMBDA, "raise the dropout rates, or begin with 0.2 to 0.5"]
         steps = penalties if TOO_WEAK in others or evidence.penalty is None else penalties[::-1]
-        return [*steps, _STOP, "use fewer units or layers", _MORE_ROWS]
+        stop = [] if kept_best else [_STOP]
+        return [*steps, *stop, "use fewer units or layers", _MORE_ROWS]
     if verdict == UNDERFITTING:
         steps = [_LESS_LAMBDA, "use more units or layers"]
         if evidence.penalty is not None and TOO_STRONG not in others:

@@ -228,7 +228,10 @@ def judge(trainings, *, with_baseline=True):
         rows.append({
             "set": t["set"], "truth": truth_of(gains), "said": verdict, "helped": helped,
             "confidence": diagnosis.confidence,
-            "saves": max((g for move, g in gains.items() if MOVES[move] == verdict), default=0.0),
+            "saved_by": {
+                name: max((g for move, g in gains.items() if MOVES[move] == name), default=0.0)
+                for name in CLASSES
+            },
             "best": max(gains.values(), default=0.0),
             "lambda": next((name for name in OF_LAMBDA if name in diagnosis.others), None),
             "lambda_gains": [name for name, move in OF_LAMBDA.items() if move in gains],
@@ -270,8 +273,13 @@ def summarize(rows):
         "trainings": len(rows),
         "right": _share(sum(row["truth"] == row["said"] for row in rows), len(rows)),
         "helped": _share(sum(row["helped"] for row in rows), len(rows)),
-        "always_the_most_frequent": {"verdict": constant[0], "right": constant[1] / len(rows)},
-        "test_loss_saved": float(np.mean([row["saves"] for row in rows])),
+        "always_the_most_frequent": {
+            "verdict": constant[0],
+            "right": constant[1] / len(rows),
+            "helped": _share(sum(r["saved_by"][constant[0]] > 0 for r in rows), len(rows)),
+            "test_loss_saved": float(np.mean([r["saved_by"][constant[0]] for r in rows])),
+        },
+        "test_loss_saved": float(np.mean([row["saved_by"][row["said"]] for row in rows])),
         "test_loss_saved_at_best": float(np.mean([row["best"] for row in rows])),
         "confusion": matrix,
         "classes": classes,
