@@ -30,6 +30,7 @@ class Evidence:
         bumps: the mean rise of the training loss from epoch to epoch in the second half, as a part
             of it; falls count as 0.
         noise: how far the validation loss jumps about its own course, as a part of it.
+        jitter: the same of the training loss.
         penalty: the penalties' share of the whole training loss at the end.
         penalty_left: the penalties at the end as a part of those of the first epoch.
         lost: the part of the runs whose loss stopped being finite.
@@ -47,6 +48,7 @@ class Evidence:
     late: float | None = None
     bumps: float | None = None
     noise: float | None = None
+    jitter: float | None = None
     penalty: float | None = None
     penalty_left: float | None = None
     lost: float = 0.0
@@ -76,6 +78,8 @@ def measure_run(
     curves = [train] if validation is None else [train, validation]
     if not all(np.isfinite(curve).all() for curve in curves):
         return Evidence(epochs=len(train), lost=1.0)
+    if len(train) < 2:  # no course
+        return Evidence(epochs=len(train))
     lowest = min(float(curve.min()) for curve in curves)
     if lowest < 0:  # a likelihood of densities, of which no part can be taken
         train = train - lowest
@@ -102,6 +106,7 @@ def measure_run(
         if fall > 0
         else 0.0,
         "bumps": _part(np.maximum(np.diff(train[half - 1 :]), 0).mean(), level),
+        "jitter": _jumps(train, level),
     }
     if validation is not None:
         held_out = float(validation[end].mean())
@@ -111,9 +116,7 @@ def measure_run(
             "validation_fall": _part(
                 validation[middle].mean() - validation[-window:].mean(), validation[middle].mean()
             ),
-            "noise": _part(np.abs(np.diff(validation, 2)).mean() / 2, held_out)
-            if epochs > 2
-            else None,
+            "noise": _jumps(validation, held_out),
         }
         if best_epoch is not None:
             values["rise"] = 0.0  # what came after it was thrown away
@@ -176,6 +179,10 @@ def _filled(validation: np.ndarray) -> np.ndarray:
     if not np.array_equal(known, np.arange(known[0], len(validation), known[0] + 1)):
         return validation
     return np.interp(np.arange(len(validation)), known, validation[known])
+
+
+def _jumps(curve: np.ndarray, level: float) -> float | None:
+    return _part(np.abs(np.diff(curve, 2)).mean() / 2, level) if len(curve) > 2 else None
 
 
 def _part(value: Any, whole: Any) -> float | None:

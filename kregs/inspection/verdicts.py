@@ -35,7 +35,8 @@ class Thresholds:
         falling: of `validation_fall`: the second half of the epochs was worth its time.
         late: of `late`, and
         moving: of `train_fall`: the training loss fell in the second half as it did in the first.
-        smooth: of `noise`: below, steps are so small that no batch shows in the curve.
+        smooth: of `noise`, without validation of `jitter`: below, steps are so small that no batch
+            shows in the curve.
         untaught: of `left`: what small steps have not learned yet.
         gap: of `gap`: the training rows are known by heart.
         rise: of `rise`: learning more of the training rows harmed the others.
@@ -77,7 +78,9 @@ def strengths(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> dict[s
     # without validation the training loss must tell whether it goes on
     falling = _ramp(e.train_fall if e.validation_fall is None else e.validation_fall, t.falling)
     falling = max(falling, _ramp(e.late, t.late) * _ramp(e.train_fall, t.moving))
-    smooth = 1 - _ramp(e.noise, t.smooth)
+    if e.validation_fall is None:  # that the training rows are still learned is no excuse for a gap
+        falling *= 1 - gap
+    smooth = 1 - _ramp(e.jitter if e.noise is None else e.noise, t.smooth)
     slow = falling * smooth * _ramp(e.left, t.untaught)
     calm = 1 - max(bumps, noise)
     signs = {

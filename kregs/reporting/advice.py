@@ -103,6 +103,8 @@ def _searched(result: SearchResult) -> list[str]:
     places: dict[str, list[bool]] = {}
     for hyperparameter in result.space:
         config = hyperparameter["config"]
+        if config.get("min_value") is None:  # a switch or a choice
+            continue
         for word, names in _SEARCHED.items():
             if (
                 re.search(rf"(^|[_/])({names})(_\d+)?$", config["name"])
@@ -113,11 +115,9 @@ def _searched(result: SearchResult) -> list[str]:
 
 
 def _is_inside(config: Mapping[str, Any], value: Any) -> bool:
-    """Whether a chosen number is away from both ends of its range; of others nothing is known."""
-    low, high = config.get("min_value"), config.get("max_value")
-    if low is None or high is None or not low < high:
-        return False
-    if value == 0:
+    """Whether a chosen number is away from both ends of its range; 0 is off the log scale."""
+    low, high = config["min_value"], config["max_value"]
+    if not low < high or value == 0:
         return False
     if config.get("sampling") == "log":
         low, high, value = math.log(low), math.log(high), math.log(value)

@@ -11,7 +11,7 @@ import pytest
 from fake_result import FakeResult, make_history, make_trials
 from page_parser import Page
 
-from kregs.reporting import write_report
+from kregs.reporting import importance, write_report
 from kregs.reporting.advice import advice_of
 
 FINDINGS = pd.DataFrame(
@@ -30,6 +30,8 @@ FINDINGS = pd.DataFrame(
 @pytest.fixture
 def page_of(monkeypatch, tmp_path):
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, file, **_: None)
+    monkeypatch.setattr(importance, "_TREES", 10)
+    monkeypatch.setattr(importance, "_REPEATS", 2)
     return lambda result: Page(write_report(result, tmp_path / "page.html"))
 
 
@@ -55,7 +57,7 @@ def test_faults_of_the_model_come_first(tmp_path, page_of):
     page = page_of(FakeResult(tmp_path, found=FINDINGS, histories=overfitted))
     assert "Next step: take another initializer (KR902)" in page.text
     assert "1 warning, 1 info" in page.text
-    rows = page.table("code", "fix")
+    rows = page.table("code", "severity")
     assert [row["what"] for row in rows] == list(FINDINGS["what"])
     assert [row["layer"] for row in rows] == ["dense_1", ""]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kregs.inspection.diagnosis import Diagnosis
 
 _STEPS = 3  # of the advice, below the curves
-_LINE = 78  # columns
+_LINE = 62  # columns
 
 
 def diagnosed_curves(diagnosis: Diagnosis, *, with_words: bool = True) -> Figure:
@@ -74,7 +74,7 @@ def diagnosed_curves(diagnosis: Diagnosis, *, with_words: bool = True) -> Figure
         words = _words(diagnosis)
         height = 0.17 * (words.count("\n") + 2)
         figure.set_size_inches(WIDTH, 3.7 + height)
-        axes.set_xlabel(f"epoch\n\n{words}", x=-0.12, ha="left", fontsize=9)
+        axes.set_xlabel(f"epoch\n\n{words}", x=0.0, ha="left", fontsize=9)
     return figure
 
 
