@@ -27,8 +27,9 @@ class Evidence:
         rise: the part of the validation loss that its lowest epoch lacks.
         train_fall, validation_fall: the part of the loss that the second half of the epochs saved.
         late: the part of the training loss's whole fall that the second half of the epochs made.
-        bumps: the mean rise of the training loss from epoch to epoch in the second half, as a part
-            of it; falls count as 0.
+        bumps: the mean rise of the training loss from epoch to epoch in the second half, falls
+            counted as 0, as a part of the validation loss (or its own, if that is larger): of a
+            training loss near 0 a large part is nothing.
         noise: how far the validation loss jumps about its own course, as a part of it.
         jitter: the same of the training loss.
         penalty: the penalties' share of the whole training loss at the end.
@@ -105,7 +106,6 @@ def measure_run(
         "late": _part(max(train[half - 1] - train[-window:].mean(), 0.0), fall)
         if fall > 0
         else 0.0,
-        "bumps": _part(np.maximum(np.diff(train[half - 1 :]), 0).mean(), level),
         "jitter": _jumps(train, level),
     }
     if validation is not None:
@@ -122,6 +122,8 @@ def measure_run(
             values["rise"] = 0.0  # what came after it was thrown away
     if held_out is not None:
         values |= {"validation": held_out, "gap": _part(held_out - level, held_out)}
+    rises = float(np.maximum(np.diff(train[half - 1 :]), 0).mean())
+    values["bumps"] = _part(rises, max(level, held_out or 0.0))
     if penalty is not None:
         last = float(penalty[end].mean())
         values |= {

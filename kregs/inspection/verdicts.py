@@ -156,7 +156,10 @@ def reasons(verdict: str, evidence: Evidence) -> list[str]:
         else f"the validation loss is {e.validation:.3g}, the training loss {e.train:.3g}"
     )
     rise = e.rise and f"the validation loss ends {e.rise:.0%} above its lowest"
-    bumps = e.bumps and f"the training loss rises by {e.bumps:.1%} an epoch beside its falls"
+    bumps = (
+        e.bumps
+        and f"the training loss rises again and again, by {e.bumps:.1%} of the loss an epoch"
+    )
     noise = e.noise and f"the validation loss jumps by {e.noise:.1%} from epoch to epoch"
     penalty = e.penalty and f"penalties are {e.penalty:.0%} of the whole training loss"
     lost = e.lost and (

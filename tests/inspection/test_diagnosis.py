@@ -68,6 +68,12 @@ def test_every_form_of_a_history_is_one_diagnosis(tmp_path):
         assert kregs.diagnose(form).to_dict() == expected.to_dict()
 
 
+def test_bumps_of_a_training_loss_near_0_are_no_sign():
+    train = 0.002 + DECAY + 0.002 * (EPOCHS % 2)
+    values = both(train, 0.4 + DECAY)
+    assert kregs.diagnose(values).verdict == "overfitting"
+
+
 def test_the_numbers_are_what_they_are_called():
     generator = np.random.default_rng(3)
     train, validation, penalty = generator.uniform(0.5, 1.0, (3, 7))
@@ -79,7 +85,9 @@ def test_the_numbers_are_what_they_are_called():
     assert evidence.validation_fall == pytest.approx(1 - validation[-1] / validation[2])
     assert evidence.train_fall == pytest.approx(1 - train[-1] / train[2])
     steps = np.diff(train[2:])
-    assert evidence.bumps == pytest.approx(steps[steps > 0].sum() / len(steps) / train[-1])
+    assert evidence.bumps == pytest.approx(
+        steps[steps > 0].sum() / len(steps) / max(train[-1], validation[-1])
+    )
     second = validation[2:] - 2 * validation[1:-1] + validation[:-2]
     assert evidence.noise == pytest.approx(np.abs(second).mean() / 2 / validation[-1])
     assert evidence.penalty == pytest.approx(penalty[-1] / (penalty[-1] + train[-1]))
