@@ -80,7 +80,8 @@ def strengths(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> dict[s
     falling = max(falling, _ramp(e.late, t.late) * _ramp(e.train_fall, t.moving))
     if e.validation_fall is None:  # that the training rows are still learned is no excuse for a gap
         falling *= 1 - gap
-    smooth = 1 - _ramp(e.jitter if e.noise is None else e.noise, t.smooth)
+    jumps = e.jitter if e.noise is None else e.noise
+    smooth = 0.0 if jumps is None else 1 - _ramp(jumps, t.smooth)
     slow = falling * smooth * _ramp(e.left, t.untaught)
     calm = 1 - max(bumps, noise)
     signs = {

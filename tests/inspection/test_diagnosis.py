@@ -68,6 +68,12 @@ def test_every_form_of_a_history_is_one_diagnosis(tmp_path):
         assert kregs.diagnose(form).to_dict() == expected.to_dict()
 
 
+def test_two_epochs_tell_a_fall_and_no_more():
+    diagnosis = kregs.diagnose({"data_loss": [2.0, 1.2]}, held_out=1.3)
+    assert diagnosis.verdict == "too short"
+    assert any("2 epochs are few" in limit for limit in diagnosis.limits)
+
+
 def test_bumps_of_a_training_loss_near_0_are_no_sign():
     train = 0.002 + DECAY + 0.002 * (EPOCHS % 2)
     values = both(train, 0.4 + DECAY)
