@@ -43,6 +43,8 @@ _HOMES = {
     "learning_rate_curve": "kregs.inspection.curves",
     "penalty_curve": "kregs.inspection.curves",
     "RangeTest": "kregs.inspection.curves",
+    "diagnose": "kregs.inspection.diagnosis",
+    "Diagnosis": "kregs.inspection.diagnosis",
     "tune": "kregs.search",
     "regularization_path": "kregs.search",
     "validation_map": "kregs.search",

@@ -86,7 +86,9 @@ def main(*, quick: bool = False, seed: int = 0) -> dict[str, float]:
     """Train the tuned model; print its test scores and coefficients beside scikit-learn's."""
     (x_train, y_train), (x_test, y_test) = load_data()
     model = make_model(seed=seed)
-    model.fit(x_train, y_train, batch_size=BATCH_SIZE, epochs=20 if quick else EPOCHS, verbose=0)
+    history = model.fit(
+        x_train, y_train, batch_size=BATCH_SIZE, epochs=20 if quick else EPOCHS, verbose=0
+    )
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
     scores["r2"] = r2_score(y_test, model.predict(x_test, verbose=0))
     print(f"kregs         test data loss {scores['data_loss']:.4f}, R2 {scores['r2']:.4f}")
@@ -105,6 +107,7 @@ def main(*, quick: bool = False, seed: int = 0) -> dict[str, float]:
         f"up to {np.abs(theirs.coef_).max():.2f}; scikit-learn sets {np.sum(theirs.coef_ == 0)} of "
         f"{theirs.coef_.size} to 0, here {np.sum(np.abs(ours) < 1e-3)} are below 0.001"
     )
+    print(kregs.diagnose(history, held_out=scores["data_loss"]))
     return scores
 
 

@@ -81,11 +81,14 @@ def main(*, quick: bool = False, seed: int = 0) -> dict[str, float]:
     epochs = EPOCHS
     if quick:
         x_train, y_train, x_test, y_test = x_train[:512], y_train[:512], x_test[:256], y_test[:256]
-        epochs = 1
+        epochs = 2
     model = make_model(seed=seed)
-    model.fit(x_train, y_train, batch_size=BATCH_SIZE, epochs=epochs, verbose=0 if quick else 2)
+    history = model.fit(
+        x_train, y_train, batch_size=BATCH_SIZE, epochs=epochs, verbose=0 if quick else 2
+    )
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
     print(f"test accuracy {scores['accuracy']:.4f}, data loss {scores['data_loss']:.4f}")
+    print(kregs.diagnose(history, held_out=scores["data_loss"]))
     return scores
 
 

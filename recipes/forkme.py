@@ -74,9 +74,12 @@ def main(*, quick: bool = False, seed: int = 0) -> dict[str, float]:
     """Train the tuned model and print what it scores on the test set."""
     (x_train, y_train), (x_test, y_test) = load_data()
     model = make_model(seed=seed)
-    model.fit(x_train, y_train, batch_size=BATCH_SIZE, epochs=2 if quick else EPOCHS, verbose=0)
+    history = model.fit(
+        x_train, y_train, batch_size=BATCH_SIZE, epochs=2 if quick else EPOCHS, verbose=0
+    )
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
     print(f"test accuracy {scores['accuracy']:.4f}, data loss {scores['data_loss']:.4f}")
+    print(kregs.diagnose(history, held_out=scores["data_loss"]))
     return scores
 
 

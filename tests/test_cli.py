@@ -257,6 +257,17 @@ def test_tune_prints_trials_scores_and_paths(tuned):
     assert printed.index("data loss") < printed.index("accuracy")  # the objective is the first
 
 
+def test_tune_ends_with_the_diagnosis_the_audit_and_one_next_step(tuned):
+    folder, printed = tuned
+    lines = printed.splitlines()
+    result = kregs.load_result(folder)
+    headline = f"Diagnosis of trial {result.chosen_trial}: {result.diagnosis().headline}"
+    assert headline in lines
+    assert "Audit of the model: nothing found" in lines[lines.index(headline) :]
+    assert lines[-1].startswith("Next step: ")
+    assert result.findings().empty
+
+
 def test_tune_prints_both_networks_with_length_and_learning_rate(tuned):
     folder, printed = tuned
     best = json.loads((folder / "study.json").read_text())["best_trials"]

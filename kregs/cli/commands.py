@@ -173,6 +173,7 @@ def _print_table_run(console: Console, run: kregs.TableRun) -> None:
         console.print(f"{kind:14} {path}", highlight=False, soft_wrap=True)
     command = shlex.join(["kregs", "predict", str(run.search.path), "ROWS.csv"])
     console.print(f"Predict on new rows: {command}", highlight=False, soft_wrap=True)
+    _print_advice(console, run.search)
 
 
 def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -265,6 +266,14 @@ def _print_outcome(console: Console, outcome: catalog.StudyRun) -> None:
         console.print(f"{'tuned':13} {words}", highlight=False, markup=False, soft_wrap=True)
     for kind, path in outcome.files.items():
         console.print(f"{kind:13} {path}", highlight=False, soft_wrap=True)
+    _print_advice(console, outcome.search)
+
+
+def _print_advice(console: Console, search: kregs.SearchResult) -> None:
+    from kregs.reporting.advice import advice_of
+
+    for line in advice_of(search).lines():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _best_trials(search: kregs.SearchResult, *, rows: int = 5, title: str = "Best trials") -> Table:

@@ -1,30 +1,11 @@
-"""The runs of a trial's history, and how far validation lies above training in each."""
+"""How far validation lies above training in the runs of a trial's history."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
-RUN_COLUMNS = ("fold", "seed")  # of a history that holds several runs
-
-
-def split_runs(history: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Yield each run of a history, which has a column `fold` or `seed` if there are several.
-
-    Example:
-
-    >>> history = pd.DataFrame({"epoch": [1, 2, 1], "fold": [0, 0, 1], "loss": [3.0, 2.0, 3.0]})
-    >>> [len(run) for run in split_runs(history)]
-    [2, 1]
-    """
-    keys = [name for name in RUN_COLUMNS if name in history]
-    if not keys:
-        yield history
-        return
-    for _, run in history.groupby(keys, sort=False, dropna=False):
-        yield run
+from kregs.inspection.histories import RUN_COLUMNS
 
 
 def loss_with_both_sides(history: pd.DataFrame) -> str | None:

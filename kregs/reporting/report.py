@@ -24,6 +24,7 @@ from kregs.reporting.report_sections.importance import importance
 from kregs.reporting.report_sections.judging import judging
 from kregs.reporting.report_sections.landscape import landscape
 from kregs.reporting.report_sections.nested import nested
+from kregs.reporting.report_sections.next_step import next_step
 from kregs.reporting.report_sections.ranking import ranking
 from kregs.reporting.report_sections.repetition import repetition
 from kregs.reporting.report_sections.space import space
@@ -114,6 +115,7 @@ def render_report(
         gap=gap(facts),
         durations=durations(facts),
         failures=failures(facts),
+        next_step=next_step(facts),
         repetition=repetition(facts, command),
     )
 

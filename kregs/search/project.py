@@ -63,6 +63,7 @@ class SearchTask:
         space: all hyperparameters, conditional ones too.
         data: the rows.
         model: what `build` makes of the defaults, as `kregs.search.fingerprint` tells it.
+        findings: what the audit of that model found; `None` if it could not be audited.
         directory, project_name: where the search's files are.
     """
 
@@ -71,6 +72,7 @@ class SearchTask:
     space: keras_tuner.HyperParameters
     data: Data
     model: dict[str, Any]
+    findings: list[dict[str, Any]] | None
     directory: str
     project_name: str
 
@@ -208,6 +210,7 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
     )
     check_restraint_is_searched(settings.restraint, space.get_config()["space"])
     facts = fingerprint(model)  # before it has seen any row
+    findings = _audited(model, settings.batch_size)
     logged = logged_metrics(settings.hypermodel, model, data, rows=settings.batch_size)
     if logged is not None:
         check_logged(settings.objective, logged)
@@ -215,6 +218,7 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
         raise settings.objective_error
     return SearchTask(
         model=facts,
+        findings=findings,
         settings=settings,
         protocol=settings.protocol(data),
         space=space,
@@ -222,6 +226,17 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
         directory=os.fspath(folder.parent),
         project_name=folder.name,
     )
+
+
+def _audited(model: keras.Model, batch_size: int | None) -> list[dict[str, Any]] | None:
+    """Return what the audit of a model finds, as JSON can hold it."""
+    from kregs.inspection.audit import audit
+
+    try:
+        return audit(model, batch_size=batch_size).to_frame().to_dict("records")
+    except Exception as error:  # advice must not cost a search
+        warnings.warn(f"the model could not be audited: {error}", stacklevel=4)
+        return None
 
 
 def _train(
@@ -394,6 +409,7 @@ def _begin_record(folder: Path, task: SearchTask) -> SearchRecord:
         space=json.loads(json.dumps(task.space.get_config()["space"])),
         versions=_versions(),
         model=task.model,
+        findings=task.findings,
     )
     if not holds_files(folder):
         write_record(folder, record)
@@ -423,7 +439,12 @@ def _begin_record(folder: Path, task: SearchTask) -> SearchRecord:
                 f"compared: {error}. Choose another project_name"
             ) from None
     _warn_of_versions(earlier.versions, record.versions)
-    return dataclasses.replace(earlier, protocol=task.protocol, model=earlier.model or task.model)
+    return dataclasses.replace(
+        earlier,
+        protocol=task.protocol,
+        model=earlier.model or task.model,
+        findings=task.findings,
+    )
 
 
 def _space_differences(earlier: SearchRecord, record: SearchRecord) -> list[Difference]:

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     import keras_tuner
     from matplotlib.figure import Figure
 
+    from kregs.inspection.diagnosis import Diagnosis
+
 _FIGURE_FORMATS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".eps", ".ps", ".tif", ".webp")
 _FLOATS = ("score", "standard_error", "seconds")
 
@@ -368,6 +370,46 @@ class SearchResult:
                 frame.insert(1, "fold", fold)
             frames.append(frame)
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"epoch": []})
+
+    def diagnosis(self, trial: int | None = None, *, baseline: float | None = None) -> Diagnosis:
+        """Return what a trial's training suffers from, see `kregs.diagnose`.
+
+        All its folds and seeds are diagnosed together, at its best epoch, whose weights were kept.
+
+        Args:
+            trial: a number from `trials()`; default: the chosen one.
+            baseline: as in `kregs.diagnose`.
+
+        Raises:
+            ValueError: there is no such trial, or its history is lost or of one epoch.
+            RuntimeError: no trial has completed.
+        """
+        from kregs.inspection.diagnosis import diagnose
+
+        entry = self._trial(self.chosen_trial if trial is None else trial)
+        history = self.history(entry["trial"])
+        best = entry.get("best_epoch")
+        if best is not None and self.protocol.score_at == "best_epoch" and len(history):
+            # Hyperband counts the epochs of the trial that this one goes on from
+            best = min(
+                max(best - entry.get("initial_epoch", 0), 1), int(history["epoch"].nunique())
+            )
+        else:
+            best = None
+        return diagnose(history, baseline=baseline, best_epoch=best)
+
+    def findings(self) -> pd.DataFrame | None:
+        """Return what the audit of `build`'s model found, one row a finding, the gravest first.
+
+        It was made before the search's first trial, of the model of the default hyperparameters.
+
+        Returns:
+            Columns `code`, `severity`, `layer`, `what`, `why`, `source`, `fix`, as of
+            `kregs.audit`; no row if nothing was found, `None` if the model was not audited.
+        """
+        columns = ["code", "severity", "layer", "what", "why", "source", "fix"]
+        found = self.record.findings
+        return None if found is None else pd.DataFrame(found, columns=columns)
 
     def scores(self, trial: int) -> pd.DataFrame:
         """Return a trial's score in each of its runs: columns `fold`, `seed`, `score`, `epoch`.

@@ -85,6 +85,8 @@ class SearchRecord:
             `kregs.search.fingerprint` tells it; `None` if that is not known.
         model_trial: the trial whose model is in `best.keras`; `None` if there is none, or if that
             is not known.
+        findings: what the audit of that same `build`'s model found, one entry a finding: `code`,
+            `severity`, `layer`, `what`, `why`, `source`, `fix`; `None` if it was not audited.
     """
 
     protocol: Protocol
@@ -97,6 +99,7 @@ class SearchRecord:
     nested: list[dict[str, Any]] | None = None
     model: dict[str, Any] | None = None
     model_trial: int | None = None
+    findings: list[dict[str, Any]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what is written."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import kregs
 from kregs.search.protocol import DataSummary, Protocol
 
 SAMPLINGS = {"use_l2": None, "l2": "log", "dropout": "linear", "norm": None, "depth": "linear"}
@@ -149,6 +150,7 @@ class FakeResult:
     epochs: int | None = None
     history_seconds: float = 0.0
     read: list = dataclasses.field(default_factory=list)
+    found: pd.DataFrame | None = None
 
     @property
     def best_trial(self) -> int:
@@ -157,6 +159,11 @@ class FakeResult:
     @property
     def chosen_trial(self) -> int:
         return self.best_trial if self.chosen is None else self.chosen
+
+    @property
+    def best_hyperparameters(self):
+        row = self.table[self.table["trial"] == self.chosen_trial].iloc[0]
+        return {name: row[name] for name in self.samplings}
 
     def trials(self):
         return self.table.copy()
@@ -171,6 +178,13 @@ class FakeResult:
         if self.histories is not None:
             return self.histories(trial)
         return make_history(trial, folds, seeds)
+
+    def diagnosis(self):
+        history = (self.histories or make_history)(self.chosen_trial)
+        return kregs.diagnose(history)
+
+    def findings(self):
+        return self.found
 
     def scores(self, trial):
         runs = [(f, s) for f in range(self.protocol.folds or 1) for s in range(self.protocol.seeds)]

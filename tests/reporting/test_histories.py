@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from fake_result import make_history
 
-from kregs.reporting.histories import measure_gap, split_runs
+from kregs.inspection.histories import split_runs
+from kregs.reporting.histories import measure_gap
 
 GOAL = {"objective": "val_data_loss", "direction": "min"}
 

@@ -36,7 +36,7 @@ def test_a_real_search(tmp_path, monkeypatch):
     assert path == result.path / "report.html"
     page = Page(path)
     assert page.text.startswith("search: search report search")
-    assert len(page.images()) == 7  # too few trials to tell what matters
+    assert len(page.images()) == 8  # too few trials to tell what matters
     trials = result.trials()
     rows = page.table("trial", "val_data_loss")
     assert [row["val_data_loss"] for row in rows] == [format_value(s) for s in trials["score"]]

@@ -77,13 +77,14 @@ def test_the_sections(plain_page):
         "How much each hyperparameter mattered",
         "Generalization gap against strength",
         "Time spent",
+        "What to do next",
         "To repeat it",
     ]
 
 
 def test_all_pictures_are_within_and_say_what_they_show(plain, plain_page):
     images = plain_page.images()
-    assert len(images) == 8
+    assert len(images) == 9
     assert all(image.shape[1] == round(5.6 * 160) and image[..., :3].std() > 0 for image in images)
     assert all(len(picture["alt"]) > 20 for picture in plain_page.pictures)
     assert [file.name for file in plain.parent.iterdir()] == ["report.html"]

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from kregs.inspection.histories import split_runs
 from kregs.reporting.figures.style import (
     TRAINING,
     VALIDATION,
@@ -17,7 +18,6 @@ from kregs.reporting.figures.style import (
     new_figure,
     plain_text,
 )
-from kregs.reporting.histories import split_runs
 from kregs.reporting.tables import format_value
 
 
