@@ -375,8 +375,8 @@ def temperature_scaling(
     if not _BOUNDS[0] + 1e-3 < best.x < _BOUNDS[1] - 1e-3:
         raise ValueError(
             "`x_val` must be rows for which some temperature is best: some predicted wrongly, and "
-            f"more rightly than by chance. Received: {before.accuracy:.4g} of {len(labels)} rows "
-            "are predicted rightly"
+            f"more rightly than by chance. Received: {int(before.correct.sum())} of {len(labels)} "
+            "rows are predicted rightly"
         )
     temperature = float(np.exp(best.x))
     scaled = _scaled(model, with_logits, temperature, logits_out)

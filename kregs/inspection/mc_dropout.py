@@ -14,6 +14,7 @@ import tensorflow as tf
 from scipy.optimize import minimize_scalar
 from scipy.special import entr, logsumexp
 
+from kregs.builders.model_graph import is_model_graph
 from kregs.inspection.probabilities import as_probabilities, class_labels, puts_out_logits
 from kregs.layers import DropBlock2D
 from kregs.population.keras_internals import all_layers
@@ -62,7 +63,7 @@ class DropoutSampler:
 
     Args:
         model: built; any Keras model.
-        output: name (or number) of the output to look at, of a model with several.
+        output: name of the output to look at, of a model with several (of a subclass: its number).
 
     Raises:
         TypeError: `model` is no Keras model.
@@ -98,8 +99,8 @@ class DropoutSampler:
             if isinstance(part, keras.random.SeedGenerator)
         ]
         self._compiled: dict[str, Any] = {}  # by the type of the inputs
-        if model.outputs is not None and len(model.outputs) > 1:
-            self._choose(dict.fromkeys(model.output_names))
+        if is_model_graph(model):
+            self._choose(model.output)  # a wrong name is an error at once
 
     def predict(
         self, x: Any, *, samples: int = 100, batch_size: int = 256, seed: int = 0
@@ -430,7 +431,7 @@ def mc_dropout(
         seed: of the masks.
         from_logits: whether the outputs are logits of classes, which become probabilities before
             they are averaged. Default: what the loss says that the model is compiled with.
-        output: name (or number) of the output to look at, of a model with several.
+        output: name of the output to look at, of a model with several (of a subclass: its number).
 
     Returns:
         An `McDropout`: `mean`, `standard_deviation`; of probabilities `predictive_entropy` and

@@ -194,7 +194,9 @@ def test_a_layer_that_drops_acts(name):
 
 def test_recurrent_masks_are_those_of_training():
     """The mean over the masks of an LSTM that only adds up its inputs, and its deviation."""
-    cell = keras.Sequential([keras.Input((1, 4)), L.SimpleRNN(1, activation=None, dropout=0.5, unroll=True)])
+    cell = keras.Sequential(
+        [keras.Input((1, 4)), L.SimpleRNN(1, activation=None, dropout=0.5, unroll=True)]
+    )
     kernel = RNG.normal(size=(4, 1))
     cell.set_weights([kernel, np.zeros((1, 1)), np.zeros(1)])
     x = RNG.normal(size=(3, 1, 4))
@@ -207,7 +209,7 @@ def test_several_inputs_and_outputs_and_mixed_precision():
     a, b = keras.Input((8,), name="a"), keras.Input((8,), name="b")
     dropout = L.Dropout(0.5, dtype="mixed_float16")  # shared
     merged = L.Add(dtype="mixed_float16")([dropout(a), dropout(b)])
-    outputs = [L.Dense(1, name="one")(merged), L.Dense(2, "softmax", name="two")(merged)]
+    outputs = {"one": L.Dense(1)(merged), "two": L.Dense(2, "softmax")(merged)}
     model = keras.Model({"a": a, "b": b}, outputs)
     x = {"a": X, "b": X}
     two = kregs.mc_dropout(model, x, samples=20, output="two")
@@ -215,6 +217,8 @@ def test_several_inputs_and_outputs_and_mixed_precision():
     assert (two.predictive_entropy > 0).all()
     with pytest.raises(ValueError, match="`output` must be one of 'one', 'two'"):
         kregs.mc_dropout(model, x)
+    listed = keras.Model([a, b], [L.Dense(1, name="three")(merged), merged])
+    assert kregs.mc_dropout(listed, [X, X], samples=2, output="three").mean.shape == (6, 1)
     # of a shared layer, each call has its own mask
     sums = kregs.mc_dropout(
         keras.Model([a, b], merged), [np.ones_like(X), np.ones_like(X)], samples=9

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -37,15 +36,21 @@ def reliability(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
     for (name, bins), colour, marker in zip(curves.items(), _COLOURS, "os", strict=False):
         shares = bins["rows"] / bins["rows"].sum()
-        axes.plot(bins["confidence"], bins["accuracy"], color=colour, linewidth=1.0)
+        axes.plot(
+            bins["confidence"],
+            bins["accuracy"],
+            color=colour,
+            marker=marker,
+            markersize=4,
+            label=name,
+        )
         axes.scatter(
             bins["confidence"],
             bins["accuracy"],
             s=12 + 260 * shares,
             color=colour,
             marker=marker,
-            alpha=0.75,
-            label=name,
+            alpha=0.6,
         )
     lowest = min(float(bins[["confidence", "accuracy"]].min().min()) for bins in curves.values())
     axes.set_xlim(max(0.0, lowest - 0.08), 1.03)
@@ -63,6 +68,4 @@ def reliability(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
     axes.set_aspect("equal")
     axes.locator_params(nbins=6)
     add_title_and_legend(figure, axes, f"Reliability: {title}")
-    for handle in figure.legends[0].legend_handles[1:]:
-        handle.set_sizes(np.array([30.0]))
     return figure
