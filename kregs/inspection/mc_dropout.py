@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -196,17 +197,30 @@ def _as_array(value: Any) -> np.ndarray:
 def _acting(layers: list[keras.layers.Layer]) -> Iterator[None]:
     """Let layers act as in training, whatever the model that they are in is told."""
 
-    def in_training(call: Any) -> Any:
-        return lambda *args, **kwargs: call(*args, **{**kwargs, "training": True})
-
+    before = [vars(layer).get("call") for layer in layers]
     try:
         for layer in layers:
-            object.__setattr__(layer, "call", in_training(layer.call))
+            object.__setattr__(layer, "call", _in_training(layer.call))
         yield
     finally:
-        for layer in layers:
-            with contextlib.suppress(AttributeError):
+        for layer, own_call in zip(layers, before, strict=True):
+            if own_call is not None:
+                object.__setattr__(layer, "call", own_call)
+            elif "call" in vars(layer):
                 object.__delattr__(layer, "call")
+
+
+def _in_training(call: Callable) -> Callable:
+    signature = inspect.signature(call)
+    if "training" not in signature.parameters:  # of a subclass that always drops
+        return call
+
+    def call_in_training(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.arguments["training"] = True
+        return call(*bound.args, **bound.kwargs)
+
+    return call_in_training
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -69,6 +69,15 @@ def build(columns, rate, l2, steps):
     return model
 
 
+def divided(training_rows, number):
+    """Return the rows of a split that candidates are judged by, and those that they train on."""
+    import numpy as np
+
+    order = np.random.default_rng(number).permutation(training_rows)
+    count = round(VALIDATION_SHARE * len(order))
+    return order[:count], order[count:]
+
+
 class Scaled:
     """The rows of a set as one split sees them: scaled by the mean and deviation of its own."""
 
@@ -147,10 +156,9 @@ def run(name, loader):
     began = time.perf_counter()
     held, inner = [], []
     for number, (training_rows, _) in enumerate(pairs):
-        order = np.random.default_rng(number).permutation(training_rows)
-        count = round(VALIDATION_SHARE * len(order))
-        held.append(order[:count])
-        inner.append(Scaled(x, y, order[count:]))
+        held_rows, inner_rows = divided(training_rows, number)
+        held.append(held_rows)
+        inner.append(Scaled(x, y, inner_rows))
     best = {}
 
     def draws(sampler, scaled, rows, samples):
@@ -232,8 +240,8 @@ def main():
     record = {"sets": {}}
     if RESULTS.exists():
         record = json.loads(RESULTS.read_text(encoding="utf-8"))
-    print("| set | RMSE | published | log-likelihood | published | s |")
-    print("|---|---|---|---|---|---|")
+    print("| set | RMSE | published | log-likelihood | published |")
+    print("|---|---|---|---|---|")
     for name in arguments.sets:
         outcome = run(name, loader)
         record |= {
@@ -255,11 +263,13 @@ def main():
 
 
 def row_of(name, outcome):
-    theirs, cells = outcome["published"], []
-    for key in ("rmse", "log_likelihood"):
-        for numbers in (outcome, theirs):
-            cells.append(f"{numbers[key]:.3f} ± {numbers[f'{key}_standard_error']:.3f}")
-    return f"| {name} | {' | '.join(cells)} | {outcome['seconds']:.0f} |"
+    """Return a row of the table in docs/uncertainty.md; two digits are published."""
+    cells = [
+        f"{numbers[key]:.{digits}f} ± {numbers[f'{key}_standard_error']:.{digits}f}"
+        for key in ("rmse", "log_likelihood")
+        for numbers, digits in ((outcome, 3), (outcome["published"], 2))
+    ]
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
