@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -105,7 +106,7 @@ class Calibration:
         """
         edges = np.linspace(0.0, 1.0, self.bins + 1)
         if check_flag("adaptive", adaptive):
-            edges = np.quantile(self.confidence, edges)
+            edges = np.percentile(self.confidence, 100 * edges)
         places = np.searchsorted(edges[1:-1], self.confidence)  # as in scikit-learn
         rows = np.bincount(places, minlength=self.bins)
         filled = rows > 0
@@ -187,17 +188,17 @@ def calibration(
         DeGroot, Fienberg, "The comparison and evaluation of forecasters", 1983; Brier 1950.
     """
     bins = check_integer("bins", bins, minimum=1)
+    if x is not None and not isinstance(model, keras.Model):
+        raise ValueError(
+            "`x` must be None if predictions are given instead of a model: "
+            "kregs.calibration(predictions, y=y)"
+        )
     if y is None:
         raise TypeError("`y` must be class numbers or one-hot rows. Received: y=None")
     if isinstance(model, keras.Model):
         outputs = _outputs(model, x, batch_size)
         logits = puts_out_logits(model, from_logits)
         return _measured("predictions", outputs, y, logits, bins)
-    if x is not None:
-        raise ValueError(
-            "`x` must be None if predictions are given instead of a model: "
-            "kregs.calibration(predictions, y=y)"
-        )
     outputs = np.asarray(model)
     if outputs.dtype.kind not in "fiu" or outputs.ndim == 0 or not outputs.size:
         raise TypeError(
@@ -420,6 +421,11 @@ class _WithoutActivation(ModelCopier):
         if isinstance(layer, L.Softmax):
             return L.Activation("linear", name=layer.name)
         return new_layer(layer, config_of(layer) | {"activation": "linear"})
+
+    def layer_pairs(self) -> Iterator[tuple[L.Layer, L.Layer]]:
+        for old, new in super().layer_pairs():
+            if type(old) is type(new):  # a softmax layer has no state to copy
+                yield old, new
 
 
 def logits_model(model: keras.Model) -> keras.Model:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kregs.builders.layer_copies import copy_model
-from kregs.builders.model_graph import is_model_graph
+from kregs.builders.model_graph import ends_of, is_model_graph
 from kregs.inspection.probabilities import puts_out_logits
 from kregs.population.keras_internals import user_metrics
 from kregs.training.targets import BINARY, compiled_loss
@@ -112,12 +112,11 @@ def inputs_like(model: keras.Model) -> Any:
     >>> inputs_like(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])).shape
     (None, 2)
     """
-    if len(model.inputs) == 1 and not isinstance(model.input, (dict, list)):
-        tensor = model.inputs[0]
-        return keras.Input(tensor.shape[1:], dtype=tensor.dtype, name="inputs")
+    inputs, _ = ends_of(model)
+    if not isinstance(inputs, (dict, list, tuple)):
+        return keras.Input(inputs.shape[1:], dtype=inputs.dtype, name="inputs")
     return keras.tree.map_structure(
-        lambda tensor: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name),
-        model.input,
+        lambda tensor: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name), inputs
     )
 
 
@@ -132,8 +131,7 @@ def _checked(models: Any) -> list[keras.Model]:
         check_symbolic("models", model)
 
     def shapes(model: keras.Model) -> str:
-        tensors = (model.input, model.output)
-        return str(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), tensors))
+        return str(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), ends_of(model)))
 
     different = {shapes(model) for model in models}
     if len(different) > 1:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from scipy.optimize import minimize_scalar
 from scipy.special import entr, logsumexp
 
-from kregs.builders.model_graph import is_model_graph
+from kregs.builders.model_graph import ends_of, is_model_graph
 from kregs.inspection.probabilities import as_probabilities, class_labels, puts_out_logits
 from kregs.layers import DropBlock2D
 from kregs.population.keras_internals import all_layers
@@ -101,7 +101,7 @@ class DropoutSampler:
         ]
         self._compiled: dict[str, Any] = {}  # by the type of the inputs
         if is_model_graph(model):
-            self._choose(model.output)  # a wrong name is an error at once
+            self._choose(ends_of(model)[1])  # a wrong name is an error at once
 
     def predict(
         self, x: Any, *, samples: int = 100, batch_size: int = 256, seed: int = 0
