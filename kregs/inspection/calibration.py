@@ -180,7 +180,8 @@ def calibration(
     Example:
 
     >>> import kregs, numpy as np
-    >>> kregs.calibration(np.array([[0.8, 0.2], [0.3, 0.7]]), y=[0, 0], bins=10).ece
+    >>> measured = kregs.calibration(np.array([[0.8, 0.2], [0.3, 0.7]]), y=[0, 0])
+    >>> round(measured.ece, 3)  # (0.8 - 1) and (0.7 - 0)
     0.45
 
     References:

@@ -119,7 +119,7 @@ ENDINGS = ("softmax", "Softmax", "Activation", "nested", "mean")
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_logits_are_found_behind_every_ending(ending):
+def test_logits_are_found_behind_every_ending(ending, eager):
     z = logits_model(constant(LOGITS, ending)).predict(LOGITS, verbose=0)
     centred = LOGITS - LOGITS.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(z - z.mean(axis=1, keepdims=True), centred, atol=1e-4)
@@ -129,7 +129,7 @@ def test_logits_are_found_behind_every_ending(ending):
 
 
 @pytest.mark.parametrize("factor", [0.3, 4.0])
-def test_the_temperature_is_the_one_that_the_labels_were_drawn_with(factor):
+def test_the_temperature_is_the_one_that_the_labels_were_drawn_with(factor, eager):
     rng = np.random.default_rng(2)
     z = rng.normal(size=(20_000, 3)).astype("float32")
     p = softmax(z / factor, axis=1)
@@ -155,7 +155,7 @@ def test_the_temperature_is_the_one_that_the_labels_were_drawn_with(factor):
     assert scaled.to_frame().shape == (4, 8)
 
 
-def test_a_sigmoid_and_logits_are_scaled_alike():
+def test_a_sigmoid_and_logits_are_scaled_alike(eager):
     z = LOGITS[:, :1].astype("float32")
     y = (RNG.random(400) < expit(z[:, 0] / 2)).astype(int)
     of_sigmoid = kregs.temperature_scaling(constant(z, "sigmoid"), z, y)
@@ -177,7 +177,7 @@ def test_a_sigmoid_and_logits_are_scaled_alike():
     )
 
 
-def test_the_model_stays_free_and_mixed_precision_keeps_its_digits():
+def test_the_model_stays_free_and_mixed_precision_keeps_its_digits(eager):
     keras.utils.set_random_seed(0)
     policy = keras.DTypePolicy("mixed_float16")
     model = keras.Sequential(
@@ -223,7 +223,7 @@ def test_a_network_that_was_trained_too_long(tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected, atol=1e-6)
 
 
-def test_figures_and_words():
+def test_figures_and_words(eager):
     measured = kregs.calibration(P, y=Y)
     axes = measured.plot().axes[0]
     dots = axes.collections[0].get_offsets()
@@ -235,7 +235,7 @@ def test_figures_and_words():
     assert scaled.to_frame().shape == (2, 8)
 
 
-def test_bad_calls():
+def test_bad_calls(eager):
     model = constant(LOGITS)
     with pytest.raises(ValueError, match="from_logits=True if they are logits"):
         kregs.calibration(LOGITS, y=Y)

@@ -11,6 +11,7 @@ import pytest
 
 import kregs
 
+pytestmark = pytest.mark.usefixtures("eager")
 L = keras.layers
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, 4)).astype("float32")
@@ -71,7 +72,7 @@ def two_heads(seed, structure):
 
 @pytest.mark.parametrize("structure", ["list", "dict"])
 @pytest.mark.parametrize("weights", [None, (1, 3)])
-def test_several_inputs_and_outputs(structure, weights, eager):
+def test_several_inputs_and_outputs(structure, weights):
     models = [two_heads(seed, structure) for seed in (1, 2)]
     for model in models:
         model.compile("sgd", {"first": "mse", "second": "mae"})

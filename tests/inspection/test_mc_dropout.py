@@ -72,7 +72,7 @@ def variables_of(model):
     return [v.numpy() for v in [*model.variables, *model.non_trainable_variables]]
 
 
-def test_the_model_stays_as_it_is():
+def test_the_model_stays_as_it_is(eager):
     model = keras.Sequential(
         [
             keras.Input((2, 8)),
@@ -280,7 +280,7 @@ def test_the_log_likelihood_is_that_of_a_mixture_of_normals(outputs):
     assert alike.best_precision(y) == pytest.approx(1 / squared, rel=1e-3)
 
 
-def test_inverted_and_vanilla_dropout_are_equal():
+def test_inverted_and_vanilla_dropout_are_equal(eager):
     """Scaling by 1 / (1 - rate) in training is scaling by 1 - rate at test, with other weights.
 
     Vanilla (Srivastava et al. 2014): activations are dropped in training and weights multiplied by
