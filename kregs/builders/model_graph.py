@@ -24,6 +24,20 @@ def is_model_graph(layer: Any) -> bool:
     return isinstance(layer, keras.Model) and bool(getattr(layer, "outputs", None))
 
 
+def ends_of(model: keras.Model) -> tuple[Any, Any]:
+    """Return the symbolic inputs and outputs of a model in their structure: a tensor, list or dict.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), L.Dense(1)])
+    >>> [tensor.shape for tensor in ends_of(model)]
+    [(None, 2), (None, 1)]
+    """
+    if isinstance(model, keras.Sequential):  # has no `input` before it is called
+        return model.inputs[0], model.outputs[0]
+    return model.input, model.output
+
+
 def nested_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """Yield the layers of a model and of the models inside it.
 

@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import kregs
-from kregs.search.ensemble import combine, data_loss_of, greedy_weights, kept_models
+from kregs.search.ensemble import data_loss_of, greedy_weights, kept_models
 
 X, Y = load_digits(return_X_y=True)
 X = (X / 16).astype("float32")
@@ -98,14 +98,6 @@ def test_bad_calls(result):
         result.ensemble(2, method="greedy")
     with pytest.raises(ValueError, match="pass it to"):
         kregs.load_result(result.path).ensemble(2)
-    one = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match="one input and output shape"):
-        combine([one, other])
-    with pytest.raises(ValueError, match="an output for each class"):
-        combine([one], method="vote")
-    with pytest.raises(ValueError, match="at least one model"):
-        combine([])
 
 
 def test_models_with_a_loss_of_their_own_are_combined():
@@ -123,7 +115,7 @@ def test_models_with_a_loss_of_their_own_are_combined():
         models.append(model)
     x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
     y = np.zeros((8, 2), "float32")
-    logs = combine(models).evaluate(x, y, verbose=0, return_dict=True)
+    logs = kregs.ensemble(models).evaluate(x, y, verbose=0, return_dict=True)
     mean = np.mean([model.predict(x, verbose=0) for model in models], axis=0)
     assert logs["loss"] == pytest.approx(float((mean**2).mean()), rel=1e-5)
     predictions = np.stack([model.predict(x, verbose=0) for model in models])
