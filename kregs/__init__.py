@@ -54,6 +54,7 @@ _SUBPACKAGES = (
     "tables",
     "reporting",
     "catalog",
+    "demos",
 )
 
 __all__ = sorted([*_HOMES, "__version__", *_SUBPACKAGES])
