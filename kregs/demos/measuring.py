@@ -91,7 +91,7 @@ def _split(
 ) -> Split:
     if scale.quick:
         train, validation = _QUICK_ROWS, min(validation, _QUICK_ROWS)
-    kept = dict(random_state=scale.seed % 2**31, shuffle=True)
+    kept = {"random_state": scale.seed, "shuffle": True}
     x_train, x_rest, y_train, y_rest = train_test_split(
         x, y, train_size=train, stratify=y if stratify else None, **kept
     )

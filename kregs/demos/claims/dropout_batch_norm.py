@@ -83,7 +83,7 @@ def _shift(model: keras.Model, x: np.ndarray) -> float:
     over layers, by which it is too large or too small.
     """
     norms = [layer for layer in model.layers if "batch_norm" in layer.name]
-    arriving = keras.Model(model.inputs, [layer.input for layer in norms])(x)
+    arriving = keras.Model(model.inputs[0], [layer.input for layer in norms])(x)
     ratios = [
         np.mean(norm.moving_variance.numpy()) / np.mean(np.var(values, axis=0))
         for norm, values in zip(norms, arriving, strict=True)

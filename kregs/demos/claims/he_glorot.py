@@ -73,7 +73,7 @@ def measure(scale: Scale) -> pd.DataFrame:
 def _signal(model: keras.Model, x) -> float:
     """Return the root mean square of the last hidden layer over that of the first, untrained."""
     hidden = [layer.output for layer in model.layers if "activation" in layer.name]
-    first, last = keras.Model(model.inputs, [hidden[0], hidden[-1]])(x)
+    first, last = keras.Model(model.inputs[0], [hidden[0], hidden[-1]])(x)
     return float(keras.ops.sqrt(keras.ops.mean(last**2) / keras.ops.mean(first**2)))
 
 

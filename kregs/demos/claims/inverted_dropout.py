@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 INVERTED = "inverted"
 MATCHED = "vanilla, weights and rate matched"
 UNMATCHED = "vanilla, same weights and rate"
-_RATE = 0.5
+_RATE = 0.4
 _KEPT = 1 - _RATE
 _LEARNING_RATE = 0.1
 

@@ -7,6 +7,7 @@ Source: Goodfellow, Bengio, Courville, "Deep Learning", 2016, section 11.3: "it 
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -64,7 +65,7 @@ def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
 def judge(runs: pd.DataFrame) -> Verdict:
     sizes = sorted(runs["rows"].unique())
     wins, gains = 0, []
-    for size, twice in zip(sizes, sizes[1:], strict=False):
+    for size, twice in itertools.pairwise(sizes):
         plain = chosen(runs, rows=size, l2=0.0)
         by_data = Difference.of(paired(plain, chosen(runs, rows=twice, l2=0.0), "test_loss"))
         by_lambda = Difference.of(paired(plain, _at_best(runs, size), "test_loss"))

@@ -109,7 +109,7 @@ def measure(scale: Scale) -> pd.DataFrame:
 
 
 def _exact(x: np.ndarray, y: np.ndarray, penalty: str, factor: float) -> np.ndarray:
-    """Return the posterior's mode: of a Gaussian prior by its closed form, of Laplace's by lasso."""
+    """Return the posterior's mode, which ridge regression and the lasso find exactly."""
     strength = factor * derived_lambda(penalty)
     if penalty == L2:
         model = Ridge(alpha=len(x) * strength, fit_intercept=False)
@@ -140,7 +140,7 @@ def judge(runs: pd.DataFrame) -> Verdict:
     return Verdict(
         [
             Finding(
-                "Keras's L2 finds the mode of the posterior of a Gaussian prior, L1 that of Laplace's",
+                "L2 finds the mode of the posterior of a Gaussian prior, L1 that of Laplace's",
                 bool((apart < 0.01).all()),
                 f"no weight is farther from it than {apart[L2]:.1g} (L2) and {apart[L1]:.1g} (L1)",
             ),
