@@ -33,14 +33,14 @@ class Scale:
 
     >>> scale = Scale(quick=True, seed=5)
     >>> scale.epochs(40), list(scale.seeds(3)), scale.values([1, 2, 3])
-    (2, [5, 6], [1, 3])
+    (1, [5, 6], [1, 3])
     """
 
     quick: bool
     seed: int
 
     def epochs(self, full: int) -> int:
-        return 2 if self.quick else full
+        return 1 if self.quick else full
 
     def seeds(self, full: int) -> range:
         return range(self.seed, self.seed + (2 if self.quick else full))
