@@ -22,6 +22,7 @@ _HOMES = {
     "regularize": "kregs.builders",
     "regularization_summary": "kregs.builders",
     "compile_model": "kregs.training",
+    "proximal": "kregs.training",
     "DataLoss": "kregs.training",
     "early_stopping": "kregs.training",
     "default_callbacks": "kregs.training",

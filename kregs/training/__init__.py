@@ -8,6 +8,7 @@ from kregs.training.compilation import compile_model
 from kregs.training.data_checks import check_data
 from kregs.training.data_loss import DataLoss
 from kregs.training.device import set_up_gpu
+from kregs.training.proximal import proximal
 from kregs.training.schedules import warmup_cosine
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "compile_model",
     "default_callbacks",
     "early_stopping",
+    "proximal",
     "set_up_gpu",
     "warmup_cosine",
 ]
