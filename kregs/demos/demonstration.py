@@ -82,9 +82,10 @@ def run(name: str, *, quick: bool = False, seed: int = 0) -> Demonstration:
     claim = _module(name)
 
     from kregs.demos.measuring import Scale
+    from kregs.logs import no_retracing_warning
     from kregs.search.randomness import preserved_state
 
-    with preserved_state():
+    with preserved_state(), no_retracing_warning():
         runs = claim.measure(Scale(quick=quick, seed=seed))
     return Demonstration(
         name=name,

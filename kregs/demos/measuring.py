@@ -355,7 +355,8 @@ class Finding:
     numbers: str
 
     def __str__(self) -> str:
-        return f"{self.statement}: {'yes' if self.holds else 'no'} ({self.numbers})"
+        statement = self.statement[0].upper() + self.statement[1:]
+        return f"{statement}: {'yes' if self.holds else 'no'} ({self.numbers})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -189,4 +189,4 @@ def test_other_numbers_make_another_verdict(name):
 def test_a_verdict_of_both_kinds_holds_in_part():
     verdict = Verdict([Finding("one", True, "1"), Finding("two", False, "2")])
     assert verdict.outcome == "holds in part"
-    assert str(verdict) == "Holds in part on these data. one: yes (1). two: no (2)."
+    assert str(verdict) == "Holds in part on these data. One: yes (1). Two: no (2)."

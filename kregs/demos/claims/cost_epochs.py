@@ -6,6 +6,7 @@ Source: Srivastava et al., "Dropout", JMLR 15, 2014, section 10: "A dropout netw
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,7 @@ PLAIN = "none"
 _METHODS: dict[str, dict[str, Any]] = {
     PLAIN: {},
     "L2, λ = 0.001": {"l2": 1e-3},
-    "L2, λ = 0.01": {"l2": 1e-2},
+    "L2, λ = 0.003": {"l2": 3e-3},
     "dropout 0.2": {"dropout": 0.2},
     "dropout 0.5": {"dropout": 0.5},
     "both, 0.001 and 0.5": {"l2": 1e-3, "dropout": 0.5},
@@ -42,7 +43,7 @@ _MARGIN = 0.02  # of the lowest loss: curves are flat at their end
 def measure(scale: Scale) -> pd.DataFrame:
     split = digits(scale, train=400, validation=300)
     trained = train(
-        digits_mlp,
+        functools.partial(digits_mlp, learning_rate=5e-3),
         list(_METHODS.values()),
         split.train,
         seeds=scale.seeds(5),

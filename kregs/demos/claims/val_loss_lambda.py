@@ -53,7 +53,7 @@ def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
 def judge(runs: pd.DataFrame) -> Verdict:
     by_total, by_data = (_choices(runs, score) for score in ("val_loss", "val_data_loss"))
     zeros = int((by_total["l2"] == 0).sum())
-    lower = int((by_total["l2"] < by_data["l2"]).sum())
+    lower = int((paired(by_total, by_data, "l2") < 0).sum())
     price = Difference.of(paired(by_total, by_data, "test_loss"))
     return Verdict(
         [
