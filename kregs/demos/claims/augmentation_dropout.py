@@ -29,7 +29,7 @@ from kregs.demos.measuring import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NONE, DROPOUT, SHIFTS, BOTH = "neither", "dropout 0.5", "shifts", "shifts and dropout 0.5"
+NONE, DROPOUT, SHIFTS, BOTH = "neither", "dropout 0.3", "shifts", "shifts and dropout 0.3"
 _IMAGE = (8, 8, 1)
 _LARGEST_SHIFT = 1  # pixel
 
@@ -39,7 +39,7 @@ def build(shifted: bool, dropout: float, seed: int) -> keras.Model:
     layers = kregs.convnet(
         _IMAGE,
         10,
-        filters=(16, 32),
+        filters=(8, 16),
         dense_units=(64,),
         rescaling=None,
         regularization=kregs.Regularization(dropout=dropout),
@@ -60,11 +60,12 @@ def measure(scale: Scale) -> pd.DataFrame:
     for shifted, names in ((False, (NONE, DROPOUT)), (True, (SHIFTS, BOTH))):
         trained = train(
             build,
-            [{"shifted": shifted, "dropout": rate} for rate in (0.0, 0.5)],
+            [{"shifted": shifted, "dropout": rate} for rate in (0.0, 0.3)],
             images["train"],
-            seeds=scale.seeds(5),
+            seeds=scale.seeds(4),
             names=[{"method": name} for name in names],
-            epochs=scale.epochs(80),
+            epochs=scale.epochs(160),
+            batch_size=50,
         )
         elsewhere = trained.tested(moved)
         frames.append(

@@ -30,12 +30,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WITH, WITHOUT = "batch norm, bias", "batch norm, no bias"
-PLAIN, PLAIN_WITHOUT = "no norm, bias", "no norm, no bias"
+PLAIN = "no norm, bias"
 _KINDS = {
     WITH: ("batch", True),
     WITHOUT: ("batch", False),
     PLAIN: (None, True),
-    PLAIN_WITHOUT: (None, False),
 }
 
 
@@ -47,8 +46,8 @@ def measure(scale: Scale) -> pd.DataFrame:
             digits_mlp,
             [{"normalization": normalization, "use_bias": use_bias}],
             split.train,
-            seeds=scale.seeds(6),
-            epochs=scale.epochs(30),
+            seeds=scale.seeds(5),
+            epochs=scale.epochs(20),
             batch_size=64,
         )
         runs = trained.tested(split.test, method=method)

@@ -67,9 +67,10 @@ def measure(scale: Scale) -> pd.DataFrame:
         build,
         [{"before": before, "after": after} for before, after in _PLACES.values()],
         split.train,
-        seeds=scale.seeds(6),
+        seeds=scale.seeds(5),
         names=[{"dropout": place} for place in _PLACES],
-        epochs=scale.epochs(40),
+        epochs=scale.epochs(35),
+        batch_size=50,
     )
     runs = trained.tested(split.test)
     models = trained.population.unstack()

@@ -48,7 +48,7 @@ def measure(scale: Scale) -> pd.DataFrame:
         [{"dropout": 0.0}, {"dropout": _RATE}],
         split.train,
         seeds=range(first, first + groups * max(sizes)),
-        epochs=scale.epochs(80),
+        epochs=scale.epochs(60),
     )
     x, y = split.test
     predictions = trained.population.predict(x, batch_size=256)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HE, GLOROT = "he_normal", "glorot_normal"
-_DEPTHS = (2, 8, 24)
-_RATES = (0.003, 0.01, 0.03)
+_DEPTHS = (2, 8, 20)
+_RATES = (0.003, 0.02)
 _WIDTH = 48
 
 
@@ -60,12 +60,17 @@ def measure(scale: Scale) -> pd.DataFrame:
             seeds=scale.seeds(4),
             epochs=scale.epochs(20),
         )
-        signals = [
-            _signal(build(row.kernel_initializer, row.rate, row.seed), split.train[0][:100])
-            for row in trained.runs.itertuples()
-        ]
+        starts = trained.runs[["kernel_initializer", "seed"]].apply(tuple, axis=1)
+        signal_of = {
+            (name, seed): _signal(build(name, _RATES[0], seed), split.train[0][:100])
+            for name, seed in starts.unique()
+        }
         loss = trained.history("data_loss")[:, -1]
-        frames.append(trained.tested(split.test, depth=depth, signal=signals, training_loss=loss))
+        frames.append(
+            trained.tested(
+                split.test, depth=depth, signal=starts.map(signal_of), training_loss=loss
+            )
+        )
     runs = pd.concat(frames, ignore_index=True).rename(columns={"kernel_initializer": "method"})
     return _at_best_rates(runs)
 
@@ -96,7 +101,7 @@ def judge(runs: pd.DataFrame) -> Verdict:
     he, glorot = (chosen(runs, depth=deep, method=method) for method in (HE, GLOROT))
     flat = [chosen(runs, depth=shallow, method=method) for method in (HE, GLOROT)]
     gain = Difference.of(paired(he, glorot, "test_accuracy"))
-    near = Difference.of(paired(*flat, "test_accuracy"))
+    near = Difference.of(paired(flat[0], flat[1], "test_accuracy"))
     signals = he["signal"].mean(), glorot["signal"].mean()
     return Verdict(
         [

@@ -31,9 +31,11 @@ from kregs.demos.measuring import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-L1, L2, LASSO = "L1, Adam", "L2, Adam", "lasso (scikit-learn)"
+L1, L2 = "L1, Adam", "L2, Adam"
+PROXIMAL, LASSO = "L1, proximal Adam", "lasso (scikit-learn)"
 TABLE, DIGITS = "diabetes, linear", "digits, network"
 _LAMBDAS = {TABLE: (0.01, 0.1, 0.3, 1.0), DIGITS: (1e-4, 1e-3, 1e-2)}
+_LEARNING_RATE = 3e-3
 _NEAR = 1e-3  # of the largest weight
 
 
@@ -41,15 +43,15 @@ def measure(scale: Scale) -> pd.DataFrame:
     table, images = diabetes(scale, train=300), digits(scale, train=400)
     return pd.concat(
         [
-            _measured(scale, TABLE, _linear, table, epochs=scale.epochs(150)),
+            _measured(scale, TABLE, _linear, table, epochs=scale.epochs(100)),
             _lassos(scale, table),
-            _measured(scale, DIGITS, digits_mlp, images, epochs=scale.epochs(60)),
+            _measured(scale, DIGITS, _network, images, epochs=scale.epochs(60)),
         ],
         ignore_index=True,
     )
 
 
-def _linear(*, seed: int, **fields: Any) -> keras.Model:
+def _linear(*, seed: int, optimizer: Any, **fields: Any) -> keras.Model:
     model = kregs.linear(
         (10,),
         1,
@@ -57,25 +59,36 @@ def _linear(*, seed: int, **fields: Any) -> keras.Model:
         regularization=kregs.Regularization(**fields),
         seed=seed,
     )
-    return kregs.compile_model(model, "mse", learning_rate=3e-3)
+    return kregs.compile_model(model, "mse", optimizer=optimizer)
+
+
+def _network(**options: Any) -> keras.Model:
+    return digits_mlp(learning_rate=None, **options)
 
 
 def _measured(scale: Scale, data: str, build: Any, split: Split, *, epochs: int) -> pd.DataFrame:
-    pairs = [(m, value) for m in ("l1", "l2") for value in scale.values(_LAMBDAS[data])]
-    trained = train(
-        build,
-        [{penalty: value} for penalty, value in pairs],
-        split.train,
-        seeds=scale.seeds(3),
-        names=[
-            {"data": data, "method": L1 if penalty == "l1" else L2, "strength": value}
-            for penalty, value in pairs
-        ],
-        epochs=epochs,
-    )
-    runs = trained.tested(split.test)
-    kernels = [_kernels(model) for model in trained.population.unstack()]
-    return runs.assign(**_sparsity(kernels))
+    frames = []
+    for methods in ((L1, L2), (PROXIMAL,)):  # two optimizers, two populations
+        settings = [(method, value) for method in methods for value in scale.values(_LAMBDAS[data])]
+        trained = train(
+            lambda method, value, seed: build(seed=seed, **_penalty(method, value)),
+            [{"method": method, "value": value} for method, value in settings],
+            split.train,
+            seeds=scale.seeds(3),
+            names=[{"data": data, "method": m, "strength": value} for m, value in settings],
+            epochs=epochs,
+        )
+        runs = trained.tested(split.test)
+        kernels = [_kernels(model) for model in trained.population.unstack()]
+        frames.append(runs.assign(**_sparsity(kernels)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _penalty(method: str, value: float) -> dict[str, Any]:
+    adam = keras.optimizers.Adam(_LEARNING_RATE)
+    if method == PROXIMAL:
+        return {"optimizer": kregs.proximal(adam, l1=value)}
+    return {"optimizer": adam, "l1" if method == L1 else "l2": value}
 
 
 def _kernels(model: keras.Model) -> np.ndarray:
@@ -124,6 +137,11 @@ def judge(runs: pd.DataFrame) -> Verdict:
                 bool(zeros[L1] > 0),
                 f"up to {zeros[L1]:.1%} of the weights are 0, {near[L1]:.0%} are below "
                 f"{_NEAR} of the largest",
+            ),
+            Finding(
+                "with the proximal step it has",
+                bool(zeros[PROXIMAL] > 0),
+                f"up to {zeros[PROXIMAL]:.0%} of the weights",
             ),
             Finding("L2 has none", bool(zeros[L2] == 0), f"{zeros[L2]:.1%}"),
         ]

@@ -28,14 +28,14 @@ from kregs.demos.measuring import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SIZES = (50, 100, 200, 400, 800)
+_SIZES = (50, 100, 200, 400)
 _LAMBDAS = (0.0, 3e-4, 1e-3, 3e-3)
 _STEPS = 400
 _BATCH = 25
 
 
 def measure(scale: Scale) -> pd.DataFrame:
-    split = digits(scale, train=800)
+    split = digits(scale, train=400)
     x, y = split.train
     frames = []
     for size in [10, 20] if scale.quick else _SIZES:

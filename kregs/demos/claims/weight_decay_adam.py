@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 L2, DECAY = "Adam, L2", "AdamW, weight decay"
 _RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-_LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
-_DECAYS = (1e-1, 1e0, 1e1, 1e2)
+_LAMBDAS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+_DECAYS = (0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 def measure(scale: Scale) -> pd.DataFrame:
-    split = digits(scale, train=200)
+    split = digits(scale, train=60)
     settings, names = [], []
     for rate in scale.values(_RATES):
         grid = [
@@ -50,10 +50,10 @@ def measure(scale: Scale) -> pd.DataFrame:
         split.train,
         seeds=scale.seeds(3),
         names=names,
-        epochs=scale.epochs(50),
-        validation_data=split.validation,
+        epochs=scale.epochs(150),
     )
-    runs = trained.tested(split.test, validation_loss=trained.history("val_data_loss")[:, -1])
+    scores = trained.population.evaluate(*split.validation, batch_size=256)
+    runs = trained.tested(split.test, validation_loss=scores["data_loss"])
     return pd.concat([runs, *_twins(scale, split.train)], ignore_index=True)
 
 
@@ -73,7 +73,7 @@ def _twins(scale: Scale, rows: Any) -> list[pd.DataFrame]:
             [{"l2": 5e-3, "weight_decay": 0.0}, {"l2": 0.0, "weight_decay": 1e-2}],
             rows,
             seeds=scale.seeds(3),
-            epochs=scale.epochs(30),
+            epochs=scale.epochs(100),
         )
         kernels = [
             np.concatenate([w.ravel() for w in model.get_weights()])
@@ -163,5 +163,5 @@ def draw(runs: pd.DataFrame) -> Figure:
         axes.set_title(method, fontsize=10)
         axes.set_xlabel("λ of L2" if method == L2 else "weight decay")
     both[0].set_ylabel("learning rate")
-    figure.colorbar(image, ax=both, label="validation loss of the data")
+    figure.colorbar(image, ax=both, label="validation loss", ticks=[0.2, 0.5, 1, 2], format="%g")
     return finish(figure, "Mean validation loss; the lowest is framed")

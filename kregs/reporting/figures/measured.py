@@ -172,6 +172,8 @@ def finish(figure: Figure, title: str, *, legend_of: int = 0, columns: int = 3) 
     'Two panels'
     """
     for axes in figure.axes:
+        if axes.images or axes.get_label() == "<colorbar>":
+            continue
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.set_axisbelow(True)
     handles, labels = figure.axes[legend_of].get_legend_handles_labels()
