@@ -14,6 +14,7 @@ from kregs.population.objective import label_smoothing_of
 from kregs.population.optimizers import CLIPS, OptimizerState, optimizer_form
 from kregs.population.registry import NotStackable, StackedLayer, form_of
 from kregs.population.signature import Member, check_same_structure, optional_kind
+from kregs.training.proximal import Threshold, is_proximal
 
 # the numbers of every layer's activity penalty, beside those that its form names
 ACTIVITY_NUMBERS = ("activity_l1", "activity_l2")
@@ -41,6 +42,8 @@ class Settings:
         constraints: of each constrained weight, the bound by (weight, kind, axes).
         optimizer: hyperparameters and clipping bounds by name.
         decays: weight decay of each weight, `(weights,)`.
+        thresholds: l1 and group_l1 of each weight's proximal step, `(weights, 2)`.
+        group_axes: which axes of each weight count its groups; none without a group_l1.
         smoothing: label smoothing of the loss.
     """
 
@@ -49,6 +52,8 @@ class Settings:
     constraints: dict[ConstraintKey, float]
     optimizer: dict[str, float]
     decays: np.ndarray
+    thresholds: np.ndarray
+    group_axes: list[tuple[int, ...]]
     smoothing: float
 
     @property
@@ -79,6 +84,8 @@ class Layout:
         constraints: of which trained weight, which kind and axes, any has.
         settings: the numbers of each of `members`.
         penalized, decayed: which l1 and l2 `(weights, 2)`, and which decays `(weights,)`, any has.
+        thresholded: of each weight, whether any has an l1 and a group_l1 in a proximal step.
+        group_axes: of each weight, which axes count its groups.
         active_numbers: keys of activity coefficients that any has.
         clips: the ways to clip gradients that any uses, of `CLIPS`.
 
@@ -107,6 +114,12 @@ class Layout:
         self.clips = tuple(name for name in CLIPS if name in clips)
         self.constraints = sorted(set().union(*(s.constraints for s in self.settings)))
         self.decayed = np.any([s.decays != 0 for s in self.settings], axis=0)
+        thresholded = np.any([s.thresholds != 0 for s in self.settings], axis=0)
+        self.thresholded: list[tuple[bool, bool]] = [(bool(a), bool(b)) for a, b in thresholded]
+        self.group_axes = [
+            next(filter(None, axes), ())
+            for axes in zip(*(s.group_axes for s in self.settings), strict=True)
+        ]
 
     def fits(self, member: Member) -> bool:
         """Return whether a member has nothing that this layout has no place for."""
@@ -117,6 +130,7 @@ class Layout:
         return bool(
             not np.any((settings.penalties != 0) & ~self.penalized)
             and not np.any((settings.decays != 0) & ~self.decayed)
+            and not np.any((settings.thresholds != 0) & ~np.array(self.thresholded))
             and settings.penalized_activities <= self.active_numbers
             and settings.clips <= set(self.clips)
             and settings.constraints.keys() <= set(self.constraints)
@@ -172,12 +186,22 @@ class Layout:
                 constraints_of_weights[i, kind, axes] = bound
             decayed = trainable and decay and decays_weight(optimizer, variable)
             decays.append(decay if decayed else 0.0)
+        thresholds = [Threshold()] * len(member.weights)
+        if is_proximal(optimizer):
+            thresholds = [
+                threshold if trainable else Threshold()
+                for threshold, trainable in zip(
+                    optimizer.thresholds(member.weights), self.trainable, strict=True
+                )
+            ]
         return Settings(
             layers,
             np.array(penalties).reshape(-1, 2),
             constraints_of_weights,
             self.optimizer_form.read(optimizer),
             np.array(decays),
+            np.array([(t.l1, t.group_l1) for t in thresholds]).reshape(-1, 2),
+            [threshold.axes for threshold in thresholds],
             label_smoothing_of(member.model),
         )
 

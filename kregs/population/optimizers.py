@@ -17,6 +17,13 @@ import tensorflow as tf
 from kregs.population.keras_internals import learning_rate_of, slot_variables
 from kregs.population.registry import NotStackable
 from kregs.population.stacked import per_member
+from kregs.training.proximal import (
+    SMALLEST,
+    group_soft_threshold,
+    is_proximal,
+    soft_threshold,
+    stock_class,
+)
 
 # the three ways to clip gradients; a member uses at most one
 CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
@@ -30,11 +37,13 @@ class OptimizerState:
         slots: moments and the like, one array a slot and trainable weight, slot by slot.
         steps: how many steps it has taken.
         learning_rate: its present one, which callbacks may have set; `None`: that of the member.
+        momentum_step: of a proximal optimizer with momentum, how far a gradient of 1 has moved.
     """
 
     slots: list[np.ndarray]
     steps: int
     learning_rate: float | None = None
+    momentum_step: float = 0.0
 
 
 class StackedOptimizer:
@@ -53,7 +62,11 @@ class StackedOptimizer:
         vectors: the hyperparameters and clipping bounds by name, variables `(K,)`.
         decays: per variable, the weight decay of every member, variables `(K,)`.
         state: per slot, one variable `(K, *shape)` a weight.
+        thresholds: per variable, the proximal l1 and group_l1 of every member, variables `(K,)`.
+        momentum_step: of every member, see `OptimizerState`, `(K,)`.
         clips: which of `CLIPS` any member uses; set by the program.
+        thresholded: per variable, whether any member has an l1 and a group_l1; set by the program.
+        group_axes: per variable, the axes of a member's that count its groups; set by the program.
     """
 
     numbers: ClassVar[tuple[str, ...]] = ()
@@ -74,7 +87,16 @@ class StackedOptimizer:
             slot: [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
             for slot in self.slots_of(template)
         }
+        self.thresholds = [
+            tuple(tf.Variable(tf.zeros_like(decays), trainable=False) for _ in range(2))
+            for decays in self.decays
+        ]
+        self.momentum_step = tf.Variable(
+            np.zeros(members), dtype=keras.config.floatx(), trainable=False
+        )
         self.clips: tuple[str, ...] = ()
+        self.thresholded: list[tuple[bool, bool]] = [(False, False)] * len(self.variables)
+        self.group_axes: list[tuple[int, ...]] = [()] * len(self.variables)
 
     @classmethod
     def slots_of(cls, template: Any) -> tuple[str, ...]:
@@ -102,7 +124,8 @@ class StackedOptimizer:
                 variables, slot_variables(optimizer, slot, variables), strict=True
             )
         ]
-        return OptimizerState(slots, int(optimizer.iterations))
+        momentum_step = optimizer.momentum_step if is_proximal(optimizer) else 0.0
+        return OptimizerState(slots, int(optimizer.iterations), momentum_step=momentum_step)
 
     @classmethod
     def write_state(cls, state: OptimizerState, optimizer: Any, variables: Sequence[Any]) -> None:
@@ -118,6 +141,8 @@ class StackedOptimizer:
         optimizer.iterations.assign(state.steps)
         if state.learning_rate is not None:
             optimizer.learning_rate = state.learning_rate
+        if is_proximal(optimizer):
+            optimizer.momentum_step = state.momentum_step
 
     def number(self, name: str, variable: tf.Variable, *, cast: bool = False) -> tf.Tensor:
         """Return a hyperparameter so that it broadcasts over a stacked variable.
@@ -145,12 +170,19 @@ class StackedOptimizer:
             active: which members take the step, bool `(K,)`; `None` for all.
         """
         gradients = self._clip(list(gradients))
+        if np.any(self.thresholded) and "momentum" in self.numbers:
+            rates = tf.cast(learning_rate, self.momentum_step.dtype)
+            momentum = self.number("momentum", self.momentum_step, cast=True)
+            self._assign(self.momentum_step, self.momentum_step * momentum + rates, active)
         for index, (variable, gradient) in enumerate(zip(self.variables, gradients, strict=True)):
             rank = len(variable.shape)
             rate = per_member(tf.cast(learning_rate, variable.dtype), rank)
             value = variable - variable * per_member(self.decays[index], rank) * rate
             state = {slot: variables[index] for slot, variables in self.state.items()}
             value, new_state = self.update(value, gradient, rate, step, state, variable)
+            if any(self.thresholded[index]):
+                sizes = self.step_sizes(gradient, rate, step, state, new_state, variable)
+                value = self._shrunk(index, value, sizes)
             alive = None if active is None else per_member(active, rank)
             self._assign(variable, value, alive)
             for slot, new in new_state.items():
@@ -180,6 +212,43 @@ class StackedOptimizer:
             variable: the variable itself, for its type and rank.
         """
         raise NotImplementedError
+
+    def step_sizes(
+        self,
+        gradient: tf.Tensor,
+        rate: tf.Tensor,
+        step: tf.Tensor,
+        state: dict[str, tf.Variable],
+        new_state: dict[str, tf.Tensor],
+        variable: tf.Variable,
+    ) -> tf.Tensor:
+        """Return what `update` multiplies the gradient of each weight by.
+
+        That of `kregs.training.proximal`, tensor for tensor.
+
+        Args:
+            gradient, rate, step, state, variable: as in `update`.
+            new_state: what `update` returned.
+        """
+        raise NotImplementedError
+
+    def _shrunk(self, index: int, value: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
+        """Take the proximal step of one variable for all members."""
+        rank = len(value.shape)
+        l1, group_l1 = (per_member(number, rank) for number in self.thresholds[index])
+        has_l1, has_group_l1 = self.thresholded[index]
+        if has_l1:
+            value = soft_threshold(value, l1 * sizes)
+        if has_group_l1:
+            counted = {0, *(axis + 1 for axis in self.group_axes[index])}
+            within = tuple(set(range(rank)) - counted)
+            grouped = group_soft_threshold(value, group_l1 * sizes, within)
+            # a member without groups is not to be rounded
+            value = tf.where(group_l1 > 0, grouped, value)
+        return value
+
+    def _momentum_steps(self, variable: tf.Variable) -> tf.Tensor:
+        return per_member(tf.cast(self.momentum_step, variable.dtype), len(variable.shape))
 
     def _clip(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """Clip in every way that a member uses; of the others its bound is infinite."""
@@ -228,6 +297,12 @@ class StackedSGD(StackedOptimizer):
         change = m * momentum - gradient * rate if self.template.nesterov else m
         return value + change, {"momentums": m}
 
+    def step_sizes(self, gradient, rate, step, state, new_state, variable):
+        steps = self._momentum_steps(variable)
+        if self.template.nesterov:
+            return steps * self.number("momentum", variable, cast=True) + rate
+        return steps
+
 
 class StackedAdam(StackedOptimizer):
     """`keras.optimizers.Adam` and `AdamW`."""
@@ -252,6 +327,12 @@ class StackedAdam(StackedOptimizer):
         if self.template.amsgrad:
             v = new["velocity_hats"] = tf.maximum(state["velocity_hats"], v)
         return value - m * alpha / (tf.sqrt(v) + self.template.epsilon), new
+
+    def step_sizes(self, gradient, rate, step, state, new_state, variable):
+        v = new_state["velocity_hats" if self.template.amsgrad else "velocities"]
+        taken = per_member(tf.cast(step + 1, variable.dtype), len(variable.shape))
+        correction = 1 - tf.pow(self.number("beta_2", variable, cast=True), taken)
+        return rate * tf.sqrt(correction) / (tf.sqrt(v) + self.template.epsilon)
 
 
 class StackedRMSprop(StackedOptimizer):
@@ -278,6 +359,12 @@ class StackedRMSprop(StackedOptimizer):
         )
         return value - m, new
 
+    def step_sizes(self, gradient, rate, step, state, new_state, variable):
+        v = new_state["velocities"]
+        if self.template.centered:
+            v = v - tf.square(new_state["average_gradients"])
+        return self._momentum_steps(variable) / tf.sqrt(v + self.template.epsilon)
+
 
 class StackedLion(StackedOptimizer):
     """`keras.optimizers.Lion`."""
@@ -290,6 +377,11 @@ class StackedLion(StackedOptimizer):
         m = state["momentums"]
         direction = tf.sign(m * beta_1 + gradient * (1 - beta_1))
         return value - rate * direction, {"momentums": m * beta_2 + gradient * (1 - beta_2)}
+
+    def step_sizes(self, gradient, rate, step, state, new_state, variable):
+        beta_1 = self.number("beta_1", variable, cast=True)
+        direction = state["momentums"] * beta_1 + gradient * (1 - beta_1)
+        return rate / tf.maximum(tf.abs(direction), SMALLEST)
 
 
 _FORMS: dict[type, type[StackedOptimizer]] = {
@@ -306,6 +398,8 @@ OPTIMIZER_NUMBERS = frozenset(
     {
         "learning_rate",
         "weight_decay",
+        "l1",
+        "group_l1",
         *CLIPS,
         *(n for form in _FORMS.values() for n in form.numbers),
     }
@@ -318,7 +412,7 @@ def optimizer_form(optimizer: Any) -> type[StackedOptimizer]:
     Raises:
         NotStackable: its class has none, or it uses an option that has none.
     """
-    form = _FORMS.get(type(optimizer))
+    form = _FORMS.get(stock_class(optimizer))
     name = type(optimizer).__name__
     if form is None:
         known = ", ".join(sorted(c.__name__ for c in _FORMS))

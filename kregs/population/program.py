@@ -118,6 +118,8 @@ class Program:
             template.optimizer, [self.weights[i] for i in self.model.trainable], slots
         )
         self.optimizer.clips = layout.clips
+        self.optimizer.thresholded = [layout.thresholded[i] for i in self.model.trainable]
+        self.optimizer.group_axes = [layout.group_axes[i] for i in self.model.trainable]
         self.steps = tf.Variable(tf.zeros([slots], tf.int32), trainable=False)
         self.seeds = tf.Variable(tf.zeros([slots], tf.int32), trainable=False)
         if accelerate is None:
@@ -444,6 +446,7 @@ class Program:
             zeros = np.zeros(variable.shape[1:])
             write(variable, np.stack([zeros if s is None else s.slots[index] for s in states]))
         write(self.steps, [0 if s is None else s.steps for s in states])
+        write(self.optimizer.momentum_step, [0 if s is None else s.momentum_step for s in states])
         write(self.seeds, np.asarray(seeds) % (2**31))
 
     def _write_settings(self, write: Callable, settings: Sequence[Settings]) -> None:
@@ -455,6 +458,9 @@ class Program:
             write(variable, [s.optimizer[name] for s in settings])
         for index, variable in zip(self.model.trainable, self.optimizer.decays, strict=True):
             write(variable, [s.decays[index] for s in settings])
+        for index, pair in zip(self.model.trainable, self.optimizer.thresholds, strict=True):
+            for position, variable in enumerate(pair):
+                write(variable, [s.thresholds[index, position] for s in settings])
 
     def _optimizer_slots(self) -> list[tf.Variable]:
         return [variable for slot in self.optimizer.state.values() for variable in slot]
@@ -462,7 +468,8 @@ class Program:
     def state_of(self, slot: int) -> OptimizerState:
         """Return what a member's optimizer has gathered."""
         arrays = [tf.gather(variable, slot).numpy() for variable in self._optimizer_slots()]
-        return OptimizerState(arrays, int(self.steps[slot]))
+        momentum_step = float(self.optimizer.momentum_step[slot])
+        return OptimizerState(arrays, int(self.steps[slot]), momentum_step=momentum_step)
 
     def weights_of(self, slots: Sequence[int], kept: str | None = None) -> list[list[np.ndarray]]:
         """Return the weights of members: the present ones, or those kept under a name."""
@@ -501,6 +508,8 @@ class Program:
             *self.model.settings_variables(),
             *self.optimizer.vectors.values(),
             *self.optimizer.decays,
+            *(variable for pair in self.optimizer.thresholds for variable in pair),
+            self.optimizer.momentum_step,
             *self._optimizer_slots(),
             self.steps,
             self.seeds,

@@ -27,6 +27,7 @@ from kregs.population.objective import smoothing_kind
 from kregs.population.optimizers import OPTIMIZER_NUMBERS
 from kregs.population.registry import Call, NotStackable, class_of, form_of
 from kregs.training.data_loss import DataLoss
+from kregs.training.proximal import group_axes, is_proximal
 
 # what a layer was born with, or is told apart by, says nothing of what it computes
 _NOT_STRUCTURE = ("name", "seed", "batch_shape", "batch_input_shape", "lora_rank", "lora_alpha")
@@ -217,10 +218,25 @@ def _compiled_structure(model: keras.Model, own: Collection[int] = ()) -> dict[s
     return {
         "optimizer class": type(model.optimizer).__name__,
         **optimizer,
+        "optimizer.groups": _unusual_groups(model),
         "loss": _loss_structure(model.loss, own),
         "loss_weights": user_loss_weights(model),
         **metrics,
     }
+
+
+def _unusual_groups(model: keras.Model) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the weights whose groups in a proximal step are not what their layers would say."""
+    if not is_proximal(model.optimizer):
+        return []
+    weights, expected = model.trainable_weights, group_axes(model)
+    return [
+        (f"weight {position}", threshold.axes)
+        for position, (weight, threshold) in enumerate(
+            zip(weights, model.optimizer.thresholds(weights), strict=True)
+        )
+        if threshold.group_l1 and threshold.axes != expected.get(id(weight))
+    ]
 
 
 def _loss_structure(loss: Any, own: Collection[int]) -> Any:

@@ -376,6 +376,7 @@ def write_outcome(folder: str | os.PathLike[str], run: Run, outcome: RunOutcome)
             "counters": state.counters,
             "build_config": state.build_config,
             "steps": None if state.population is None else state.population.steps,
+            "momentum_step": 0.0 if state.population is None else state.population.momentum_step,
         }
     facts_text = json.dumps({"format": FORMAT, **facts})
     with atomic_path(outcome_file(folder, run)) as temporary, open(temporary, "wb") as file:
@@ -428,11 +429,11 @@ def _state_of(stored: Mapping[str, np.ndarray], name: str, facts: dict[str, Any]
         return [stored[f"{name}_{kind}_{number}"] for number in range(count)] or None
 
     state = RunState(**{kind: arrays(kind) for kind in _ARRAYS})  # type: ignore[arg-type]
-    steps = facts.pop("steps")
+    steps, momentum_step = facts.pop("steps"), facts.pop("momentum_step", 0.0)
     if steps is not None:
         from kregs.population.optimizers import OptimizerState  # loads TensorFlow
 
-        state.population = OptimizerState(arrays("slots") or [], steps)
+        state.population = OptimizerState(arrays("slots") or [], steps, momentum_step=momentum_step)
     return dataclasses.replace(state, **facts)
 
 

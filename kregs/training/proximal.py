@@ -20,7 +20,7 @@ L = keras.layers
 KERNEL_NAMES = r"(^|/)(\w+_)?kernel(:\d+)?$"
 # steps of Newton's method; in 2000 random groups of any scale 6 reached the last digit
 _NEWTON_STEPS = 8
-_SMALLEST = 1e-30  # a divisor in place of 0
+SMALLEST = 1e-30  # a divisor in place of 0
 
 
 def proximal(
@@ -172,7 +172,23 @@ def _selection(variables: Any) -> Callable[[Any], bool]:
             raise ValueError(
                 f"`variables` must hold regular expressions. Received: {pattern!r} ({error})"
             ) from None
-    return lambda variable: any(re.search(p, getattr(variable, "path", variable.name)) for p in patterns)
+
+    def selects(variable: Any) -> bool:
+        path = getattr(variable, "path", variable.name)
+        return any(re.search(pattern, path) for pattern in patterns)
+
+    return selects
+
+
+def stock_class(optimizer: Any) -> type[keras.optimizers.Optimizer]:
+    """Return the class of an optimizer, without the proximal step if it has one.
+
+    Example:
+
+    >>> stock_class(proximal("adam")) is stock_class(keras.optimizers.Adam())
+    True
+    """
+    return optimizer.stock if is_proximal(optimizer) else type(optimizer)
 
 
 def is_proximal(optimizer: Any) -> bool:
@@ -187,6 +203,20 @@ def is_proximal(optimizer: Any) -> bool:
 
 
 # ---- the optimizer -------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """What holds for one weight.
+
+    Args:
+        l1, group_l1: λ, 0 for none.
+        axes: those that count its groups, none where there is no `group_l1`.
+    """
+
+    l1: float = 0.0
+    group_l1: float = 0.0
+    axes: tuple[int, ...] = ()
 
 
 class _Proximal:
@@ -212,31 +242,47 @@ class _Proximal:
         if self.built:
             return
         super().build(variables)
+        self._thresholds = tuple(self.thresholds(variables))
+        has_momentum = _STEPS[self.stock].has_momentum(self)
+        self._momentum_steps = tuple(
+            self.add_variable((), dtype=variable.dtype, name="momentum_step")
+            if has_momentum and (threshold.l1 or threshold.group_l1)
+            else None
+            for variable, threshold in zip(variables, self._thresholds, strict=True)
+        )
+
+    def thresholds(self, variables: Iterable[Any]) -> list[Threshold]:
+        """Return what holds for each weight of the model; the optimizer need not be built."""
         model = None if self._model is None else self._model()
         axes = None if model is None else group_axes(model)
-        self._thresholded = tuple(bool(self._selects(variable)) for variable in variables)
-        self._group_axes = tuple(
-            (len(variable.shape) - 1,) if axes is None else axes.get(id(variable))
-            for variable in variables
-        )
-        self._momentum_steps = (None,) * len(variables)
-        if _STEPS[self.stock].has_momentum(self):
-            self._momentum_steps = tuple(
-                self.add_variable((), dtype=variable.dtype, name="momentum_step") if chosen else None
-                for variable, chosen in zip(variables, self._thresholded, strict=True)
+        result = []
+        for variable in variables:
+            if not self._selects(variable):
+                result.append(Threshold())
+                continue
+            last = len(variable.shape) - 1
+            counted = (last,) if axes is None else axes.get(id(variable), ())
+            grouped = bool(self.group_l1 and counted)
+            result.append(
+                Threshold(self.l1, self.group_l1 if grouped else 0.0, counted if grouped else ())
             )
+        return result
 
-    def coefficients(self, variable: Any) -> tuple[float, float]:
-        """Return (l1, group_l1) of a weight of the model; 0 where it is not thresholded."""
-        index = self._get_variable_index(variable)
-        if not self._thresholded[index]:
-            return 0.0, 0.0
-        return self.l1, self.group_l1 if self._group_axes[index] else 0.0
+    @property
+    def momentum_step(self) -> float:
+        """The sum of the steps that a constant gradient has made under momentum; 0 without it."""
+        return float(next(iter(self._own()), 0.0))
+
+    @momentum_step.setter
+    def momentum_step(self, value: float) -> None:
+        for variable in self._own():
+            variable.assign(value)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Take the optimizer's step of one weight, then the proximal one."""
         index = self._get_variable_index(variable)
-        if not self._thresholded[index] or not (self.l1 or self.group_l1):
+        threshold = self._thresholds[index]
+        if not (threshold.l1 or threshold.group_l1):
             super().update_step(gradient, variable, learning_rate)
             return
         step = _STEPS[self.stock]
@@ -246,12 +292,10 @@ class _Proximal:
         rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
         size = step.size(self, index, rate, ops.convert_to_tensor(gradient), *before)
-        axes = self._group_axes[index]
-        weight = ops.convert_to_tensor(variable)
-        weight = soft_threshold(weight, self.l1 * size)
-        if self.group_l1 and axes:
-            inner = tuple(axis for axis in range(len(variable.shape)) if axis not in axes)
-            weight = group_soft_threshold(weight, self.group_l1 * size, inner)
+        weight = soft_threshold(ops.convert_to_tensor(variable), threshold.l1 * size)
+        if threshold.group_l1:
+            within = tuple(set(range(len(variable.shape))) - set(threshold.axes))
+            weight = group_soft_threshold(weight, threshold.group_l1 * size, within)
         self.assign(variable, weight)
         if self.use_ema:  # or its past would keep an average from zero
             average = self._model_variables_moving_average[index]
@@ -276,9 +320,9 @@ class _Proximal:
             return
         for index, variable in enumerate(kept):
             variable.assign(store[str(index)])
-        for variable in own:  # as far as it can be told: the rate may have changed
+        if own:  # as far as it can be told: the rate may have changed
             momentum, rate = self.momentum, float(self.learning_rate)
-            variable.assign(rate * (1 - momentum ** float(self.iterations)) / (1 - momentum))
+            self.momentum_step = rate * (1 - momentum ** float(self.iterations)) / (1 - momentum)
 
 
 @functools.cache
@@ -306,32 +350,21 @@ def group_axes(model: keras.Model) -> dict[int, tuple[int, ...]]:
 
     axes: dict[int, tuple[int, ...]] = {}
     for layer in all_layers(model):
-        for attribute, counted in _GROUPS.get(_kind(layer), {}).items():
-            kernel = getattr(layer, attribute, None)
+        for kinds, attribute, counted in _GROUPS:
+            kernel = getattr(layer, attribute, None) if isinstance(layer, kinds) else None
             if kernel is not None:
-                rank = len(kernel.shape)
-                axes[id(kernel)] = tuple(rank + axis for axis in counted)
+                axes[id(kernel)] = tuple(len(kernel.shape) + axis for axis in counted)
     return axes
 
 
-_UNITS, _TRANSPOSED, _DEPTHWISE = (-1,), (-2,), (-2, -1)
-# which axes of a layer's kernels count its units or filters
-_GROUPS: dict[type, dict[str, tuple[int, ...]]] = {
-    **dict.fromkeys((L.Dense, L.Conv1D, L.Conv2D, L.Conv3D), {"kernel": _UNITS}),
-    **dict.fromkeys(
-        (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose), {"kernel": _TRANSPOSED}
-    ),
-    **dict.fromkeys((L.DepthwiseConv1D, L.DepthwiseConv2D), {"kernel": _DEPTHWISE}),
-    **dict.fromkeys(
-        (L.SeparableConv1D, L.SeparableConv2D),
-        {"depthwise_kernel": _DEPTHWISE, "pointwise_kernel": _UNITS},
-    ),
-}
-
-
-def _kind(layer: Any) -> type:
-    """Return the class of `_GROUPS` that a layer is of."""
-    return next((kind for kind in type(layer).__mro__ if kind in _GROUPS), type(layer))
+# classes of layers, a kernel of theirs, and which axes of it count its units or filters
+_GROUPS = (
+    ((L.Dense, L.Conv1D, L.Conv2D, L.Conv3D), "kernel", (-1,)),
+    ((L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose), "kernel", (-2,)),
+    ((L.DepthwiseConv1D, L.DepthwiseConv2D), "kernel", (-2, -1)),
+    ((L.SeparableConv1D, L.SeparableConv2D), "depthwise_kernel", (-2, -1)),
+    ((L.SeparableConv1D, L.SeparableConv2D), "pointwise_kernel", (-1,)),
+)
 
 
 # ---- thresholds ----------------------------------------------------------------------------
@@ -346,10 +379,10 @@ def soft_threshold(weight: Any, threshold: Any) -> Any:
 
     Example:
 
-    >>> soft_threshold(np.array([-3.0, 0.5]), 1.0).numpy().tolist()
+    >>> soft_threshold(ops.convert_to_tensor([-3.0, 0.5]), 1.0).numpy().tolist()
     [-2.0, 0.0]
     """
-    return ops.sign(weight) * ops.maximum(ops.abs(weight) - threshold, 0)
+    return weight - ops.clip(weight, -threshold, threshold)
 
 
 def group_soft_threshold(weight: Any, threshold: Any, axes: tuple[int, ...]) -> Any:
@@ -367,24 +400,24 @@ def group_soft_threshold(weight: Any, threshold: Any, axes: tuple[int, ...]) -> 
 
     Example:
 
-    >>> group_soft_threshold(np.array([[3.0, 0.1], [4.0, 0.2]]), 1.0, (0,)).numpy().round(6).tolist()
-    [[2.4, 0.0], [3.2, 0.0]]
+    >>> group_soft_threshold([[3.0, 0.1], [0.0, 0.2]], 1.0, (0,)).numpy().tolist()
+    [[2.0, 0.0], [0.0, 0.0]]
     """
     weight = ops.convert_to_tensor(weight)
     norm = _sqrt_of_squares(weight, axes)
-    unit = weight / ops.maximum(norm, _SMALLEST)
-    threshold = ops.broadcast_to(threshold / ops.maximum(norm, _SMALLEST), ops.shape(weight))
+    unit = weight / ops.maximum(norm, SMALLEST)
+    threshold = ops.broadcast_to(threshold / ops.maximum(norm, SMALLEST), ops.shape(weight))
     # 0 / 0, of weights that are zero under no threshold, counts as 0
-    is_zero = _sqrt_of_squares(unit / ops.maximum(threshold, _SMALLEST), axes) <= 1
+    is_zero = _sqrt_of_squares(unit / ops.maximum(threshold, SMALLEST), axes) <= 1
     root = ops.maximum(1 - ops.max(threshold, axis=axes, keepdims=True), 0)
     for _ in range(_NEWTON_STEPS):
-        divisor = ops.maximum(root + threshold, _SMALLEST)
+        divisor = ops.maximum(root + threshold, SMALLEST)
         squares = ops.square(unit / divisor)
         total = ops.sum(squares, axis=axes, keepdims=True)
         slope = ops.sum(squares / divisor, axis=axes, keepdims=True)
-        step = (ops.sqrt(total) - 1) * total / ops.maximum(slope, _SMALLEST)
+        step = (ops.sqrt(total) - 1) * total / ops.maximum(slope, SMALLEST)
         root = ops.clip(root + step, 0, 1)
-    scaled = weight * (root / ops.maximum(root + threshold, _SMALLEST))
+    scaled = weight * (root / ops.maximum(root + threshold, SMALLEST))
     return ops.where(is_zero, ops.zeros_like(weight), scaled)
 
 
@@ -422,7 +455,9 @@ def _sgd(optimizer: Any, index: int, rate: Any, gradient: Any) -> Any:
     if not optimizer.momentum:
         return rate
     summed = _summed(optimizer, index, rate)
-    return summed * ops.cast(optimizer.momentum, rate.dtype) + rate if optimizer.nesterov else summed
+    if optimizer.nesterov:
+        return summed * ops.cast(optimizer.momentum, rate.dtype) + rate
+    return summed
 
 
 def _taken(optimizer: Any, dtype: Any) -> Any:
@@ -453,7 +488,7 @@ def _lamb(optimizer: Any, index: int, rate: Any, gradient: Any, weight: Any) -> 
         1 - ops.power(ops.cast(optimizer.beta_1, rate.dtype), _taken(optimizer, rate.dtype))
     )
     norm, update_norm = ops.norm(weight), ops.norm(momentum * size / rate)
-    ratio = norm / ops.maximum(update_norm, _SMALLEST)
+    ratio = norm / ops.maximum(update_norm, SMALLEST)
     return size * ops.where((norm > 0) & (update_norm > 0), ratio, ops.ones_like(ratio))
 
 
@@ -500,7 +535,7 @@ def _ftrl(optimizer: Any, index: int, rate: Any, gradient: Any) -> Any:
 def _lion(optimizer: Any, index: int, rate: Any, gradient: Any, momentum: Any) -> Any:
     beta_1 = ops.cast(optimizer.beta_1, rate.dtype)
     direction = momentum * beta_1 + gradient * (1 - beta_1)
-    return rate / ops.maximum(ops.abs(direction), _SMALLEST)
+    return rate / ops.maximum(ops.abs(direction), SMALLEST)
 
 
 def _weight(optimizer: Any, index: int, weight: Any) -> list[Any]:

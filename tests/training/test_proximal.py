@@ -155,8 +155,9 @@ def group_lasso(x, y, group_l1, l1=0.0, steps=20000):
 
 @pytest.mark.parametrize("name", ["momentum", "adam", "lion", "adafactor"])
 def test_group_lasso_against_proximal_gradient(name):
-    x = RNG.normal(size=(60, 4)) * [1.0, 3.0, 0.3, 1.0]  # Adam's steps differ within a group
-    y = x @ RNG.normal(size=(4, 6)) * [1, 0.05, 1, 0.05, 1, 1] + 0.1 * RNG.normal(size=(60, 6))
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 4)) * [1.0, 3.0, 0.3, 1.0]  # Adam's steps differ within a group
+    y = x @ rng.normal(size=(4, 6)) * [1, 0.05, 1, 0.05, 1, 1] + 0.1 * rng.normal(size=(60, 6))
     expected = group_lasso(x, y, 1.0, l1=0.2)
     dead = (expected == 0).all(0)
     assert 0 < dead.sum() < 6
@@ -229,11 +230,11 @@ def test_fit_reaches_exact_zeros_that_l1_does_not():
         keras.utils.set_random_seed(0)
         model = dense(6, kernel_regularizer=penalty)
         model.compile(optimizer, "mse")
-        model.fit(X, Y, epochs=60, batch_size=16, verbose=0)
+        model.fit(X, Y, epochs=40, batch_size=16, verbose=0)
         return (model.get_weights()[0] == 0).sum()
 
-    assert zeros(kregs.proximal(optimizers.Adam(0.02), l1=0.2), None) == 4
-    assert zeros(optimizers.Adam(0.02), keras.regularizers.L1(0.2)) == 0
+    assert zeros(kregs.proximal(optimizers.Adam(0.05), l1=0.2), None) == 4
+    assert zeros(optimizers.Adam(0.05), keras.regularizers.L1(0.2)) == 0
 
 
 def test_steps_that_only_accumulate_do_not_shrink(double):
@@ -251,10 +252,10 @@ def test_steps_that_only_accumulate_do_not_shrink(double):
 
 
 def test_moving_averages_are_zero_where_weights_are(eager):
-    adam = optimizers.Adam(0.02, use_ema=True, ema_momentum=0.9)
+    adam = optimizers.Adam(0.05, use_ema=True, ema_momentum=0.9)
     model = dense(6)
     model.compile(kregs.proximal(adam, l1=0.2), "mse")
-    model.fit(X, Y, epochs=30, batch_size=16, verbose=0)  # ends with the averages
+    model.fit(X, Y, epochs=12, batch_size=16, verbose=0)  # ends with the averages
     assert 1 < (model.get_weights()[0] == 0).sum() < 6
 
 
@@ -279,14 +280,14 @@ def test_mixed_precision_and_xla(jit):
     with_policy = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy("mixed_float16")
-        model = network()
+        model = dense(6, 4)
     finally:
         keras.config.set_dtype_policy(with_policy)
-    model.compile(kregs.proximal("adam", l1=1.0, group_l1=1.0), "mse", jit_compile=jit)
+    model.compile(kregs.proximal("adam", l1=0.1, group_l1=0.05), "mse", jit_compile=jit)
     assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
     model.optimizer.learning_rate = 0.1
-    model.fit(X, Y, epochs=12, batch_size=16, verbose=0)
-    assert not model.get_layer("hidden").kernel.numpy().any()
+    model.fit(X, np.repeat(Y, 4, 1), epochs=10, batch_size=16, verbose=0)
+    assert not model.get_weights()[0][2:].any() and model.get_weights()[0][:2].all()
 
 
 def test_a_saved_file_holds_the_optimizer_inside(tmp_path, eager):
@@ -338,7 +339,7 @@ def test_what_an_optimizer_was_told_is_kept():
     model = network()
     result.build(model.trainable_variables)
     decayed = {v.path for v in model.trainable_variables if result._use_weight_decay(v)}
-    assert "hidden/kernel" in decayed and "hidden/bias" not in decayed
+    assert {path.split("/")[-1] for path in decayed} == {"kernel", "gamma", "beta"}
     assert result._learning_rate is given._learning_rate
     assert repr(result) == "<proximal AdamW, l1=0.1, group_l1=0.2>"
 
