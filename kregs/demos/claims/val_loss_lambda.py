@@ -30,20 +30,16 @@ _LAMBDAS = (0.0, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
 def measure(scale: Scale) -> pd.DataFrame:
-    split = digits(scale, train=200)
+    split = digits(scale, train=60)
     trained = train(
         digits_mlp,
         [{"l2": l2} for l2 in scale.values(_LAMBDAS)],
         split.train,
         seeds=scale.seeds(6),
-        epochs=scale.epochs(60),
-        validation_data=split.validation,
+        epochs=scale.epochs(150),
     )
-    return trained.tested(
-        split.test,
-        val_loss=trained.history("val_loss")[:, -1],
-        val_data_loss=trained.history("val_data_loss")[:, -1],
-    )
+    scores = trained.population.evaluate(*split.validation, batch_size=256)
+    return trained.tested(split.test, val_loss=scores["loss"], val_data_loss=scores["data_loss"])
 
 
 def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
