@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kregs import demos
-from kregs.demos.measuring import Finding, Verdict
+from kregs.demos.measuring import Difference, Finding, Verdict
 
 SEEDS = range(3)
 
@@ -192,3 +192,22 @@ def test_a_verdict_of_both_kinds_holds_in_part():
     verdict = Verdict([Finding("one", True, "1"), Finding("two", False, "2")])
     assert verdict.outcome == "holds in part"
     assert str(verdict) == "Holds in part on these data. One: yes (1). Two: no (2)."
+
+
+def test_what_lies_within_two_standard_errors_is_no_difference():
+    for mean in (-0.019, 0.019):
+        difference = Difference(mean, 0.01)
+        assert not difference.above
+        assert not difference.below
+    assert Difference(0.021, 0.01).above
+    assert Difference(-0.021, 0.01).below
+    # of one run there is no error, and no difference that counts
+    assert not Difference.of(pd.Series([1.0])).above
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "certain"), [("priors", [0]), ("inverted_dropout", [0])])
+def test_what_is_mathematics_holds_at_full_size(name, certain):
+    """Whatever the data: the posterior's mode, and the equality of two dropouts."""
+    findings = demos.run(name, seed=1).verdict.findings
+    assert all(findings[number].holds for number in certain), str(findings)

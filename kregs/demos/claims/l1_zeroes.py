@@ -160,4 +160,4 @@ def draw(runs: pd.DataFrame) -> Figure:
         axes.set_yscale("linear")
         axes.set_ylim(-0.05, 1.05)
         axes.set_title(data, fontsize=10)
-    return finish(figure, "Which penalty makes zeros")
+    return finish(figure, "Which penalty makes zeros", columns=4)

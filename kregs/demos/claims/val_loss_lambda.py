@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import keras
 import pandas as pd
 
+import kregs
 from kregs.demos.measuring import (
     Difference,
     Finding,
     Scale,
     Verdict,
-    digits,
-    digits_mlp,
+    diabetes,
     means,
     paired,
     train,
@@ -26,13 +27,13 @@ from kregs.demos.measuring import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LAMBDAS = (0.0, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+_LAMBDAS = (0.0, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)
 
 
 def measure(scale: Scale) -> pd.DataFrame:
-    split = digits(scale, train=60)
+    split = diabetes(scale, train=100, validation=150)
     trained = train(
-        digits_mlp,
+        _build,
         [{"l2": l2} for l2 in scale.values(_LAMBDAS)],
         split.train,
         seeds=scale.seeds(6),
@@ -42,8 +43,16 @@ def measure(scale: Scale) -> pd.DataFrame:
     return trained.tested(split.test, val_loss=scores["loss"], val_data_loss=scores["data_loss"])
 
 
+def _build(l2: float, seed: int) -> keras.Model:
+    regularization = kregs.Regularization(l2=l2)
+    model = kregs.mlp(
+        (10,), 1, units=(32,), regularization=regularization, head_activation=None, seed=seed
+    )
+    return kregs.compile_model(model, "mse", learning_rate=3e-3)
+
+
 def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
-    return means(runs, ["l2"], ["val_loss", "val_data_loss", "test_loss", "test_accuracy"])
+    return means(runs, ["l2"], ["val_loss", "val_data_loss", "test_loss"])
 
 
 def judge(runs: pd.DataFrame) -> Verdict:

@@ -163,5 +163,6 @@ def draw(runs: pd.DataFrame) -> Figure:
         axes.set_title(method, fontsize=10)
         axes.set_xlabel("λ of L2" if method == L2 else "weight decay")
     both[0].set_ylabel("learning rate")
-    figure.colorbar(image, ax=both, label="validation loss", ticks=[0.2, 0.5, 1, 2], format="%g")
+    bar = figure.colorbar(image, ax=both, label="validation loss", ticks=[0.5, 1, 2], format="%g")
+    bar.minorticks_off()
     return finish(figure, "Mean validation loss; the lowest is framed")
