@@ -82,6 +82,7 @@ def test_the_command_prints_and_writes(untraced, tmp_path, capsys, monkeypatch):
     assert main(argv) == 0
     printed = capsys.readouterr().out
     shown = demos.run("val_loss_lambda", quick=True, seed=3)
+    assert set(shown.runs["seed"]) == {3, 4}
     assert shown.claim in printed
     assert " ".join(str(shown.verdict).split()) in " ".join(printed.split())
     for words in shown.to_frame()["test loss"]:

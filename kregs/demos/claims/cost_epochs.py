@@ -97,7 +97,7 @@ def judge(runs: pd.DataFrame) -> Verdict:
             ),
             Finding(
                 "dropout of 0.5 needs two to three times as many",
-                bool(2 <= ratio <= 3),
+                bool(2 <= round(ratio, 1) <= 3),
                 f"{ratio:.1f} times",
             ),
             Finding(
