@@ -30,7 +30,7 @@ COLUMNS = {
     "l1_zeroes": {"data", "method", "strength", "exact_zeros", "near_zero", "test_loss"},
     "more_data": {"rows", "λ", "l2", "test_loss", "test_accuracy"},
     "priors": {"prior", "penalty", "factor", "error", "from_exact"},
-    "val_loss_lambda": {"l2", "val_loss", "val_data_loss", "test_loss"},
+    "val_loss_lambda": {"data", "l2", "val_loss", "val_data_loss", "test_loss"},
     "weight_decay_adam": {"method", "learning_rate", "strength", "test_loss", "apart"},
 }
 

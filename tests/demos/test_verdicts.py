@@ -141,9 +141,9 @@ CASES = {
         ],
     ),
     "val_loss_lambda": (
-        "l2 val_loss val_data_loss test_loss",
-        [(0.0, 0.3, 0.3, 0.3), (0.01, 0.4, 0.2, 0.2)],
-        [(0.0, 0.5, 0.3, 0.3), (0.01, 0.4, 0.2, 0.2)],
+        "data l2 val_loss val_data_loss test_loss",
+        [("digits", 0.0, 0.3, 0.3, 0.3), ("digits", 0.01, 0.4, 0.2, 0.2)],
+        [("digits", 0.0, 0.5, 0.3, 0.3), ("digits", 0.01, 0.4, 0.2, 0.2)],
     ),
     "weight_decay_adam": (
         "method learning_rate strength validation_loss test_loss apart",

@@ -18,7 +18,10 @@ from kregs.demos.measuring import (
     Finding,
     Scale,
     Verdict,
+    chosen,
     diabetes,
+    digits,
+    digits_mlp,
     means,
     paired,
     train,
@@ -27,23 +30,38 @@ from kregs.demos.measuring import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LAMBDAS = (0.0, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)
+DIGITS, DIABETES = "digits", "diabetes"
+_LAMBDAS = (0.0, 1e-4, 1e-3, 1e-2, 3e-2, 0.1)
 
 
 def measure(scale: Scale) -> pd.DataFrame:
-    split = diabetes(scale, train=100, validation=150)
-    trained = train(
-        _build,
-        [{"l2": l2} for l2 in scale.values(_LAMBDAS)],
-        split.train,
-        seeds=scale.seeds(6),
-        epochs=scale.epochs(150),
-    )
-    scores = trained.population.evaluate(*split.validation, batch_size=256)
-    return trained.tested(split.test, val_loss=scores["loss"], val_data_loss=scores["data_loss"])
+    splits = {
+        DIGITS: (_classifier, digits(scale, train=60)),
+        DIABETES: (_regression, diabetes(scale, train=100, validation=150)),
+    }
+    frames = []
+    for data, (build, split) in splits.items():
+        trained = train(
+            build,
+            [{"l2": l2} for l2 in scale.values(_LAMBDAS)],
+            split.train,
+            seeds=scale.seeds(5),
+            epochs=scale.epochs(120),
+        )
+        scores = trained.population.evaluate(*split.validation, batch_size=256)
+        frames.append(
+            trained.tested(
+                split.test, data=data, val_loss=scores["loss"], val_data_loss=scores["data_loss"]
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
 
 
-def _build(l2: float, seed: int) -> keras.Model:
+def _classifier(l2: float, seed: int) -> keras.Model:
+    return digits_mlp(l2=l2, units=(32,), learning_rate=3e-3, seed=seed)
+
+
+def _regression(l2: float, seed: int) -> keras.Model:
     regularization = kregs.Regularization(l2=l2)
     model = kregs.mlp(
         (10,), 1, units=(32,), regularization=regularization, head_activation=None, seed=seed
@@ -52,30 +70,25 @@ def _build(l2: float, seed: int) -> keras.Model:
 
 
 def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
-    return means(runs, ["l2"], ["val_loss", "val_data_loss", "test_loss"])
+    return means(runs, ["data", "l2"], ["val_loss", "val_data_loss", "test_loss"])
 
 
 def judge(runs: pd.DataFrame) -> Verdict:
-    by_total, by_data = (_choices(runs, score) for score in ("val_loss", "val_data_loss"))
-    zeros = int((by_total["l2"] == 0).sum())
-    lower = int((paired(by_total, by_data, "l2") < 0).sum())
-    price = Difference.of(paired(by_total, by_data, "test_loss"))
-    return Verdict(
-        [
+    findings = []
+    for data, own in runs.groupby("data", sort=False):
+        by_total, by_data = (_choices(own, score) for score in ("val_loss", "val_data_loss"))
+        zeros = int((by_total["l2"] == 0).sum())
+        price = Difference.of(paired(by_total, by_data, "test_loss"))
+        findings += [
             Finding(
-                "`val_loss` chooses λ = 0",
+                f"on {data} `val_loss` chooses λ = 0",
                 zeros > len(by_total) / 2,
-                f"in {zeros} of {len(by_total)} seeds",
+                f"in {zeros} of {len(by_total)} seeds, at the median {by_total['l2'].median():g}; "
+                f"`val_data_loss` {by_data['l2'].median():g}",
             ),
-            Finding(
-                "it chooses a smaller λ than `val_data_loss`",
-                lower > len(by_total) / 2,
-                f"in {lower} of {len(by_total)} seeds, median {by_total['l2'].median():.3g} "
-                f"against {by_data['l2'].median():.3g}",
-            ),
-            Finding("that costs test loss", price.above, f"{price} more"),
+            Finding(f"on {data} that costs test loss", price.above, f"{price} more"),
         ]
-    )
+    return Verdict(findings)
 
 
 def _choices(runs: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -92,8 +105,11 @@ def draw(runs: pd.DataFrame) -> Figure:
         "test_loss": "test loss (without)",
     }
     melted = runs.rename(columns=scores).melt(
-        ["l2", "seed"], list(scores.values()), var_name="score", value_name="loss"
+        ["data", "l2", "seed"], list(scores.values()), var_name="score", value_name="loss"
     )
-    figure, (axes,) = panels(1)
-    lines_with_errors(axes, melted, "l2", "loss", "score", xlabel="λ of L2", ylabel="loss")
-    return finish(figure, "val_loss rises with λ by the penalty alone", columns=2)
+    figure, both = panels(2)
+    for axes, data in zip(both, (DIGITS, DIABETES), strict=True):
+        own = chosen(melted, data=data)
+        lines_with_errors(axes, own, "l2", "loss", "score", xlabel="λ of L2", ylabel="loss")
+        axes.set_title(data, fontsize=10)
+    return finish(figure, "What val_loss and val_data_loss say of λ")
