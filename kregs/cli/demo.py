@@ -28,7 +28,8 @@ def demo(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     with atomic_path(picture) as temporary:
         shown.plot().savefig(temporary)
     console = make_console()
-    console.print(make_table(shown.to_frame(), title=shown.claim))
+    console.print(shown.claim, highlight=False, style="bold")
+    console.print(make_table(shown.to_frame()))
     if arguments.quick:
         console.print("--quick: trained next to nothing, so that the verdict means nothing")
     console.print(str(shown.verdict), highlight=False, markup=False)

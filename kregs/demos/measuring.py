@@ -45,8 +45,9 @@ class Scale:
     def seeds(self, full: int) -> range:
         return range(self.seed, self.seed + (2 if self.quick else full))
 
-    def values(self, full: Sequence[Value]) -> list[Value]:
-        return [full[0], full[-1]] if self.quick else list(full)
+    def values(self, full: Sequence[Value], *, quick: int = 2) -> list[Value]:
+        """Return all values; of a quick one the first and the last, or the last alone."""
+        return [full[0], full[-1]][-quick:] if self.quick else list(full)
 
 
 @dataclasses.dataclass(frozen=True)

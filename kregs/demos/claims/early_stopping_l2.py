@@ -44,7 +44,7 @@ def build(seed: int) -> keras.Model:
 
 
 def measure(scale: Scale) -> pd.DataFrame:
-    epochs = scale.values(_EPOCHS[:3] if scale.quick else _EPOCHS)
+    epochs = scale.values(_EPOCHS[:2] if scale.quick else _EPOCHS)
     frames = []
     for seed in scale.seeds(4):
         split = diabetes(Scale(quick=scale.quick, seed=seed), train=_ROWS)

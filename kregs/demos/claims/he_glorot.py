@@ -53,7 +53,7 @@ def measure(scale: Scale) -> pd.DataFrame:
             [
                 {"kernel_initializer": name, "rate": rate}
                 for name in (HE, GLOROT)
-                for rate in scale.values(_RATES)
+                for rate in scale.values(_RATES, quick=1)
             ],
             split.train,
             seeds=scale.seeds(4),

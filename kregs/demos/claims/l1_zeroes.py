@@ -69,7 +69,9 @@ def _network(**options: Any) -> keras.Model:
 def _measured(scale: Scale, data: str, build: Any, split: Split, *, epochs: int) -> pd.DataFrame:
     frames = []
     for methods in ((L1, L2), (PROXIMAL,)):  # two optimizers, two populations
-        settings = [(method, value) for method in methods for value in scale.values(_LAMBDAS[data])]
+        settings = [
+            (method, value) for method in methods for value in scale.values(_LAMBDAS[data], quick=1)
+        ]
         trained = train(
             lambda method, value, seed: build(seed=seed, **_penalty(method, value)),
             [{"method": method, "value": value} for method, value in settings],
@@ -106,8 +108,8 @@ def _sparsity(kernels: list[np.ndarray]) -> dict[str, list[float]]:
 def _lassos(scale: Scale, split: Split) -> pd.DataFrame:
     """Return what the exact minimum is, on the same rows."""
     (x, y), (x_test, y_test) = split.train, split.test
-    lassos = [Lasso(value / 2).fit(x, y[:, 0]) for value in scale.values(_LAMBDAS[TABLE])]
-    runs = pd.DataFrame({"strength": scale.values(_LAMBDAS[TABLE])})
+    lassos = [Lasso(value / 2).fit(x, y[:, 0]) for value in scale.values(_LAMBDAS[TABLE], quick=1)]
+    runs = pd.DataFrame({"strength": scale.values(_LAMBDAS[TABLE], quick=1)})
     errors = [float(np.mean((lasso.predict(x_test) - y_test[:, 0]) ** 2)) for lasso in lassos]
     return runs.assign(
         data=TABLE,

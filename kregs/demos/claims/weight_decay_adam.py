@@ -35,7 +35,7 @@ _DECAYS = (0.03, 0.1, 0.3, 1.0, 3.0)
 def measure(scale: Scale) -> pd.DataFrame:
     split = digits(scale, train=60)
     settings, names = [], []
-    for rate in scale.values(_RATES):
+    for rate in scale.values(_RATES, quick=1):
         grid = [
             *((L2, strength) for strength in scale.values(_LAMBDAS)),
             *((DECAY, strength) for strength in scale.values(_DECAYS)),
