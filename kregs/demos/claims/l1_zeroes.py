@@ -108,8 +108,9 @@ def _sparsity(kernels: list[np.ndarray]) -> dict[str, list[float]]:
 def _lassos(scale: Scale, split: Split) -> pd.DataFrame:
     """Return what the exact minimum is, on the same rows."""
     (x, y), (x_test, y_test) = split.train, split.test
-    lassos = [Lasso(value / 2).fit(x, y[:, 0]) for value in scale.values(_LAMBDAS[TABLE], quick=1)]
-    runs = pd.DataFrame({"strength": scale.values(_LAMBDAS[TABLE], quick=1)})
+    strengths = scale.values(_LAMBDAS[TABLE], quick=1)
+    lassos = [Lasso(value / 2).fit(x, y[:, 0]) for value in strengths]
+    runs = pd.DataFrame({"strength": strengths})
     errors = [float(np.mean((lasso.predict(x_test) - y_test[:, 0]) ** 2)) for lasso in lassos]
     return runs.assign(
         data=TABLE,
