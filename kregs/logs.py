@@ -1,8 +1,10 @@
-"""`numbers_of`: what an epoch logs, as numbers alone."""
+"""What an epoch logs, as numbers alone; and TensorFlow's log without one of its warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,3 +24,18 @@ def numbers_of(logs: Mapping[str, Any]) -> dict[str, float]:
         for place in np.ndindex(array.shape):
             numbers["_".join([name, *map(str, place)])] = float(array[place])
     return numbers
+
+
+@contextlib.contextmanager
+def no_retracing_warning() -> Iterator[None]:
+    """Drop TensorFlow's advice not to trace so often, where many models are trained in turn."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)

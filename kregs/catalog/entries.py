@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 
 RECIPES = "kregs.recipes"
 STUDIES = "kregs.tuning"
+CLAIMS = "kregs.demos.claims"
+_KINDS = {RECIPES: "recipe", STUDIES: "study", CLAIMS: "demo"}
 _HEADER_LINE = re.compile(r"^([A-Z][a-z]+): +(.+(?:\n +.+)*)", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One recipe or study, as its file's docstring describes it.
+    """One recipe, study or demo, as its file's docstring describes it.
 
     Args:
         name: the file's name without `.py`.
         summary: the docstring's first line.
         fields: the header's `Key: value` lines, keys in lower case: `command`, `time`, `result`,
-            `data`.
+            `data`, `source`.
     """
 
     name: str
@@ -49,12 +51,12 @@ def recipes() -> list[Entry]:
     >>> [entry.name for entry in recipes()][:2]
     ['breast_cancer_mlp', 'diabetes_elastic_net']
     """
-    return _entries(RECIPES)
+    return entries(RECIPES)
 
 
 def studies() -> list[Entry]:
     """Return every study, sorted by name; a study is called like the recipe that it tunes."""
-    return _entries(STUDIES)
+    return entries(STUDIES)
 
 
 def show(name: str) -> str:
@@ -134,7 +136,8 @@ def run(name: str, *, quick: bool = False, seed: int = 0) -> dict[str, float]:
         return recipe.main(quick=quick, seed=seed)
 
 
-def _entries(package: str) -> list[Entry]:
+def entries(package: str) -> list[Entry]:
+    """Return what the modules of a package say in their docstrings, sorted by name."""
     return [_entry(name, _source(package, name)) for name in _names(package)]
 
 
@@ -157,8 +160,8 @@ def check_name(package: str, name: str) -> str:
     """Return the name if the package has a module of it; else `ValueError` with the nearest."""
     known = _names(package)
     if name not in known:
-        kind = "recipe" if package == RECIPES else "study"
         raise ValueError(
-            f"there is no {kind} {name!r}.{suggestion(name, known)} Known: {', '.join(known)}"
+            f"there is no {_KINDS[package]} {name!r}.{suggestion(name, known)} "
+            f"Known: {', '.join(known)}"
         )
     return name

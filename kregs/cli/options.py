@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kregs.catalog.definitions import is_file
-from kregs.catalog.entries import RECIPES, check_name
+from kregs.catalog.entries import CLAIMS, RECIPES, check_name
 from kregs.search.protocol import ORACLES, SELECTIONS
 from kregs.validation import check_choice, check_integer, check_number
 
@@ -66,7 +66,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 def check_options(arguments: argparse.Namespace) -> list[str]:
     """Return what is wrong with the options of a command, one message for each.
 
-    A recipe's wrong name is among them; where it is all that is wrong, the command says so itself.
+    A recipe's or demo's wrong name is among them; where it is all that is wrong, the command says
+    so itself.
 
     Args:
         arguments: what argparse has read.
@@ -91,7 +92,7 @@ def check_options(arguments: argparse.Namespace) -> list[str]:
             messages.append(words)
     if messages and "name" in options and not is_file(options["name"]):
         try:
-            check_name(RECIPES, options["name"])
+            check_name(CLAIMS if options.get("word") == "demo" else RECIPES, options["name"])
         except ValueError as error:
             messages.insert(0, str(error))
     return messages

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import kregs
 from kregs.cli import commands, doctor, inspection
+from kregs.cli.demo import demo
 from kregs.cli.options import number_or_unread
 from kregs.cli.terminal import BAD_USE, complain
 
@@ -162,6 +163,21 @@ def make_parser() -> argparse.ArgumentParser:
     copy.add_argument("name", metavar="NAME")
     copy.add_argument("destination", nargs="?", default=".", metavar="DEST", help="folder or file")
     copy.add_argument("--force", action="store_true", help="overwrite a file that exists")
+
+    shown = add(
+        "demo",
+        demo,
+        "Measure a claim that is taught about regularization; without NAME, list them.",
+    )
+    shown.add_argument("name", nargs="?", metavar="NAME")
+    shown.add_argument("--quick", action="store_true", help="seconds: to see that it runs")
+    shown.add_argument(
+        "--output",
+        default="kregs_demos",
+        metavar="DIR",
+        help="of the picture; default: kregs_demos",
+    )
+    _add_seed(shown)
 
     add(
         "doctor",

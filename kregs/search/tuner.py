@@ -6,19 +6,18 @@ import contextlib
 import functools
 import heapq
 import inspect
-import logging
 import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import keras_tuner
-import tensorflow as tf
 
+from kregs.logs import no_retracing_warning
 from kregs.population.registry import NotStackable
 from kregs.population.training import check_devices
 from kregs.search.build import make_hypermodel
@@ -252,7 +251,7 @@ class PopulationTuner(QuietTuner):
                 stack.enter_context(self.progress)
             stack.enter_context(preserved_state())
             stack.enter_context(cheap_collection())
-            stack.enter_context(_no_retracing_warning())
+            stack.enter_context(no_retracing_warning())
             self.oracle.verbose = 0
             self.save()  # keras-tuner reloads only a project that has been saved
             if is_worker():
@@ -502,18 +501,3 @@ def _check_given_oracle(oracle: Any, objective: Any, max_trials: int | None) -> 
     check_oracle(oracle, max_trials, goal)
     if is_unset(oracle.objective) and objective is not None:
         oracle.objective = goal
-
-
-@contextlib.contextmanager
-def _no_retracing_warning() -> Iterator[None]:
-    """Drop TensorFlow's advice not to trace so often: every trial is another model."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return "triggered tf.function retracing" not in record.getMessage()
-
-    logger = tf.get_logger()
-    logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
