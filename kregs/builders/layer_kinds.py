@@ -62,8 +62,8 @@ def config_of(layer: Any) -> dict[str, Any]:
         except TypeError as error:
             raise TypeError(
                 f"`model` must have layers that Keras can copy or save. Received: {layer.name!r} of "
-                f"type {type(layer).__name__}: {error} Write a function in place of a "
-                "functools.partial"
+                f"type {type(layer).__name__}: {error} Write a function in place of "
+                "a functools.partial"
             ) from error
 
 
