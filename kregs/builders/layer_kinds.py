@@ -61,7 +61,7 @@ def config_of(layer: Any) -> dict[str, Any]:
             return layer.get_config()
         except TypeError as error:
             raise TypeError(
-                f"`model` must have layers that Keras can copy or save. Received: {layer.name!r} of "
+                f"`model` must have layers that Keras can copy. Received: {layer.name!r} of "
                 f"type {type(layer).__name__}: {error} Write a function in place of "
                 "a functools.partial"
             ) from error
