@@ -193,7 +193,9 @@ def repaired(make):
     model, arguments = make()
     audit = kregs.audit(model, **arguments)
     repair = audit.repair(seed=0)
-    again = kregs.audit(repair.model, **{"optimizer": model.optimizer, **arguments})
+    again = kregs.audit(
+        repair.model, **{"optimizer": getattr(model, "optimizer", None), **arguments}
+    )
     return model, audit, repair, again
 
 
@@ -276,10 +278,10 @@ def test_fit_overrides_training_false_and_predict_training_true():
     inputs = keras.Input((4,))
     base = keras.Sequential([keras.Input((4,)), L.BatchNormalization(name="n")])
     model = keras.Model(inputs, base(inputs, training=False))
-    before = np.array(base.get_layer("n").moving_mean)
+    before = base.get_layer("n").moving_mean.numpy()
     x = np.ones((8, 4), "float32") * 5
     model(x, training=True)
-    assert np.abs(np.array(base.get_layer("n").moving_mean) - before).min() > 0.01
+    assert np.abs(base.get_layer("n").moving_mean.numpy() - before).min() > 0.01
     always = keras.Model(inputs, L.Dropout(0.5, name="d")(inputs, training=True))
     assert np.ptp(np.asarray(always(x, training=False))) == 0
     assert places(kregs.audit(always)) == {("KR008", "d")}
@@ -313,7 +315,7 @@ def test_signal_through_glorot_and_he():
     (finding,) = kregs.audit(model).findings
     told = float(finding.what.split("multiplied by ")[1].split(" ")[0])
     x = RNG.normal(size=(200, 256)).astype("float32")
-    features = keras.Model(model.inputs, model.layers[-2].output)(x)
+    features = keras.Model(model.inputs[0], model.layers[-2].output)(x)
     assert float(np.square(features).mean()) == pytest.approx(told, rel=0.5)
     assert told < 0.01
 

@@ -206,7 +206,8 @@ class _Repairer(ModelCopier):
             follower = follower.after[0]
             if isinstance(follower.layer, L.BatchNormalization):
                 is_single = len(graph.calls_of(follower.layer)) == 1
-                return follower if is_single and follower not in graph.outputs else None
+                is_end = follower in graph.outputs and graph.outer is None
+                return follower if is_single and not is_end else None
             if has_weights(follower.layer) or is_model_graph(follower.layer):
                 return None
         return None
