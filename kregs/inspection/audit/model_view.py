@@ -121,7 +121,7 @@ class ModelView:
         for layer in layers:
             if isinstance(layer, L.InputLayer) or id(layer) in known:
                 continue
-            if False:
+            if is_model_graph(layer):
                 inner = graph.nested[id(layer)] if graph else ModelGraph(layer)
                 self._add_model(layer, inner, f"{within}{layer.name}/")
             elif isinstance(layer, keras.Model):
