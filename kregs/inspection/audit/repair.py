@@ -188,9 +188,14 @@ class _Repairer(ModelCopier):
                 continue  # the right rate is not known
             if code == "KR004" and self._normalization_behind(call, graph) is None:
                 continue
-            self._note(code, layer)
+            name = self.view.name_of(layer)
+            # what is gone has no fault left
+            self.mended |= {(code, name)} if code == "KR004" else self._faults_of(name)
             return True
         return False
+
+    def _faults_of(self, name: str) -> set[tuple[str, str]]:
+        return {fault for fault in self._faults if fault[1] == name}
 
     def _normalization_behind(self, call: Call, graph: ModelGraph) -> Call | None:
         """Return the batch normalization that a dropout feeds by one way, if it can go behind."""
@@ -201,7 +206,8 @@ class _Repairer(ModelCopier):
             follower = follower.after[0]
             if isinstance(follower.layer, L.BatchNormalization):
                 is_single = len(graph.calls_of(follower.layer)) == 1
-                return follower if is_single and follower not in graph.outputs else None
+                is_end = follower in graph.outputs and graph.outer is None
+                return follower if is_single and not is_end else None
             if has_weights(follower.layer) or is_model_graph(follower.layer):
                 return None
         return None

@@ -23,7 +23,8 @@ L = keras.layers
 _RELU_LIKE = ("relu", "relu6", "leaky_relu", "elu", "celu", "gelu", "silu", "swish", "mish")
 _GAINS = {
     **dict.fromkeys(_RELU_LIKE, 2.0),
-    **dict.fromkeys(("selu", "tanh", "sigmoid", "hard_sigmoid", "softsign"), 1.0),
+    # no sigmoid: one that gates is no link of a chain, and a chain of them is KR013's
+    **dict.fromkeys(("selu", "tanh", "softsign"), 1.0),
 }
 _FITS = (0.75, 1.5)  # times the gain
 _MOST_DRIFT = 16.0  # of the signal's variance, through layers that follow each other
@@ -89,7 +90,7 @@ def _gain_ratio(kernel: np.ndarray, initializer: Any, activation: str) -> float 
 def unfit_initializer(view: ModelView) -> Iterator[Hit]:
     """Each layer multiplies the variance of the signal, and of its gradient, by a factor that is 1
     with the initializer made for the activation (He for the ReLU family, LeCun for SELU, Glorot for
-    tanh and sigmoid). In a few layers that is harmless; in a deep stack the factors multiply and
+    tanh). In a few layers that is harmless; in a deep stack the factors multiply and
     the signal vanishes or explodes before training begins. A normalization between kernel and
     activation takes the factor out."""
     tail = view.tail()
@@ -122,7 +123,7 @@ def unfit_initializer(view: ModelView) -> Iterator[Hit]:
                 severity="warning" if strong or activation == "selu" else "info",
                 layers=[name],
                 what=f"{initializer} feeds {activation}: the signal's variance is multiplied by "
-                f"{drift:.2g} through {_count(len(chain))}",
+                f"{drift:.1g} through {_count(len(chain))}",
                 fix=f"kernel_initializer={right}()",
             )
 
