@@ -437,6 +437,9 @@ def _sqrt_of_squares(tensor: Any, axes: tuple[int, ...]) -> Any:
 
 
 # ---- step sizes ----------------------------------------------------------------------------
+#
+# As the update of a subclass would, these read what Keras's optimizers keep for each weight, whose
+# names begin with an underscore. A number that Keras renames fails here at once, in every test.
 
 
 @dataclasses.dataclass(frozen=True)
