@@ -84,7 +84,7 @@ class Layout:
         constraints: of which trained weight, which kind and axes, any has.
         settings: the numbers of each of `members`.
         penalized, decayed: which l1 and l2 `(weights, 2)`, and which decays `(weights,)`, any has.
-        thresholded: of each weight, whether any has an l1 and a group_l1 in a proximal step.
+        thresholded: which l1 and group_l1 in a proximal step any has, `(weights, 2)`.
         group_axes: of each weight, which axes count its groups.
         active_numbers: keys of activity coefficients that any has.
         clips: the ways to clip gradients that any uses, of `CLIPS`.
@@ -114,8 +114,7 @@ class Layout:
         self.clips = tuple(name for name in CLIPS if name in clips)
         self.constraints = sorted(set().union(*(s.constraints for s in self.settings)))
         self.decayed = np.any([s.decays != 0 for s in self.settings], axis=0)
-        thresholded = np.any([s.thresholds != 0 for s in self.settings], axis=0)
-        self.thresholded: list[tuple[bool, bool]] = [(bool(a), bool(b)) for a, b in thresholded]
+        self.thresholded = np.any([s.thresholds != 0 for s in self.settings], axis=0)
         self.group_axes = [
             next(filter(None, axes), ())
             for axes in zip(*(s.group_axes for s in self.settings), strict=True)
@@ -130,7 +129,7 @@ class Layout:
         return bool(
             not np.any((settings.penalties != 0) & ~self.penalized)
             and not np.any((settings.decays != 0) & ~self.decayed)
-            and not np.any((settings.thresholds != 0) & ~np.array(self.thresholded))
+            and not np.any((settings.thresholds != 0) & ~self.thresholded)
             and settings.penalized_activities <= self.active_numbers
             and settings.clips <= set(self.clips)
             and settings.constraints.keys() <= set(self.constraints)

@@ -65,7 +65,7 @@ class StackedOptimizer:
         thresholds: per variable, the proximal l1 and group_l1 of every member, variables `(K,)`.
         momentum_step: of every member, see `OptimizerState`, `(K,)`.
         clips: which of `CLIPS` any member uses; set by the program.
-        thresholded: per variable, whether any member has an l1 and a group_l1; set by the program.
+        thresholded: which of `thresholds` any has, bool `(variables, 2)`; set by the program.
         group_axes: per variable, the axes of a member's that count its groups; set by the program.
     """
 
@@ -95,7 +95,7 @@ class StackedOptimizer:
             np.zeros(members), dtype=keras.config.floatx(), trainable=False
         )
         self.clips: tuple[str, ...] = ()
-        self.thresholded: list[tuple[bool, bool]] = [(False, False)] * len(self.variables)
+        self.thresholded = np.zeros([len(self.variables), 2], bool)
         self.group_axes: list[tuple[int, ...]] = [()] * len(self.variables)
 
     @classmethod
@@ -180,7 +180,7 @@ class StackedOptimizer:
             value = variable - variable * per_member(self.decays[index], rank) * rate
             state = {slot: variables[index] for slot, variables in self.state.items()}
             value, new_state = self.update(value, gradient, rate, step, state, variable)
-            if any(self.thresholded[index]):
+            if self.thresholded[index].any():
                 sizes = self.step_sizes(gradient, rate, step, state, new_state, variable)
                 value = self._shrunk(index, value, sizes)
             alive = None if active is None else per_member(active, rank)

