@@ -12,7 +12,7 @@ from __future__ import annotations
 
 PROTOCOL = {
     "oracle": "random",
-    "max_trials": 16,
+    "max_trials": 10,
     "epochs": 60,
     "batch_size": 50,
     "folds": 5,
