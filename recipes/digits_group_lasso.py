@@ -22,7 +22,7 @@ from sklearn.model_selection import train_test_split
 
 import kregs
 
-TUNED = kregs.Regularization(group_l1=0.003)
+TUNED = kregs.Regularization(group_l1=0.006)
 LEARNING_RATE = 0.002
 EPOCHS = 60
 BATCH_SIZE = 50
@@ -67,7 +67,7 @@ def sample(hp, regularization: kregs.Regularization | None = None) -> dict[str, 
     """Return arguments of `make_model`, sampled; a regularization, too, unless one is given."""
     return {
         "regularization": regularization
-        or kregs.Regularization.from_hp(hp, base=TUNED, group_l1=(3e-4, 3e-2)),
+        or kregs.Regularization.from_hp(hp, base=TUNED, group_l1=(1e-3, 2e-2)),
         "learning_rate": hp.Float("learning_rate", 5e-4, 5e-3, sampling="log"),
     }
 

@@ -41,7 +41,7 @@ def selection(diabetes):
 
 
 def test_each_fold_keeps_what_scikit_learns_lasso_keeps(diabetes, selection):
-    x, y = diabetes
+    x, y = (part.astype("float64") for part in diabetes)  # float32 does not reach the tolerance
     splits = KFold(4, shuffle=True, random_state=3).split(x)
     for fold, (rows, _) in enumerate(splits):
         for place, l1 in enumerate([0.1, 0.3, 0.6, 1.0]):
@@ -129,9 +129,10 @@ def test_a_network_finds_what_a_function_depends_on():
         x,
         y,
         folds=ShuffleSplit(3, train_size=0.5, random_state=0),
-        epochs=60,
+        epochs=150,
+        batch_size=150,
         names=list("abcdef"),
-        l1=[0.05],
+        l1=[0.1, 0.2, 0.4],
         most=3,
     )
     assert selection.selected == ("b", "e")
