@@ -99,9 +99,10 @@ def strengths(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> dict[s
 
 
 # of how many trainings with a verdict, on the two sets that the thresholds were chosen on, the
-# change that it asks for helped; `diverging` and `noisy` count as `learning rate too high`
+# change that it asks for helped; `noisy` counts as `learning rate too high`. A loss that is not
+# finite is a fact
 RELIABILITY = {
-    DIVERGING: 0.52, NOISY: 0.52, TOO_HIGH: 0.52, TOO_LOW: 0.85, TOO_SHORT: 0.46, OVERFITTING: 0.79,
+    DIVERGING: 1.0, NOISY: 0.33, TOO_HIGH: 0.33, TOO_LOW: 0.85, TOO_SHORT: 0.46, OVERFITTING: 0.79,
     UNDERFITTING: 0.48, JUST_RIGHT: 0.59,
 }  # fmt: skip
 
