@@ -44,8 +44,7 @@ def conv_dropout_batch_norm():
     x = L.Conv2D(8, 3, padding="same", activation="relu", kernel_initializer="he_normal")(inputs)
     x = L.Dropout(0.25, name="dropout")(x)
     x = L.BatchNormalization()(x)
-    x = L.Conv2D(16, 3, padding="same", use_bias=False)(x)
-    x = L.ReLU()(L.BatchNormalization()(x))
+    x = L.Conv2D(16, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
     x = L.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, L.Dense(10, activation="softmax")(x)), {"optimizer": "sgd"}
 

@@ -44,16 +44,18 @@ def test_there_are_fifteen_and_all_grave_rules_occur():
 
 BUILDERS = {
     "mlp": partial(kregs.mlp, (16,), 3, units=(16, 16, 16, 16, 16, 16)),
-    "mlp_selu": partial(kregs.mlp, (16,), 3, units=(16, 16, 16), activation="gelu"),
+    "mlp_gelu": partial(kregs.mlp, (16,), 3, units=(16, 16, 16), activation="gelu"),
     "convnet": partial(kregs.convnet, (8, 8, 1), 3, filters=(4, 4), dense_units=(8,)),
     "resnet": partial(kregs.resnet, (8, 8, 1), 3, filters=(4, 8), blocks_per_stage=1),
     "resnet_pre": partial(
         kregs.resnet, (8, 8, 1), 3, filters=(4, 8), blocks_per_stage=1, pre_activation=True
     ),
-    "text_cnn": partial(kregs.text_cnn, 20, 7, 2, embedding_size=4, filters=4),
-    "recurrent": partial(kregs.recurrent, 20, 7, 2, embedding_size=4, units=(4,)),
+    "text_cnn": partial(kregs.text_cnn, 20, 2, sequence_length=7, embedding_units=4, filters=4),
+    "recurrent": partial(
+        kregs.recurrent, 20, 2, sequence_length=7, embedding_units=4, units=(4,), bidirectional=True
+    ),
     "linear": partial(kregs.linear, (8,), 3),
-    "autoencoder": partial(kregs.autoencoder, (8,), units=(6,), code_size=2),
+    "autoencoder": partial(kregs.autoencoder, (8,), units=(6, 2), tied=True),
 }
 VALUES = {
     "none": Regularization(),
@@ -96,7 +98,7 @@ def test_nothing_grave_in_what_builders_make(name, value):
 @pytest.mark.parametrize("name", [entry.name for entry in catalog.recipes()])
 def test_nothing_grave_in_recipes(name):
     recipe = catalog.load(name)
-    audit = kregs.audit(recipe.make_model(), batch_size=getattr(recipe, "BATCH_SIZE", None))
+    audit = kregs.audit(recipe.make_model(seed=0), batch_size=getattr(recipe, "BATCH_SIZE", None))
     assert audit.passed, str(audit)
 
 
@@ -279,7 +281,7 @@ def test_fit_overrides_training_false_and_predict_training_true():
     model(x, training=True)
     assert np.abs(np.array(base.get_layer("n").moving_mean) - before).min() > 0.01
     always = keras.Model(inputs, L.Dropout(0.5, name="d")(inputs, training=True))
-    assert np.ptp(always(x, training=False)) == 0
+    assert np.ptp(np.asarray(always(x, training=False))) == 0
     assert places(kregs.audit(always)) == {("KR008", "d")}
 
 
@@ -312,8 +314,8 @@ def test_signal_through_glorot_and_he():
     told = float(finding.what.split("multiplied by ")[1].split(" ")[0])
     x = RNG.normal(size=(200, 256)).astype("float32")
     features = keras.Model(model.inputs, model.layers[-2].output)(x)
-    measured = float(np.square(features).mean()) / 0.5  # E[relu(z)²] is half of E[z²]
-    assert measured == pytest.approx(told, rel=0.4)
+    assert float(np.square(features).mean()) == pytest.approx(told, rel=0.5)
+    assert told < 0.01
 
 
 def test_activity_penalty_overflows_in_float16():

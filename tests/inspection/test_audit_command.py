@@ -29,7 +29,8 @@ def saved(model, tmp_path):
     return str(path)
 
 
-def test_exit_code_and_findings(tmp_path, capsys):
+def test_exit_code_and_findings(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     path = saved(faulty(), tmp_path)
     assert main(["audit", path]) == 1
     printed = capsys.readouterr().out
@@ -54,14 +55,19 @@ def test_json(tmp_path, capsys):
     assert read["notes"] == []
 
 
-@keras.saving.register_keras_serializable("tests")
 class Own(L.Layer):
     def call(self, inputs):
         return inputs
 
 
-def own_loss(y_true, y_pred):
-    return keras.ops.mean(y_true - y_pred)
+def renamed(path, old, new):
+    """Change a word in the config of a saved model."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["config.json"] = parts["config.json"].replace(old.encode(), new.encode())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
 
 
 def test_files_that_are_no_model(tmp_path, capsys):
@@ -87,16 +93,17 @@ def test_files_that_are_no_model(tmp_path, capsys):
     assert "--batch-size" in complaint(path, "--batch-size", "0")
 
 
-def test_custom_objects_and_code_are_refused(tmp_path, capsys, monkeypatch):
+def test_custom_objects_and_code_are_refused(tmp_path, capsys):
     inputs = keras.Input((4,))
     path = saved(keras.Model(inputs, Own()(inputs)), tmp_path)
-    registered = keras.saving.get_custom_objects()
-    monkeypatch.delitem(registered, "tests>Own")
+    renamed(path, "Own", "Absent")
     assert main(["audit", path]) == 2
-    assert "'Own', which is not part of Keras" in capsys.readouterr().err
+    assert "'Absent', which is not part of Keras" in capsys.readouterr().err
 
     ran = []
-    path = saved(keras.Model(inputs, L.Lambda(lambda x: ran.append(1) or x)(inputs)), tmp_path)
+    model = keras.Model(inputs, L.Lambda(lambda x: ran.append(1) or x)(inputs))
+    with pytest.warns(UserWarning, match="lambda"):
+        path = saved(model, tmp_path)
     ran.clear()
     assert main(["audit", path]) == 2
     assert "holds code (a Lambda layer), which is not run" in capsys.readouterr().err
@@ -104,6 +111,9 @@ def test_custom_objects_and_code_are_refused(tmp_path, capsys, monkeypatch):
 
 
 def test_a_loss_of_ones_own_does_not_matter(tmp_path, capsys):
+    def own_loss(y_true, y_pred):
+        return keras.ops.mean(y_true - y_pred)
+
     model = faulty()
     model.compile("adam", own_loss)
     assert main(["audit", saved(model, tmp_path)]) == 1
@@ -144,6 +154,4 @@ def test_applications(name):
     assert audit.unseen == ("no optimizer: the model is not compiled, and none was given",)
     page = (REPOSITORY / "docs" / "audit.md").read_text(encoding="utf-8")
     explained = page[page.index("keras.applications") :]
-    assert {finding.code for finding in audit.findings} <= set(
-        code for code in (rule.code for rule in RULES) if code in explained
-    )
+    assert all(finding.code in explained for finding in audit.findings)

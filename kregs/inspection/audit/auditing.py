@@ -291,7 +291,7 @@ def _batch_size(model: keras.Model, batch_size: Any) -> int | None:
 
 
 def _count_rows(x: Any, y: Any) -> int:
-    counts = {}
+    counts: dict[int, str] = {}
     for name, data in (("x", x), ("y", y)):
         for part in keras.tree.flatten(data) if data is not None else []:
             if not hasattr(part, "shape") or not len(part.shape):

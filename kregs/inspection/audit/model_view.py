@@ -11,8 +11,8 @@ import keras
 from kregs.builders.layer_copies import sublayers
 from kregs.builders.layer_kinds import (
     ACTIVATIONS,
+    KERNELS,
     NORMALIZATIONS,
-    has_kernel,
     has_weights,
     is_dropout,
     is_spatial_dropout,
@@ -23,6 +23,7 @@ from kregs.initializers import activation_name
 L = keras.layers
 
 _ONE_CELL = (L.LSTM, L.GRU, L.SimpleRNN)  # what holds for the cell stands beside its layer
+_OF_OUTPUTS = ("softmax", "log_softmax", "sigmoid", "hard_sigmoid")
 _PARAMETERLESS = (*ACTIVATIONS, L.Softmax)
 # operations of `keras.ops`, which have no argument that names the function
 _OPERATIONS = {
@@ -201,11 +202,34 @@ def activation_of(layer: Any) -> str | None:
     if isinstance(layer, _PARAMETERLESS):
         return activation_name(layer)
     if isinstance(layer, keras.layers.Layer):
-        if not has_kernel(layer):
-            return None
         activation = getattr(layer, "activation", None)
-        return activation_name(activation)
+        is_known = activation is None or callable(activation)
+        return activation_name(activation) if has_kernel(layer) and is_known else None
     return _OPERATIONS.get(type(layer).__name__.lower())
+
+
+def has_kernel(layer: Any) -> bool:
+    """Whether a layer, or the one that it wraps, has a kernel; asks no `get_config()` of a user's.
+
+    Example:
+
+    >>> has_kernel(L.TimeDistributed(L.Dense(1))), has_kernel(L.ReLU())
+    (True, False)
+    """
+    while isinstance(layer, L.Wrapper):
+        layer = layer.layer
+    return any(hasattr(layer, f"{kernel}_regularizer") for kernel in KERNELS)
+
+
+def is_hidden_activation(layer: Any) -> bool:
+    """Whether what a layer puts out is a hidden activation, and no output.
+
+    Example:
+
+    >>> is_hidden_activation(L.Dense(1, "relu")), is_hidden_activation(L.Dense(1, "softmax"))
+    (True, False)
+    """
+    return activation_of(layer) not in (None, "linear", *_OF_OUTPUTS)
 
 
 def is_any_dropout(layer: Any) -> bool:

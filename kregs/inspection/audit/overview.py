@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,7 +68,7 @@ def _restraint(view: ModelView, site: Site) -> LayerRestraint:
     return LayerRestraint(
         layer=site.name,
         type=type(layer).__name__,
-        parameters=sum(int(v.value.shape.num_elements()) for v in weights),
+        parameters=sum(math.prod(variable.shape) for variable in weights),
         penalized=", ".join(_penalties(layer)),
         decayed=None if optimizer is None else ", ".join(_names(decayed(optimizer, layer))),
         dropped=", ".join(_rates(layer)),

@@ -26,7 +26,7 @@ from kregs.initializers import initializer_for
 from kregs.inspection.audit.findings import Finding
 from kregs.inspection.audit.model_view import ModelView, coefficients, fed_activation, penalties_of
 from kregs.inspection.audit.rules.normalization import normalization_after
-from kregs.inspection.audit.rules.penalties import acts
+from kregs.inspection.audit.rules.penalties import BOUNDS, acts
 
 L = keras.layers
 
@@ -105,7 +105,7 @@ class _Repairer(ModelCopier):
             return stand_in
         config = config_of(layer)
         self._mend_initializer(config, layer, graph)
-        self._mend_penalties(config, layer)
+        self._mend_penalties(config, layer, graph)
         self._mend_bounds(config, layer)
         if self._has("KR010", layer) and self._takes_bias(layer, graph):
             config["use_bias"] = False
@@ -128,14 +128,18 @@ class _Repairer(ModelCopier):
         for code in codes:
             self._note(code, layer)
 
-    def _mend_penalties(self, config: dict[str, Any], layer: Any) -> None:
-        for code in ("KR014", "KR015"):
-            if self._has(code, layer) and config.get("activity_regularizer") is not None:
-                # KR015: a layer behind takes its place, unless it is that layer
-                config["activity_regularizer"] = None
-                self._note(code, layer)
-        if isinstance(layer, L.ActivityRegularization) and self._has("KR015", layer):
+    def _mend_penalties(self, config: dict[str, Any], layer: Any, graph: ModelGraph) -> None:
+        is_own = isinstance(layer, L.ActivityRegularization)
+        if self._has("KR014", layer) and not is_own:
+            config["activity_regularizer"] = None
+            self._note("KR014", layer)
+        if self._has("KR015", layer) and is_own:
             config["dtype"] = "float32"
+            self._note("KR015", layer)
+        elif self._has("KR015", layer) and ("KR014", self.view.name_of(layer)) in self.mended:
+            self._note("KR015", layer)
+        elif self._moved_penalty(layer, graph):  # into a layer behind
+            config["activity_regularizer"] = None
             self._note("KR015", layer)
         if self._has("KR017", layer):
             for name, penalty in penalties_of(layer).items():
@@ -149,7 +153,7 @@ class _Repairer(ModelCopier):
         for name in KERNELS:
             bound = getattr(layer, f"{name}_constraint", None)
             axis = norm_axis(type(layer), name)
-            if bound is not None and axis is not None:
+            if isinstance(bound, BOUNDS) and axis is not None:
                 settings = bound.get_config() | {"axis": axis}
                 right = type(bound).from_config(settings)
                 config[f"{name}_constraint"] = keras.constraints.serialize(right)
@@ -184,9 +188,14 @@ class _Repairer(ModelCopier):
                 continue  # the right rate is not known
             if code == "KR004" and self._normalization_behind(call, graph) is None:
                 continue
-            self._note(code, layer)
+            name = self.view.name_of(layer)
+            # what is gone has no fault left
+            self.mended |= {(code, name)} if code == "KR004" else self._faults_of(name)
             return True
         return False
+
+    def _faults_of(self, name: str) -> set[tuple[str, str]]:
+        return {fault for fault in self._faults if fault[1] == name}
 
     def _normalization_behind(self, call: Call, graph: ModelGraph) -> Call | None:
         """Return the batch normalization that a dropout feeds by one way, if it can go behind."""
@@ -216,13 +225,19 @@ class _Repairer(ModelCopier):
                 moves = moves and self._normalization_behind(source, graph) is call
                 if moves and self.is_left_out(source, graph):
                     followers.append(self._copy_of_dropout(source))
-        penalty = coefficients(getattr(layer, "activity_regularizer", None))
-        is_own = isinstance(layer, L.ActivityRegularization)
-        moved = self._has("KR015", layer) and not self._has("KR014", layer)
-        if moved and penalty and not is_own and len(graph.calls_of(layer)) == 1:
+        penalty = self._moved_penalty(layer, graph)
+        if penalty:
             name = f"{layer.name}_activity"
             followers.append(L.ActivityRegularization(**penalty, dtype="float32", name=name))
         return followers
+
+    def _moved_penalty(self, layer: Any, graph: ModelGraph) -> dict[str, float] | None:
+        """Return the activity penalty that a layer in float32 takes over, if one does."""
+        is_own = isinstance(layer, L.ActivityRegularization)
+        if not self._has("KR015", layer) or self._has("KR014", layer) or is_own:
+            return None
+        is_single = len(graph.calls_of(layer)) == 1
+        return coefficients(layer.activity_regularizer) if is_single else None
 
     def _copy_of_dropout(self, call: Call) -> Any:
         return self._dropout_copy(call.layer, call) or new_layer(call.layer)

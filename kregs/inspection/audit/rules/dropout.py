@@ -9,10 +9,8 @@ import keras
 
 from kregs.builders.layer_kinds import (
     CONVOLUTIONS,
-    has_kernel,
     has_weights,
     is_dropout,
-    is_hidden_activation,
     is_spatial_dropout,
 )
 from kregs.builders.model_graph import Call, ModelGraph, nested_layers
@@ -21,9 +19,11 @@ from kregs.inspection.audit.model_view import (
     ModelView,
     Site,
     activation_of,
+    has_kernel,
     is_any_dropout,
     is_drop_path,
     is_frozen,
+    is_hidden_activation,
 )
 
 L = keras.layers

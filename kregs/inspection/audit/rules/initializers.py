@@ -33,10 +33,9 @@ _PLAIN = (L.Dense, L.Conv1D, L.Conv2D, L.Conv3D)
 
 def _kernel(layer: Any) -> np.ndarray | None:
     """Return the kernel of a plain layer that is built, `None` otherwise."""
-    is_plain = isinstance(layer, _PLAIN) and layer.built and layer.trainable
-    # these are Conv2D's own subclasses in Keras
-    is_plain = is_plain and "Transpose" not in type(layer).__name__
-    return np.asarray(layer.kernel) if is_plain else None
+    if isinstance(layer, _PLAIN) and layer.built and layer.trainable:
+        return keras.ops.convert_to_numpy(layer.kernel)
+    return None
 
 
 def _drawn_square(initializer: Any, shape: tuple[int, ...]) -> float | None:
@@ -123,7 +122,7 @@ def unfit_initializer(view: ModelView) -> Iterator[Hit]:
                 severity="warning" if strong or activation == "selu" else "info",
                 layers=[name],
                 what=f"{initializer} feeds {activation}: the signal's variance is multiplied by "
-                f"{drift:.2g} through {_count(len(chain))}",
+                f"{drift:.1g} through {_count(len(chain))}",
                 fix=f"kernel_initializer={right}()",
             )
 

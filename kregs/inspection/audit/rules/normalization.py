@@ -82,12 +82,12 @@ def scale_free_penalty(view: ModelView) -> Iterator[Hit]:
         if not any(map(has_l2, weight_penalties(site).values())) or not site.calls:
             continue
         after = [normalization_after(call) for call in site.calls]
-        exact = all(
-            n is not None and (isinstance(n, L.BatchNormalization) or not site.layer.use_bias)
-            for n in after
-            if not isinstance(site.layer, L.EinsumDense)
-        )
-        if exact and not isinstance(site.layer, L.EinsumDense):
+        # a bias that is not rescaled with the kernel breaks the invariance, unless it is subtracted
+        if all(
+            isinstance(norm, L.BatchNormalization)
+            or (norm is not None and not getattr(site.layer, "use_bias", True))
+            for norm in after
+        ):
             yield Hit(
                 severity="info",
                 layers=[site.name],

@@ -16,7 +16,7 @@ from kregs.inspection.audit.rules.dropout import is_output_part
 from kregs.training.compilation import loss_object
 
 _SHIFTS = ("bias", "gamma", "beta", "scale")
-_BOUNDS = (keras.constraints.MaxNorm, keras.constraints.MinMaxNorm, keras.constraints.UnitNorm)
+BOUNDS = (keras.constraints.MaxNorm, keras.constraints.MinMaxNorm, keras.constraints.UnitNorm)
 
 
 def acts(penalty: Any) -> bool:
@@ -143,10 +143,9 @@ def wrong_axes(view: ModelView) -> Iterator[Hit]:
         for name in KERNELS:
             bound = getattr(site.layer, f"{name}_constraint", None)
             right = norm_axis(type(site.layer), name)
-            if not isinstance(bound, _BOUNDS) or right is None:
+            if not isinstance(bound, BOUNDS) or right is None:
                 continue
-            rank = len(right) + 1 if isinstance(right, list) else 2
-            rank = 4 if name == "depthwise" and "2D" in type(site.layer).__name__ else rank
+            rank = site.layer.rank + 2 if isinstance(right, list) else 2  # of the kernel
             axes, wanted = ([axis % rank for axis in np.atleast_1d(a)] for a in (bound.axis, right))
             if sorted(axes) != sorted(wanted):
                 yield Hit(
