@@ -156,6 +156,7 @@ def test_one_loss_on_other_rows_tells_the_gap():
     train = {"data_loss": CURVES["overfitting"]["data_loss"]}
     assert kregs.diagnose(train, held_out=0.9).verdict == "overfitting"
     assert kregs.diagnose(train, held_out=0.0102).verdict != "overfitting"
+    assert kregs.diagnose(train, held_out=math.nan).verdict == "diverging"
 
 
 def test_what_is_validated_every_third_epoch():
