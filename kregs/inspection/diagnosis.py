@@ -105,8 +105,8 @@ class Diagnosis:
         Example:
 
         >>> diagnosis = diagnose({"loss": [2.0, 1.0], "val_loss": [2.0, 1.5]})
-        >>> diagnosis.plot().axes[0].get_xlabel()
-        'epoch'
+        >>> diagnosis.plot().axes[0].get_ylabel()
+        'loss'
         """
         from kregs.reporting.figures.diagnosed_curves import diagnosed_curves
 
