@@ -469,7 +469,7 @@ def lose(trial):
                 columns={"data_loss": "loss", "val_data_loss": "val_loss"}
             ),
             "These losses contain the penalties",
-            8,
+            9,
         ),
     ],
 )
