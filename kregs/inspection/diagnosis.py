@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -103,8 +105,8 @@ class Diagnosis:
         Example:
 
         >>> diagnosis = diagnose({"loss": [2.0, 1.0], "val_loss": [2.0, 1.5]})
-        >>> diagnosis.plot().axes[0].get_xlabel()
-        'epoch'
+        >>> diagnosis.plot().axes[0].get_ylabel()
+        'loss'
         """
         from kregs.reporting.figures.diagnosed_curves import diagnosed_curves
 
@@ -170,7 +172,10 @@ def diagnose(
     table = read_history(history)
     if baseline is not None:
         baseline = check_number("baseline", baseline, above=0.0)
-    if held_out is not None:
+    # what is not finite is no bad argument but a training that diverged
+    if held_out is not None and not (
+        isinstance(held_out, numbers.Real) and not math.isfinite(held_out)
+    ):
         held_out = check_number("held_out", held_out)
     runs = list(split_runs(table))
     shortest = min(map(len, runs))

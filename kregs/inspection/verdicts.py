@@ -99,10 +99,11 @@ def strengths(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> dict[s
 
 
 # of how many trainings with a verdict, on the two sets that the thresholds were chosen on, the
-# change that it asks for helped; `diverging` and `noisy` count as `learning rate too high`
+# change that it asks for helped; `noisy` counts as `learning rate too high`. A loss that is not
+# finite is a fact
 RELIABILITY = {
-    DIVERGING: 0.52, NOISY: 0.52, TOO_HIGH: 0.52, TOO_LOW: 0.85, TOO_SHORT: 0.46, OVERFITTING: 0.79,
-    UNDERFITTING: 0.48, JUST_RIGHT: 0.59,
+    DIVERGING: 1.0, NOISY: 0.33, TOO_HIGH: 0.33, TOO_LOW: 0.85, TOO_SHORT: 0.46, OVERFITTING: 0.79,
+    UNDERFITTING: 0.48, JUST_RIGHT: 0.59, TOO_STRONG: 0.28, TOO_WEAK: 0.68,
 }  # fmt: skip
 
 
@@ -128,8 +129,11 @@ def confidences_of_lambda(evidence: Evidence, shares: Mapping[str, float]) -> di
         return {}
     penalized = _ramp(evidence.penalty, THRESHOLDS.penalized)
     values = {
-        TOO_STRONG: shares[UNDERFITTING] * penalized,
-        TOO_WEAK: shares[OVERFITTING] * (1 - penalized),
+        name: share * shares[verdict] / RELIABILITY[verdict] * RELIABILITY[name]
+        for name, verdict, share in (
+            (TOO_STRONG, UNDERFITTING, penalized),
+            (TOO_WEAK, OVERFITTING, 1 - penalized),
+        )
     }
     name = max(values, key=values.__getitem__)
     return {name: values[name]} if values[name] > 0 else {}

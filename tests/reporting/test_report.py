@@ -279,7 +279,7 @@ def test_a_trial_chosen_by_a_rule(folds):
         f"one_standard_error : trial {result.chosen} ({format_value(chosen)} ± 0.02), not the best "
         f"one, trial {result.best_trial} ({format_value(best)} ± 0.02)"
     ) in page.text
-    assert len(page.images()) == 9  # with the learning curves of the best
+    assert len(page.images()) == 10  # with the learning curves of the best
     assert "one standard error of the difference, fold by fold" in page.text
     assert "is told by the numbers that restrain its built model." in page.text
 
@@ -384,7 +384,7 @@ def test_quotes_stay_within_an_attribute(evil):
 
 
 def test_formulas_are_drawn_as_text(evil):
-    assert len(evil.images()) == 8
+    assert len(evil.images()) == 9
 
 
 def test_code_spans_escape_first():
@@ -400,7 +400,7 @@ def test_one_trial(tmp_path, quick):
     page = Page(write_report(FakeResult(tmp_path, make_trials(1, failed=0))))
     assert "1 of 1" in page.text
     assert "Not known: no hyperparameter took more than one value" in page.text
-    assert len(page.images()) == 3  # scores, map, curves
+    assert len(page.images()) == 4  # scores, map, curves, diagnosis
 
 
 def test_nothing_completed(tmp_path):
@@ -412,11 +412,11 @@ def test_nothing_completed(tmp_path):
 @pytest.mark.parametrize(
     ("names", "images"),
     [
-        ([], 5),  # no coordinates, importance, gap
-        (["norm"], 7),  # too few points to tell the importance
-        (["use_l2"], 7),
-        (["depth"], 7),
-        (["norm", "use_l2", "depth"], 8),
+        ([], 6),  # no coordinates, importance, gap
+        (["norm"], 8),  # too few points to tell the importance
+        (["use_l2"], 8),
+        (["depth"], 8),
+        (["norm", "use_l2", "depth"], 9),
     ],
 )
 def test_other_spaces(tmp_path, quick, names, images):
@@ -450,7 +450,7 @@ def test_histories_that_are_nan(tmp_path):
         return make_history(trial).assign(data_loss=np.nan, val_data_loss=np.nan)
 
     page = Page(write_report(FakeResult(tmp_path, histories=nan)))
-    assert len(page.images()) == 8
+    assert len(page.images()) == 9
     assert "gap is" not in page.text
 
 
@@ -469,7 +469,7 @@ def lose(trial):
                 columns={"data_loss": "loss", "val_data_loss": "val_loss"}
             ),
             "These losses contain the penalties",
-            8,
+            9,
         ),
     ],
 )
