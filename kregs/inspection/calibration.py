@@ -423,7 +423,7 @@ class _WithoutActivation(ModelCopier):
             return L.Activation("linear", name=layer.name)
         return new_layer(layer, config_of(layer) | {"activation": "linear"})
 
-    def layer_pairs(self) -> Iterator[tuple[L.Layer, L.Layer]]:
+    def layer_pairs(self) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
         for old, new in super().layer_pairs():
             if type(old) is type(new):  # a softmax layer has no state to copy
                 yield old, new

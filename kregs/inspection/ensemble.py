@@ -146,6 +146,8 @@ def _shares(weights: Any, count: int, how: str) -> list[float] | None:
         return None
     if how != "mean":
         raise ValueError('`weights` are for how="mean". Received: how="vote"')
+    if isinstance(weights, str) or not isinstance(weights, Iterable):
+        raise TypeError(f"`weights` must be one number a model. Received: {in_words(weights)}")
     numbers = [check_number("weights", weight, minimum=0.0) for weight in weights]
     if len(numbers) != count or not sum(numbers):
         raise ValueError(

@@ -106,7 +106,7 @@ class DropoutSampler:
     def predict(
         self, x: Any, *, samples: int = 100, batch_size: int = 256, seed: int = 0
     ) -> np.ndarray:
-        """Return predictions of so many dropout masks, float32 `(samples, rows, ...)`.
+        """Return predictions of so many dropout masks, `(samples, rows, ...)`.
 
         Args:
             x: inputs, rows first: an array, or a list or dictionary of them.
@@ -228,7 +228,7 @@ class McDropout:
     """Predictions of one model under many dropout masks.
 
     Args:
-        predictions: float32 `(samples, rows, ...)`.
+        predictions: `(samples, rows, ...)`.
         from_logits: whether they are logits of classes.
 
     Example:

@@ -33,7 +33,6 @@ SETS = {
     "energy": ("energy", 300, 32),
     "concrete": ("concrete", 200, 32),
     "wine-quality-red": ("wine-quality-red", 60, 32),
-    "naval-propulsion-plant": ("naval-propulsion-plant", 30, 32),
 }
 UNITS = 50
 RATES = (0.005, 0.01, 0.05, 0.1)

@@ -138,5 +138,7 @@ def test_bad_calls():
         kregs.ensemble([one], how="vote", weights=[1])
     with pytest.raises(ValueError, match=r"`weights` must be one number a model \(1\)"):
         kregs.ensemble([one], weights=[1, 2])
+    with pytest.raises(TypeError, match="`weights` must be one number a model"):
+        kregs.ensemble([one], weights=1)
     with pytest.raises(ValueError, match="without inputs"):
         kregs.ensemble([keras.Sequential([L.Dense(1)])])
