@@ -46,7 +46,7 @@ def untraced():
 
 
 # models with many layers, which take as long to build as all others together
-_LONG = ("augmentation_dropout", "bias_batch_norm", "dropout_batch_norm")
+_LONG = ("augmentation_dropout", "bias_batch_norm", "dropout_batch_norm", "he_glorot")
 
 
 @pytest.mark.parametrize(
