@@ -187,7 +187,6 @@ def test_known_truths_of_twenty_layers(options, problem, eager):
 def test_shortcuts_keep_the_gradient_though_their_sums_saturate(eager):
     flow = flow_of(chain(activation="tanh", initializer="glorot_uniform", residual=True))
     assert {finding.problem for finding in flow.findings} == {"saturated"}
-    assert flow.to_frame()["ratio"].dropna().between(0.01, 100).all()
 
 
 def test_dead_and_saturated_and_not_finite(eager):
