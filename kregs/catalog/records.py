@@ -199,4 +199,5 @@ def _with_field(source: str, field: str, text: str) -> str:
 
 def _time(seconds: float, record: Mapping[str, Any]) -> str:
     duration = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-    return f"{duration} on {record['machine']['cores']} CPU cores"
+    cores = record["machine"]["cores"]
+    return f"{duration} on {cores} CPU core{'s' if cores > 1 else ''}"

@@ -314,7 +314,5 @@ def test_a_layer_without_a_config_is_named():
     leaky = functools.partial(keras.ops.leaky_relu, negative_slope=0.3)
     layers = [keras.layers.Dense(3), keras.layers.Dense(2, activation=leaky, name="leaky")]
     model = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(1)])
-    with pytest.raises(
-        TypeError, match=r"`model`.*'leaky' of type Dense.*partial"
-    ):
+    with pytest.raises(TypeError, match=r"`model`.*'leaky' of type Dense.*partial"):
         kregs.regularize(model, kregs.Regularization(l2=0.1))
