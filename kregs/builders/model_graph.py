@@ -24,6 +24,24 @@ def is_model_graph(layer: Any) -> bool:
     return isinstance(layer, keras.Model) and bool(getattr(layer, "outputs", None))
 
 
+def check_model_graph(model: Any) -> None:
+    """Raise unless it is a built Sequential or Functional model, whose layers can be followed."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`model` must be a keras.Model. Received: model={model!r} of {type(model).__name__}"
+        )
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ValueError(
+            "`model` must be built, so that its input shape is known: put a keras.Input first, or "
+            "call it on data. Received: a Sequential that is not built"
+        )
+    if not is_model_graph(model):
+        raise ValueError(
+            "`model` must be a Sequential or Functional model: the layers of a subclassed one "
+            f"cannot be followed. Received: {type(model).__name__}"
+        )
+
+
 def ends_of(model: keras.Model) -> tuple[Any, Any]:
     """Return the symbolic inputs and outputs of a model in their structure: a tensor, list or dict.
 

@@ -29,7 +29,13 @@ from kregs.builders.layer_kinds import (
     is_spatial_dropout,
     norm_axis,
 )
-from kregs.builders.model_graph import Call, ModelGraph, is_model_graph, nested_layers
+from kregs.builders.model_graph import (
+    Call,
+    ModelGraph,
+    check_model_graph,
+    is_model_graph,
+    nested_layers,
+)
 from kregs.builders.treatments import Treatment, treatments
 from kregs.builders.unapplied import mark_unapplied
 from kregs.layers import DropBlock2D
@@ -171,7 +177,7 @@ def _regularized(
     model: Any, regularization: Any, *, layers: Any, seed: int | None
 ) -> tuple[keras.Model, list[Treatment]]:
     """Return the treated copy and what became of each layer."""
-    _check_model(model)
+    check_model_graph(model)
     if not isinstance(regularization, Regularization):  # None would take everything away
         raise TypeError(
             "`regularization` must be a kregs.Regularization. "
@@ -198,23 +204,6 @@ def _regularized(
         is_output=copier.is_output_layer,
     )
     return copy, rows
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"`model` must be a keras.Model. Received: model={model!r} of {type(model).__name__}"
-        )
-    if isinstance(model, keras.Sequential) and not model.built:
-        raise ValueError(
-            "`model` must be built, so that its input shape is known: put a keras.Input first, or "
-            "call it on data. Received: a Sequential that is not built"
-        )
-    if not is_model_graph(model):
-        raise ValueError(
-            "`model` must be a Sequential or Functional model: the layers of a subclassed one "
-            f"cannot be followed. Received: {type(model).__name__}"
-        )
 
 
 def _names(model: keras.Model) -> Iterator[str]:

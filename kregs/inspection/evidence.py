@@ -77,8 +77,8 @@ def measure_run(
     if validation is not None:
         validation = _filled(validation)
     curves = [train] if validation is None else [train, validation]
-    measured = [0.0 if held_out is None else held_out, *curves]
-    if not all(np.isfinite(values).all() for values in measured):
+    ends = 0.0 if held_out is None else held_out
+    if not (np.isfinite(ends) and all(np.isfinite(curve).all() for curve in curves)):
         return Evidence(epochs=len(train), lost=1.0)
     if len(train) < 2:  # no course
         return Evidence(epochs=len(train))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -250,7 +252,9 @@ def _terms(
                 layer=model.name if owner is None else owner.name,
                 kind="activity" if is_activity else "added",
                 weight="",
-                regularizer="add_loss" if regularizer is None else in_short(regularizer),
+                regularizer="add_loss"
+                if regularizer is None
+                else in_short(inspect.unwrap(regularizer)),
                 value=0.0,
             )
         )
@@ -335,6 +339,7 @@ def _watch(regularizer: Callable, add_loss: Callable, ids: set[int]) -> tuple[Ca
     """Return both, such that a loss that is added after the regularizer was asked is noted."""
     asked: list[bool] = []
 
+    @functools.wraps(regularizer)
     def watched_regularizer(output: Any) -> Any:
         asked.append(True)
         return regularizer(output)

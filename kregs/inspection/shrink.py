@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
-from kregs.builders.model_graph import ModelGraph, is_model_graph
+from kregs.builders.model_graph import ModelGraph, check_model_graph
 from kregs.inspection.shrinking.channels import ChannelGraph
 from kregs.inspection.shrinking.removal import Removal, find_removal
 from kregs.inspection.shrinking.smaller_model import SmallerModel
@@ -136,7 +136,7 @@ def shrink(model: keras.Model) -> Shrunk:
         Wen et al., "Learning Structured Sparsity in Deep Neural Networks", 2016, section 3;
         Scardapane et al., "Group sparse regularization for deep neural networks", 2017, section 3.
     """
-    _check_model(model)
+    check_model_graph(model)
     graph = ModelGraph(model)
     channels = ChannelGraph(graph)
     removal = find_removal(channels)
@@ -149,23 +149,6 @@ def shrink(model: keras.Model) -> Shrunk:
         weights_before=model.count_params(),
         weights_after=copy.count_params(),
     )
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"`model` must be a keras.Model. Received: model={model!r} of {type(model).__name__}"
-        )
-    if isinstance(model, keras.Sequential) and not model.built:
-        raise ValueError(
-            "`model` must be built, so that its input shape is known: put a keras.Input first, or "
-            "call it on data. Received: a Sequential that is not built"
-        )
-    if not is_model_graph(model):
-        raise ValueError(
-            "`model` must be a Sequential or Functional model: the layers of a subclassed one "
-            f"cannot be followed. Received: {type(model).__name__}"
-        )
 
 
 def _rows(channels: ChannelGraph, removal: Removal) -> list[ShrunkLayer]:
