@@ -246,15 +246,15 @@ def _terms(
     for loss in added:
         owner = owner_of.get(id(loss))
         is_activity = owner is not None and id(loss) in activity_ids
-        regularizer = owner.layer.activity_regularizer if is_activity else None  # type: ignore[union-attr]
+        regularizer = "add_loss"
+        if owner is not None and is_activity:  # within the collecting, it is a wrapped one
+            regularizer = in_short(inspect.unwrap(owner.layer.activity_regularizer))
         terms.append(
             Penalty(
                 layer=model.name if owner is None else owner.name,
                 kind="activity" if is_activity else "added",
                 weight="",
-                regularizer="add_loss"
-                if regularizer is None
-                else in_short(inspect.unwrap(regularizer)),
+                regularizer=regularizer,
                 value=0.0,
             )
         )

@@ -61,7 +61,7 @@ def test_each_rate_is_gradient_descent_from_the_same_start():
     frame = curve.to_frame()
     assert frame["loss"].iloc[0] == pytest.approx((runs[1e-3, 7] + runs[1e-3, 8]) / 2)
     assert curve.best == 0.05
-    assert curve.suggestion == pytest.approx(curve.interval[1] / 3)
+    assert curve.suggestion == pytest.approx(curve.interval[1] / 5)
     # the model is as it was
     assert all(np.array_equal(a, b) for a, b in zip(weights, model.get_weights(), strict=True))
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)

@@ -59,7 +59,10 @@ def penalty_bars(table: pd.DataFrame, *, loss: float | None, total: float) -> Fi
     for place, value in enumerate(shown["total"]):
         words = f" {value:.3g}" if not loss else f" {value:.3g} ({value / loss:.1%})"
         axes.text(max(0.0, value), place, words, va="center", fontsize=8)
+    axes.use_sticky_edges = False  # of which each part of a bar has one, within the words
     axes.margins(x=0.25)
+    if not (shown["total"] < 0).any():
+        axes.set_xlim(left=0)
     title = "No penalty" if table.empty else f"Penalties: {total:.3g}"
     if loss and not table.empty:
         title += f" of a loss of {loss:.3g} ({total / loss:.1%})"
