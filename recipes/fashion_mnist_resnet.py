@@ -46,7 +46,7 @@ def make_model(
     model = kregs.resnet(
         (14, 14, 4),
         10,
-        filters=(16, 32, 64),
+        filters=(8, 16, 32),
         blocks_per_stage=1,
         regularization=regularization,
         seed=seed,
