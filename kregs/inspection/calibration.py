@@ -192,14 +192,10 @@ def calibration(
     if x is not None and not isinstance(model, keras.Model):
         raise ValueError(
             "`x` must be None if predictions are given instead of a model: "
-            "kregs.calibration(predictions, y=y)"
+            f"kregs.calibration(predictions, y=y). Received: model={in_words(model)}"
         )
-    if y is None:
-        raise TypeError("`y` must be class numbers or one-hot rows. Received: y=None")
     if isinstance(model, keras.Model):
-        outputs = _outputs(model, x, batch_size)
-        logits = puts_out_logits(model, from_logits)
-        return _measured("predictions", outputs, y, logits, bins)
+        return _of_model(model, ("x", x), ("y", y), from_logits, bins, batch_size)
     outputs = np.asarray(model)
     if outputs.dtype.kind not in "fiu" or outputs.ndim == 0 or not outputs.size:
         raise TypeError(
@@ -208,13 +204,28 @@ def calibration(
         )
     if outputs.ndim == 1:
         outputs = outputs[:, None]
-    return _measured("model", outputs, y, bool(puts_out_logits(None, from_logits)), bins)
+    return _measured("model", outputs, ("y", y), bool(puts_out_logits(None, from_logits)), bins)
 
 
-def _outputs(model: keras.Model, x: Any, batch_size: int) -> np.ndarray:
-    """Return what a model predicts."""
+def _of_model(
+    model: keras.Model,
+    x: tuple[str, Any],
+    y: tuple[str, Any],
+    from_logits: bool | None,
+    bins: int,
+    batch_size: int,
+) -> Calibration:
+    """Return the calibration on rows and targets, each with its name for messages."""
+    outputs = _outputs(model, x, batch_size)
+    logits = puts_out_logits(model, from_logits)
+    return _measured("predictions", outputs, y, logits, bins)
+
+
+def _outputs(model: keras.Model, rows: tuple[str, Any], batch_size: int) -> np.ndarray:
+    """Return what a model predicts of rows, given with their name for messages."""
     check_integer("batch_size", batch_size, minimum=1)
-    check_data(x, model=model)
+    name, x = rows
+    check_data(x, model=model, x_name=name)
     outputs = model.predict(x, batch_size=batch_size, verbose=0)
     if isinstance(outputs, (dict, list, tuple)):
         raise ValueError(
@@ -224,9 +235,11 @@ def _outputs(model: keras.Model, x: Any, batch_size: int) -> np.ndarray:
     return np.asarray(outputs)
 
 
-def _measured(name: str, outputs: np.ndarray, y: Any, from_logits: bool, bins: int) -> Calibration:
+def _measured(
+    name: str, outputs: np.ndarray, y: tuple[str, Any], from_logits: bool, bins: int
+) -> Calibration:
     probabilities = as_probabilities(name, outputs, from_logits=from_logits)
-    labels = class_labels(y, probabilities.shape).reshape(-1)
+    labels = class_labels(y[1], probabilities.shape, name=y[0]).reshape(-1)
     classes = probabilities.shape[-1]
     probabilities = probabilities.reshape(-1, classes)
     predicted = probabilities.argmax(axis=1)
@@ -361,11 +374,12 @@ def temperature_scaling(
         raise ValueError(f"`model` must have one output. Received: {len(model.outputs)}")
     if test_data is not None and not (isinstance(test_data, (tuple, list)) and len(test_data) == 2):
         raise TypeError(f"`test_data` must be (x, y). Received: {in_words(test_data)}")
-    measuring: dict[str, Any] = {"bins": bins, "batch_size": batch_size}
+    bins = check_integer("bins", bins, minimum=1)
     logits_out = puts_out_logits(model, from_logits)
-    before = calibration(model, x_val, y_val, from_logits=logits_out, **measuring)
+    validation = ("x_val", x_val), ("y_val", y_val)
+    before = _of_model(model, *validation, logits_out, bins, batch_size)
     with_logits = copy_model(model) if logits_out else logits_model(model)
-    outputs = _outputs(with_logits, x_val, batch_size)
+    outputs = _outputs(with_logits, validation[0], batch_size)
     logits = two_class_logits(outputs.reshape(-1, outputs.shape[-1]))
     labels = class_labels(y_val, (*outputs.shape[:-1], logits.shape[-1])).reshape(-1)
     best = minimize_scalar(
@@ -384,11 +398,9 @@ def temperature_scaling(
     scaled = _scaled(model, with_logits, temperature, logits_out)
     tests: list[Calibration | None] = [None, None]
     if test_data is not None:
-        tests = [
-            calibration(one, *test_data, from_logits=logits_out, **measuring)
-            for one in (model, scaled)
-        ]
-    after = calibration(scaled, x_val, y_val, from_logits=logits_out, **measuring)
+        tested = ("test_data[0]", test_data[0]), ("test_data[1]", test_data[1])
+        tests = [_of_model(one, *tested, logits_out, bins, batch_size) for one in (model, scaled)]
+    after = _of_model(scaled, *validation, logits_out, bins, batch_size)
     return TemperatureScaling(temperature, scaled, before, after, *tests)
 
 

@@ -380,6 +380,13 @@ def _built(build: Any) -> Any:
     """Call `build()` or build at the default point of its hyperparameters."""
     from kregs.search.build import explore, make_hypermodel
 
+    if not (callable(build) or hasattr(build, "build")) or isinstance(
+        build, (type, keras.layers.Layer)
+    ):
+        raise TypeError(
+            "`build_or_model` must be a compiled Keras model, a function that returns one, or a "
+            f"HyperModel object. Received: build_or_model={in_words(build)}"
+        )
     if callable(build) and _takes_nothing(build):
         return _returned(build)
     return explore(make_hypermodel(build))[1]

@@ -27,7 +27,7 @@ from kregs.population.rows import Feed, as_rows
 from kregs.population.signature import read_member
 from kregs.population.training import Training
 from kregs.training.data_checks import check_rows
-from kregs.validation import check_integer, check_number, check_seed
+from kregs.validation import check_integer, check_number, check_seed, in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -195,8 +195,10 @@ def feature_selection(
     if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.number):
         raise ValueError(
             "`x` must be a table of numbers, of shape (rows, features). "
-            f"Received: shape {rows.shape} of {rows.dtype}"
+            f"Received: {in_words(x)}, of shape {rows.shape} and {rows.dtype}"
         )
+    if not rows.size:
+        raise ValueError(f"`x` must not be empty. Received: shape {rows.shape}")
     features = _names(names, x, rows.shape[1])
     check_integer("epochs", epochs, minimum=1)
     check_integer("batch_size", batch_size, minimum=1)
@@ -285,7 +287,7 @@ def _names(names: Any, x: Any, count: int) -> list[str]:
 
 
 def _train_rows(folds: Any, x: np.ndarray, y: np.ndarray, seed: int) -> list[np.ndarray]:
-    if hasattr(folds, "split"):
+    if hasattr(folds, "split") and not isinstance(folds, (str, bytes, type)):
         return [train for train, _ in folds.split(x, y)]
     if isinstance(folds, bool) or not isinstance(folds, int):
         raise TypeError(

@@ -226,7 +226,10 @@ def gradient_flow(
         check_integer("rows", rows, minimum=1)
     check_number("vanishing", vanishing, above=0.0, below=1.0)
     check_number("exploding", exploding, above=1.0)
-    batch = some_rows(as_batch(x, y, sample_weight, model), rows)
+    batch = as_batch(x, y, sample_weight, model)
+    if batch.y is None and model.loss is not None:
+        raise ValueError("`y` must be given: the model is compiled with a loss. Received: y=None")
+    batch = some_rows(batch, rows)
     return _Probe(model, (vanishing, exploding)).look(batch)
 
 

@@ -20,7 +20,7 @@ from kregs.inspection.probabilities import as_probabilities, class_labels, puts_
 from kregs.layers import DropBlock2D
 from kregs.population.keras_internals import all_layers
 from kregs.training.data_checks import check_data
-from kregs.validation import check_choice, check_integer, check_number, check_seed
+from kregs.validation import check_choice, check_integer, check_number, check_seed, in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ class DropoutSampler:
 
     def __init__(self, model: keras.Model, *, output: str | int | None = None) -> None:
         if not isinstance(model, keras.Model):
-            raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
+            raise TypeError(f"`model` must be a keras.Model. Received: model={in_words(model)}")
         if not model.built:
             raise ValueError(
                 f"`model` must be built. Received: {model.name!r}, which is not: "
@@ -90,8 +90,8 @@ class DropoutSampler:
         self._layers = dropout_layers(model)
         if not self._layers:
             raise ValueError(
-                "`model` must have a layer that drops something, with a rate above 0: without one "
-                f"all samples are the same. Received: {model.name!r}, which has none"
+                "`model` must have a dropout layer with a rate above 0: else all samples are "
+                f"the same. Received: {model.name!r}, which has none"
             )
         self._generators = [
             part
@@ -169,7 +169,7 @@ class DropoutSampler:
     def _choose(self, outputs: Any) -> Any:
         """Return the output that was asked for."""
         if not isinstance(outputs, (dict, list, tuple)):
-            return outputs
+            outputs = [outputs]
         if isinstance(outputs, dict):
             by_name = outputs
         else:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from kregs.training.targets import compiled_loss
-from kregs.validation import check_flag
+from kregs.validation import check_flag, in_words
 
 # float16 outputs of a thousand classes sum to 1 with this error
 _TOLERANCE = 1e-2
@@ -70,12 +70,13 @@ def as_probabilities(name: str, outputs: Any, *, from_logits: bool) -> np.ndarra
     return values / sums
 
 
-def class_labels(y: Any, shape: tuple[int, ...]) -> np.ndarray:
+def class_labels(y: Any, shape: tuple[int, ...], *, name: str = "y") -> np.ndarray:
     """Return class numbers `shape[:-1]` of targets that are class numbers or one-hot.
 
     Args:
         y: class numbers `(...)` or `(..., 1)`, or one-hot `(..., classes)`.
         shape: of the probabilities, `(..., classes)`.
+        name: what the messages call the targets.
 
     Raises:
         TypeError: the targets are no numbers.
@@ -88,11 +89,14 @@ def class_labels(y: Any, shape: tuple[int, ...]) -> np.ndarray:
     """
     labels, classes = np.asarray(y), shape[-1]
     if labels.dtype.kind not in "biuf":
-        raise TypeError(f"`y` must hold numbers. Received: dtype {labels.dtype}")
+        raise TypeError(
+            f"`{name}` must be class numbers or one-hot rows. Received: {in_words(y)}, of dtype "
+            f"{labels.dtype}"
+        )
     if labels.shape == shape:
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=-1) == 1).all()):
             raise ValueError(
-                "`y` must be class numbers or one-hot rows, a single 1 in each. "
+                f"`{name}` must be class numbers or one-hot rows, a single 1 in each. "
                 "Received: rows that are neither"
             )
         return labels.argmax(axis=-1)
@@ -100,13 +104,13 @@ def class_labels(y: Any, shape: tuple[int, ...]) -> np.ndarray:
         labels = labels[..., 0]
     if labels.shape != shape[:-1]:
         raise ValueError(
-            f"`y` must have shape {shape[:-1]}, class numbers, or {shape}, one-hot. "
+            f"`{name}` must have shape {shape[:-1]}, class numbers, or {shape}, one-hot. "
             f"Received: shape {np.shape(y)}"
         )
     numbers = np.round(labels)
     if not ((numbers == labels) & (numbers >= 0) & (numbers < classes)).all():
         raise ValueError(
-            f"`y` must hold class numbers from 0 to {classes - 1}. "
+            f"`{name}` must hold class numbers from 0 to {classes - 1}. "
             f"Received: {labels.min()} to {labels.max()}"
         )
     return numbers.astype(int)

@@ -411,7 +411,7 @@ def group_soft_threshold(weight: Any, threshold: Any, axes: tuple[int, ...]) -> 
 
     Example:
 
-    >>> group_soft_threshold([[3.0, 0.1], [0.0, 0.2]], 1.0, (0,)).numpy().tolist()
+    >>> group_soft_threshold([[3.0, 0.1], [0.0, 0.2]], 1.0, (0,)).numpy().round(3).tolist()
     [[2.0, 0.0], [0.0, 0.0]]
     """
     weight = ops.convert_to_tensor(weight)

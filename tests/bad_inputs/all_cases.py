@@ -8,7 +8,7 @@ from typing import Any
 
 from harness import Case
 
-SUBJECTS = ("builder", "training", "population", "search", "result")
+SUBJECTS = ("builder", "training", "population", "search", "result", "inspection")
 
 
 def make_cases(subject: str, folder: str) -> list[Case]:

@@ -145,6 +145,7 @@ def test_the_fingerprint_of_a_search_tells_them_apart():
     assert descriptions[1] == fingerprint(compiled(proximal_l1=0.1))
 
 
+@pytest.mark.slow
 def test_a_search_samples_them(tmp_path):
     hp = keras_tuner.HyperParameters()
     hp.Fixed("use_proximal_l1", True)
@@ -177,6 +178,7 @@ def test_a_search_whose_build_forgets_them(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_estimators_apply_them():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(80, 6))

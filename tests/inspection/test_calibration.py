@@ -128,6 +128,7 @@ def test_logits_are_found_behind_every_ending(ending, eager):
         np.testing.assert_allclose(z, 100 * LOGITS, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.3, 4.0])
 def test_the_temperature_is_the_one_that_the_labels_were_drawn_with(factor, eager):
     rng = np.random.default_rng(2)

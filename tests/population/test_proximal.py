@@ -76,6 +76,7 @@ def test_each_member_ends_where_fit_ends(double, eager, name):
     assert min(zeros[1:3]) > 0
 
 
+@pytest.mark.slow
 def test_a_member_does_not_depend_on_the_others(eager):
     def ends(coefficients):
         models = [build(optimizers.Adam(0.02), each) for each in coefficients]

@@ -220,6 +220,7 @@ def test_only_kernels_are_thresholded(eager):
     assert model.get_layer("conv").kernel.numpy().all()
 
 
+@pytest.mark.slow
 def test_fit_reaches_exact_zeros_that_l1_does_not():
     def zeros(optimizer, penalty):
         keras.utils.set_random_seed(0)
@@ -286,6 +287,7 @@ def test_mixed_precision_and_xla(jit):
     assert model.get_weights()[0][:2].all()
 
 
+@pytest.mark.slow
 def test_a_saved_file_holds_the_optimizer_inside(tmp_path, eager):
     model = network()
     model.compile(kregs.proximal(optimizers.SGD(0.01, momentum=0.9), l1=0.1), "mse")

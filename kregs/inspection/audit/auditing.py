@@ -17,7 +17,8 @@ from kregs.inspection.audit.model_view import ModelView, Training
 from kregs.inspection.audit.overview import LayerRestraint, layer_restraints
 from kregs.inspection.audit.repair import Repair, repaired
 from kregs.inspection.audit.rules import RULES
-from kregs.validation import check_integer, check_seed, in_words
+from kregs.training.compilation import optimizer_classes
+from kregs.validation import check_choice, check_integer, check_seed, in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -255,6 +256,7 @@ def _optimizer(given: Any) -> Any:
     if isinstance(given, keras.Model):
         return getattr(given, "optimizer", None)
     if isinstance(given, str):
+        check_choice("optimizer", given.lower(), optimizer_classes())
         return keras.optimizers.get(given)
     if not isinstance(given, keras.optimizers.Optimizer):
         raise TypeError(
