@@ -10,7 +10,6 @@ import tensorflow as tf
 import kregs
 from kregs import Regularization
 from kregs.builders.layer_copies import copy_model
-from kregs.search.ensemble import combine
 
 L = keras.layers
 RNG = np.random.default_rng(3)
@@ -231,8 +230,8 @@ def test_copies_predict_what_the_original_predicts(make):
     np.testing.assert_allclose(treated(x, training=False), expected, rtol=1e-6, atol=1e-6)
     for method, copy in {
         "copy": copy_model(model, name="other"),
-        "mean": combine([model]),
-        "twice": combine([model, model]),
+        "mean": kregs.ensemble([model]),
+        "twice": kregs.ensemble([model, model]),
     }.items():
         np.testing.assert_allclose(
             copy(x, training=False), expected, rtol=1e-6, atol=1e-6, err_msg=method
