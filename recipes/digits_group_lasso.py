@@ -80,7 +80,8 @@ def main(*, quick: bool = False, seed: int = 0) -> dict[str, float]:
     """Train the tuned model, take out what is zero, and print both networks' size and scores."""
     (x_train, y_train), (x_test, y_test) = load_data()
     model = make_model(seed=seed)
-    model.fit(x_train, y_train, batch_size=BATCH_SIZE, epochs=2 if quick else EPOCHS, verbose=0)
+    epochs = 2 if quick else EPOCHS
+    history = model.fit(x_train, y_train, batch_size=BATCH_SIZE, epochs=epochs, verbose=0)
     scores = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
     print(f"test accuracy {scores['accuracy']:.4f}, data loss {scores['data_loss']:.4f}")
 
@@ -89,6 +90,7 @@ def main(*, quick: bool = False, seed: int = 0) -> dict[str, float]:
     kregs.compile_model(shrunk.model, "sparse_categorical_crossentropy", metrics=["accuracy"])
     smaller = shrunk.model.evaluate(x_test, y_test, verbose=0, return_dict=True)
     print(f"test accuracy {smaller['accuracy']:.4f}, data loss {smaller['data_loss']:.4f}")
+    print(kregs.diagnose(history, held_out=scores["data_loss"]))
     return scores | {"size": shrunk.weights_after / shrunk.weights_before}
 
 
