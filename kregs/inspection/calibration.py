@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -14,9 +13,14 @@ from scipy.special import logsumexp
 
 from kregs.builders.layer_copies import ModelCopier, copy_model, new_layer
 from kregs.builders.layer_kinds import config_of
-from kregs.builders.model_graph import ModelGraph
+from kregs.builders.model_graph import Call, ModelGraph
 from kregs.inspection.ensemble import check_symbolic, compile_as, inputs_like
-from kregs.inspection.probabilities import as_probabilities, class_labels, puts_out_logits
+from kregs.inspection.probabilities import (
+    as_probabilities,
+    class_labels,
+    is_multi_label,
+    puts_out_logits,
+)
 from kregs.training.data_checks import check_data
 from kregs.validation import check_flag, check_integer, in_words
 
@@ -216,6 +220,12 @@ def _of_model(
     batch_size: int,
 ) -> Calibration:
     """Return the calibration on rows and targets, each with its name for messages."""
+    if is_multi_label(model):
+        raise ValueError(
+            "`model` must tell one class a row. Received: a model with a binary crossentropy and "
+            f"{model.output_shape[-1]} units; pass the predictions of one unit: "
+            "kregs.calibration(predictions[:, 0], y=y[:, 0])"
+        )
     outputs = _outputs(model, x, batch_size)
     logits = puts_out_logits(model, from_logits)
     return _measured("predictions", outputs, y, logits, bins)
@@ -432,13 +442,11 @@ class _WithoutActivation(ModelCopier):
         if layer is not self._last:
             return super().copy_layer(layer, graph)
         if isinstance(layer, L.Softmax):
-            return L.Activation("linear", name=layer.name)
+            return super().copy_layer(layer, graph)
         return new_layer(layer, config_of(layer) | {"activation": "linear"})
 
-    def layer_pairs(self) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
-        for old, new in super().layer_pairs():
-            if type(old) is type(new):  # a softmax layer has no state to copy
-                yield old, new
+    def is_left_out(self, call: Call, graph: ModelGraph) -> bool:
+        return call.layer is self._last and isinstance(call.layer, L.Softmax)
 
 
 def logits_model(model: keras.Model) -> keras.Model:

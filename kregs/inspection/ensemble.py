@@ -9,9 +9,9 @@ import keras
 
 from kregs.builders.layer_copies import copy_model
 from kregs.builders.model_graph import ends_of, is_model_graph
-from kregs.inspection.probabilities import puts_out_logits
+from kregs.inspection.probabilities import is_multi_label, puts_out_logits
 from kregs.population.keras_internals import user_metrics
-from kregs.training.targets import BINARY, compiled_loss
+from kregs.training.targets import BINARY, REGRESSION, compiled_loss
 from kregs.validation import check_choice, check_number, in_words
 
 METHODS = ("mean", "vote")
@@ -32,7 +32,8 @@ def ensemble(
         weights: one a model, for `"mean"`; they are made to sum to 1.
 
     Returns:
-        A Functional model, compiled as the first model is. It holds copies: the models themselves
+        A Functional model, compiled as the first model is, except for a vote of models that put out
+        logits. It holds copies: the models themselves
         stay free.
 
     Raises:
@@ -79,7 +80,8 @@ def ensemble(
         return keras.layers.Add(name=name)(weighted)
 
     model = keras.Model(inputs, keras.tree.map_structure(combined, *outputs), name="ensemble")
-    if first.compiled:
+    # shares of votes are no logits, which the loss would take them for
+    if first.compiled and not (how == "vote" and puts_out_logits(first, None)):
         compile_as(model, first)
     return model
 
@@ -133,6 +135,12 @@ def _checked(models: Any) -> list[keras.Model]:
     def shapes(model: keras.Model) -> str:
         return str(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), ends_of(model)))
 
+    logits = {puts_out_logits(model, None) for model in models if model.compiled}
+    if len(logits) > 1:
+        raise ValueError(
+            "`models` must put out one kind of numbers. Received: by their losses some put out "
+            "logits, and some do not"
+        )
     different = {shapes(model) for model in models}
     if len(different) > 1:
         listed = " and ".join(sorted(different))
@@ -158,7 +166,9 @@ def _shares(weights: Any, count: int, how: str) -> list[float] | None:
 
 def _vote(model: keras.Model, output: Any) -> Any:
     """Return 1 for the class that a model holds to be the likeliest, and 0 for the others."""
-    if not isinstance(output, (list, tuple, dict)) and output.shape[-1] > 1:
+    is_regression = isinstance(compiled_loss(model), REGRESSION)
+    single = not isinstance(output, (list, tuple, dict))
+    if single and output.shape[-1] > 1 and not is_regression and not is_multi_label(model):
         return keras.ops.one_hot(keras.ops.argmax(output, axis=-1), output.shape[-1])
     last = model.layers[-1]
     is_sigmoid = getattr(last, "activation", None) is keras.activations.sigmoid
@@ -166,8 +176,8 @@ def _vote(model: keras.Model, output: Any) -> Any:
         bound = 0.0 if puts_out_logits(model, None) and not is_sigmoid else 0.5
         return keras.ops.cast(keras.ops.greater(output, bound), "float32")
     raise ValueError(
-        "a vote needs models with one output for each class, or a single sigmoid unit. "
-        f"Received: outputs of shape {model.output_shape}"
+        "a vote needs classifiers with one output for each class, or a single sigmoid unit. "
+        f"Received: outputs of shape {model.output_shape}, loss={model.loss!r}"
     )
 
 

@@ -13,13 +13,20 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from scipy.optimize import minimize_scalar
-from scipy.special import entr, logsumexp
+from scipy.special import entr, expit, logsumexp
 
 from kregs.builders.model_graph import ends_of, is_model_graph
-from kregs.inspection.probabilities import as_probabilities, class_labels, puts_out_logits
+from kregs.inspection.probabilities import (
+    as_probabilities,
+    class_labels,
+    is_multi_label,
+    loss_of_output,
+    puts_out_logits,
+)
 from kregs.layers import DropBlock2D
 from kregs.population.keras_internals import all_layers
 from kregs.training.data_checks import check_data
+from kregs.training.targets import REGRESSION
 from kregs.validation import check_choice, check_integer, check_number, check_seed, in_words
 
 if TYPE_CHECKING:
@@ -230,6 +237,8 @@ class McDropout:
     Args:
         predictions: `(samples, rows, ...)`.
         from_logits: whether they are logits of classes.
+        of_numbers: whether they are numbers to be predicted, though they may look like
+            probabilities of classes.
 
     Example:
 
@@ -242,6 +251,7 @@ class McDropout:
 
     predictions: np.ndarray
     from_logits: bool = False
+    of_numbers: bool = False
 
     def __repr__(self) -> str:
         samples, rows = self.predictions.shape[:2]
@@ -342,7 +352,12 @@ class McDropout:
 
     def _squared_distance(self, predictions: np.ndarray, y: Any) -> np.ndarray:
         shape = predictions.shape[1:]
-        targets = np.asarray(y, dtype="float64")
+        try:
+            targets = np.asarray(y, dtype="float64")
+        except (TypeError, ValueError):
+            raise TypeError(f"`y` must hold numbers. Received: {in_words(y)}") from None
+        if not np.isfinite(targets).all():
+            raise ValueError("`y` must be finite. Received: NaN or infinity")
         if targets.shape == shape[:1] and self._numbers == 1:
             targets = targets.reshape(shape)
         if targets.shape != shape:
@@ -358,8 +373,8 @@ class McDropout:
     @property
     def is_classification(self) -> bool:
         """Whether the predictions are probabilities of classes, one output a class or one unit."""
-        if self.from_logits:
-            return True
+        if self.from_logits or self.of_numbers:
+            return self.from_logits
         try:
             self._probabilities()
         except ValueError:
@@ -444,7 +459,9 @@ def mc_dropout(
         batch_size: rows at a time; another number gives other masks.
         seed: of the masks.
         from_logits: whether the outputs are logits of classes, which become probabilities before
-            they are averaged. Default: what the loss says that the model is compiled with.
+            they are averaged. Default: what the loss says that the model is compiled with. It also
+            tells numbers (and classes that exclude nothing, a binary crossentropy of several units)
+            from probabilities that sum to 1.
         output: name of the output to look at, of a model with several (of a subclass: its number).
 
     Returns:
@@ -470,6 +487,10 @@ def mc_dropout(
         for classification and preference learning", 2011 (mutual information).
     """
     sampler = DropoutSampler(model, output=output)
-    logits = puts_out_logits(model, from_logits)
+    name = output if isinstance(output, str) else None
+    logits = puts_out_logits(model, from_logits, name)
     predictions = sampler.predict(x, samples=samples, batch_size=batch_size, seed=seed)
-    return McDropout(predictions, from_logits=logits)
+    if is_multi_label(model, name):  # each unit is a probability by itself
+        return McDropout(expit(predictions) if logits else predictions, of_numbers=True)
+    is_regression = isinstance(loss_of_output(model, name), REGRESSION)
+    return McDropout(predictions, from_logits=logits, of_numbers=is_regression)

@@ -8,15 +8,21 @@ import keras
 import numpy as np
 from scipy.special import expit, softmax
 
-from kregs.training.targets import compiled_loss
+from kregs.training.compilation import loss_object
+from kregs.training.targets import BINARY, compiled_loss
 from kregs.validation import check_flag, in_words
 
 # float16 outputs of a thousand classes sum to 1 with this error
 _TOLERANCE = 1e-2
 
 
-def puts_out_logits(model: Any, from_logits: bool | None) -> bool:
+def puts_out_logits(model: Any, from_logits: bool | None, output: str | None = None) -> bool:
     """Return `from_logits`, or where it is `None` what the loss of a compiled model says.
+
+    Args:
+        model: a Keras model, or `None`.
+        from_logits: what the user says.
+        output: the name of one output, of a model with several.
 
     Example:
 
@@ -27,10 +33,52 @@ def puts_out_logits(model: Any, from_logits: bool | None) -> bool:
     """
     if from_logits is not None:
         return check_flag("from_logits", from_logits)
-    loss = compiled_loss(model)
+    loss = loss_of_output(model, output)
     if not isinstance(loss, keras.losses.Loss):
         return False
     return bool(loss.get_config().get("from_logits", False))
+
+
+def loss_of_output(model: Any, output: str | None = None) -> Any:
+    """Return the loss of a model's one output or of a named one, `None` if it is not known.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="head")])
+    >>> model.compile(loss={"head": "mse"})
+    >>> type(loss_of_output(model, "head")).__name__
+    'MeanSquaredError'
+    """
+    losses = getattr(model, "loss", None)
+    names = list(getattr(model, "output_names", []))
+    if output is None and len(names) == 1:
+        output = names[0]
+    if isinstance(losses, (list, tuple)) and len(losses) == len(names):
+        losses = dict(zip(names, losses, strict=True))
+    if isinstance(losses, dict):
+        losses = losses.get(output)
+        return None if losses is None else loss_object(losses)
+    return compiled_loss(model)
+
+
+def is_multi_label(model: Any, output: str | None = None) -> bool:
+    """Whether each unit of an output stands for a class of its own, as its loss says.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, "sigmoid")])
+    >>> model.compile(loss="binary_crossentropy")
+    >>> is_multi_label(model)
+    True
+    """
+    if not isinstance(loss_of_output(model, output), BINARY):
+        return False
+    shape = model.output_shape
+    if output is not None and isinstance(shape, (list, tuple)) and len(model.output_names) > 1:
+        shape = dict(zip(model.output_names, shape, strict=True))[output]
+    if isinstance(shape, dict):
+        shape = shape[output]
+    return shape[-1] != 1
 
 
 def as_probabilities(name: str, outputs: Any, *, from_logits: bool) -> np.ndarray:

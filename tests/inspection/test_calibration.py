@@ -260,3 +260,22 @@ def test_bad_calls(eager):
         kregs.temperature_scaling(model, LOGITS, Y, test_data=LOGITS)
     with pytest.raises(ValueError, match="400 of 400 rows are predicted rightly"):
         kregs.temperature_scaling(model, LOGITS, LOGITS.argmax(axis=1))
+
+
+def test_a_functional_model_that_ends_in_a_softmax_layer(eager):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Softmax()(keras.layers.Dense(3)(inputs)))
+    x = np.random.default_rng(1).normal(size=(60, 4)).astype("float32")
+    y = model.predict(x, verbose=0).argmax(axis=1)
+    y[:9] = (y[:9] + 1) % 3
+    scaled = kregs.temperature_scaling(model, x, y)
+    logits = np.log(model.predict(x, verbose=0)) / scaled.temperature
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(scaled.model.predict(x, verbose=0), expected, atol=1e-6)
+
+
+def test_a_model_of_several_labels_is_refused():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "sigmoid")])
+    model.compile("sgd", "binary_crossentropy")
+    with pytest.raises(ValueError, match=r"one class a row.*3 units"):
+        kregs.calibration(model, np.ones((5, 4)), np.eye(3)[[0, 1, 2, 0, 1]])

@@ -142,3 +142,31 @@ def test_bad_calls():
         kregs.ensemble([one], weights=1)
     with pytest.raises(ValueError, match="without inputs"):
         kregs.ensemble([keras.Sequential([L.Dense(1)])])
+
+
+def test_votes_of_logits_are_no_logits(eager):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    models = [keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]) for _ in range(3)]
+    for model in models:
+        model.compile("sgd", loss)
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    vote = kregs.ensemble(models, how="vote")
+    assert not vote.compiled
+    measured = kregs.calibration(vote, x, np.zeros(6, int))
+    assert measured.confidence.mean() == pytest.approx(
+        vote.predict(x, verbose=0).max(axis=1).mean()
+    )
+    assert kregs.ensemble(models).compiled
+
+
+def test_regressions_do_not_vote_and_kinds_are_not_mixed(eager):
+    def network(loss, activation=None):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation)])
+        model.compile("sgd", loss)
+        return model
+
+    with pytest.raises(ValueError, match="a vote needs classifiers"):
+        kregs.ensemble([network("mse"), network("mse")], how="vote")
+    logits = network(keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="`models` must put out one kind"):
+        kregs.ensemble([logits, network("sparse_categorical_crossentropy", "softmax")])

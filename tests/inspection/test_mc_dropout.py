@@ -357,3 +357,50 @@ def test_bad_calls():
         result.log_likelihood(np.ones(5), precision=1.0)
     with pytest.raises(ValueError, match="`precision` must be a finite number > 0"):
         result.log_likelihood(np.ones(6), precision=0.0)
+
+
+@pytest.mark.parametrize("logits", [True, False])
+def test_several_labels_are_probabilities_by_themselves(eager, logits):
+    activation = None if logits else "sigmoid"
+    layers = [keras.layers.Dropout(0.5, seed=1), keras.layers.Dense(3, activation)]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=logits))
+    x = np.random.default_rng(2).normal(size=(5, 6)).astype("float32")
+    result = kregs.mc_dropout(model, x, samples=20, seed=3)
+    raw = kregs.mc_dropout(model, x, samples=20, seed=3, from_logits=False).predictions
+    expected = 1 / (1 + np.exp(-raw)) if logits else raw
+    np.testing.assert_allclose(result.mean, expected.mean(axis=0), atol=1e-6)
+    assert not result.is_classification
+    assert (abs(result.mean.sum(axis=1) - 1) > 0.05).any()
+    if logits:
+        assert 0 < result.mean.min() < result.mean.max() < 1
+
+
+def test_the_loss_says_that_outputs_between_0_and_1_are_numbers(eager):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
+    model.set_weights([np.full((2, 1), 0.2), np.full(1, 0.1)])
+    model.compile("sgd", "mse")
+    result = kregs.mc_dropout(model, np.ones((4, 2)), samples=10)
+    assert not result.is_classification
+    assert "predictive_entropy" not in result.to_frame()
+    assert result.log_likelihood(np.full(4, 0.37), precision=2.0).shape == (4,)
+    with pytest.raises(ValueError, match="`y` must be finite"):
+        result.best_precision(np.full(4, np.nan))
+    with pytest.raises(TypeError, match="`y` must hold numbers"):
+        result.log_likelihood(["a"] * 4, precision=1.0)
+
+
+def test_logits_of_one_of_several_outputs(eager):
+    inputs = keras.Input((4,))
+    dropped = keras.layers.Dropout(0.5)(inputs)
+    outputs = {
+        "class": keras.layers.Dense(3, name="class")(dropped),
+        "number": keras.layers.Dense(1, name="number")(dropped),
+    }
+    model = keras.Model(inputs, outputs)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", {"class": loss, "number": "mse"})
+    x = np.random.default_rng(4).normal(size=(3, 4)).astype("float32")
+    classes = kregs.mc_dropout(model, x, samples=10, output="class")
+    np.testing.assert_allclose(classes.mean.sum(axis=1), 1, atol=1e-6)
+    assert not kregs.mc_dropout(model, x, samples=10, output="number").is_classification
