@@ -336,7 +336,7 @@ def test_tables_and_figures():
 
 def test_bad_calls():
     plain = keras.Sequential([keras.Input((8,)), L.Dropout(0.0), L.Dense(1)])
-    with pytest.raises(ValueError, match="`model` must have a layer that drops something"):
+    with pytest.raises(ValueError, match="`model` must have a dropout layer"):
         kregs.mc_dropout(plain, X)
     assert dropout_layers(plain) == []
     model = linear(0.5)
