@@ -1,8 +1,9 @@
 """A convnet on digits with a group lasso on its filters, and the smaller network that it leaves.
 
 Command:  kregs run digits_group_lasso
-Time:     not measured yet
-Result:   not measured yet
+Time:     58 s on 1 CPU core
+Result:   test accuracy 0.9764 ± 0.0061, unregularized 0.9833 ± 0.0041; data loss 0.0917 ± 0.0062,
+          unregularized 0.0569 ± 0.0077 (5 seeds)
 Data:     1,797 digits of 8x8 pixels, bundled with scikit-learn; half of them are the test set
 Search:   kregs tune digits_group_lasso
 
@@ -22,9 +23,9 @@ from sklearn.model_selection import train_test_split
 
 import kregs
 
-TUNED = kregs.Regularization(group_l1=0.006)
-LEARNING_RATE = 0.002
-EPOCHS = 60
+TUNED = kregs.Regularization(group_l1=0.0054)
+LEARNING_RATE = 0.00096
+EPOCHS = 40
 BATCH_SIZE = 50
 
 
