@@ -115,6 +115,30 @@ def test_trained_weights_are_not_blamed_for_their_initializer():
     assert "KR001" not in {f.code for f in kregs.audit(model).findings}
 
 
+def test_equal_and_zeroed_kernels_that_were_set_are_left_alone():
+    """KR002, KR003: weights that no initializer drew are not drawn anew."""
+    a, b, zeroed = (L.Dense(4, "tanh", name=name) for name in ("a", "b", "zeroed"))
+    inputs = keras.Input((6,))
+    sides = L.Concatenate()([a(inputs), b(inputs)])
+    model = keras.Model(inputs, L.Dense(1)(zeroed(sides)))
+    a.kernel.assign(a.kernel + 0.01)
+    b.set_weights(a.get_weights())
+    zeroed.kernel.assign(zeroed.kernel * 0)
+    audit = kregs.audit(model)
+    assert places(audit) == set()
+    x = RNG.normal(size=(3, 6)).astype("float32")
+    np.testing.assert_array_equal(audit.repair().model(x), model(x))
+
+
+def test_an_ensemble_of_a_trained_model_twice_has_nothing():
+    members = [kregs.mlp((6,), 3, units=(8,), seed=seed) for seed in (0, 1)]
+    for name in ("dense_1", "head"):
+        kernel = members[0].get_layer(name).kernel
+        kernel.assign(kernel * 1.001)
+    audit = kregs.audit(kregs.ensemble([members[0], *members]))
+    assert "KR002" not in {finding.code for finding in audit.findings}
+
+
 def test_what_cannot_be_seen_is_said():
     class Own(L.Layer):
         def __init__(self):
@@ -184,6 +208,19 @@ def test_bad_input(arguments, error, words):
         kregs.audit(model, **arguments)
     with pytest.raises(TypeError, match="`model`"):
         kregs.audit("model.keras")
+
+
+@pytest.mark.parametrize("penalty", [None, "l2"])
+def test_a_layer_that_is_an_output_too_is_not_taken_for_normalized(penalty):
+    """KR010, KR011: what one sees without the normalization keeps its bias and its size."""
+    inputs = keras.Input((6,))
+    h = L.Dense(4, bias_initializer="ones", kernel_regularizer=penalty, name="h")(inputs)
+    normalized = L.ReLU()(L.BatchNormalization()(h))
+    model = keras.Model(inputs, [h, L.Dense(2)(normalized)])
+    audit = kregs.audit(model)
+    assert places(audit) == set()
+    x = RNG.normal(size=(3, 6)).astype("float32")
+    np.testing.assert_array_equal(audit.repair().model(x)[0], model(x)[0])
 
 
 # ---- repair --------------------------------------------------------------------------------

@@ -214,7 +214,7 @@ class _Repairer(ModelCopier):
 
     def _takes_bias(self, layer: Any, graph: ModelGraph) -> bool:
         calls = graph.calls_of(layer)
-        after = normalization_after(calls[0])
+        after = normalization_after(calls[0], graph)
         return len(calls) == 1 and len(graph.calls_of(after)) == 1
 
     def layers_after(self, call: Call, graph: ModelGraph) -> list[Any]:
@@ -260,7 +260,9 @@ class _Repairer(ModelCopier):
                 folded.append((old, present["bias"]))
         for layer, bias in folded:
             site = self.view.site_of(layer)
-            after = normalization_after(site.calls[0]) if site is not None else None
+            if site is None or site.graph is None:
+                continue
+            after = normalization_after(site.calls[0], site.graph)
             mean = self.copies[id(after)][1].moving_mean
             mean.assign(mean - keras.ops.cast(bias, mean.dtype))
 
