@@ -52,7 +52,12 @@ def looking_at_a_model() -> list[Case]:
             "callbacks": [3, ["early_stopping"], [keras.callbacks.EarlyStopping], [None]],
             "batch_size": [v for v in NO_COUNTS if v is not None],
             "ignore": ["KR999", ["KR999"], 3, [3]],
-            "y": [Bad(Y, "`x`|`y`")],
+            "loss": ["nonsense", 5, ["mse"], keras.losses.Loss],
+            "x": ["rows", 3, np.zeros((12, 3)), np.zeros((0, 4)), np.full((12, 4), math.nan)],
+            "y": [
+                Bad(Y, "`x`|`y`"),
+                *(Bad(v, "`y`", call={"x": X}) for v in (np.arange(5), "labels", Y.astype(str))),
+            ],
         },
     )
     cases += bad(

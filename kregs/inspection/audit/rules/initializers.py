@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kregs.builders.layer_copies import sublayers
 from kregs.builders.model_graph import Call
 from kregs.initializers import initializer_for
 from kregs.inspection.audit.findings import Hit, rule
@@ -77,16 +78,44 @@ def _is_meant_for(initializer: Any, activation: str) -> bool:
     return activation != "selu" and initializer.scale == 1.0  # Glorot, LeCun
 
 
-def _gain_ratio(kernel: np.ndarray, initializer: Any, activation: str) -> float | None:
-    """Return what one layer does to the signal's variance; `None` where that is not known."""
+def _differs(kernel: np.ndarray, initializer: Any) -> bool | None:
+    """Whether the weights are larger or smaller than those drawn; `None` where not known."""
     sample = kernel.ravel()[:_SAMPLE].astype("float64")
     drawn = _drawn_square(initializer, kernel.shape)
     square = float(np.square(sample).mean())
     if not drawn or not square or sample.size < 32:
         return None
     # four standard errors of a mean square, at most
-    if abs(square / drawn - 1) > max(0.05, 4 * math.sqrt(2 / sample.size)):
-        return None  # trained
+    return abs(square / drawn - 1) > max(0.05, 4 * math.sqrt(2 / sample.size))
+
+
+def is_trained(model: keras.Model) -> bool:
+    """Whether a model has made a step, or no kernel is as large as it was drawn.
+
+    Example:
+
+    >>> layer = L.Dense(8, "relu")
+    >>> model = keras.Sequential([keras.Input((8,)), layer])
+    >>> before = is_trained(model)
+    >>> layer.set_weights([3 * weight for weight in layer.get_weights()])
+    >>> before, is_trained(model)
+    (False, True)
+    """
+    steps = getattr(getattr(model, "optimizer", None), "iterations", 0)
+    if int(steps) > 0:
+        return True
+    layers = [layer for layer in sublayers(model) if isinstance(layer, _PLAIN)]
+    kernels = [(_kernel(layer), layer) for layer in layers]
+    answers = [_differs(k, layer.kernel_initializer) for k, layer in kernels if k is not None]
+    known = [answer for answer in answers if answer is not None]
+    return bool(known) and all(known)
+
+
+def _gain_ratio(kernel: np.ndarray, initializer: Any, activation: str) -> float | None:
+    """Return what one layer does to the signal's variance; `None` where that is not known."""
+    if _differs(kernel, initializer) is not False:
+        return None  # trained, or not known
+    square = float(np.square(kernel.ravel()[:_SAMPLE].astype("float64")).mean())
     return square * math.prod(kernel.shape[:-1]) / _GAINS[activation]
 
 
