@@ -314,10 +314,8 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
         shape = shape[:-1]
     elif len(shape) == len(expected) - 1 and expected[-1] == 1:
         shape = (*shape, 1)
-    # whatever a batch's size, of rows there may be any number
     return len(shape) == len(expected) and all(
-        size is None or size == received
-        for size, received in zip(expected[1:], shape[1:], strict=True)
+        size is None or size == received for size, received in zip(expected, shape, strict=True)
     )
 
 
