@@ -139,7 +139,8 @@ def as_batch(x: Any, y: Any, sample_weight: Any, model: keras.Model, *, loss: An
     """Return checked arrays, or the first batch of a dataset, as the model takes them.
 
     Args:
-        x, y, sample_weight, model: as for `fit`.
+        x, y, sample_weight: as for `fit`.
+        model: to compare their shapes with, or `None`.
         loss: to compare the targets with; default: that which the model is compiled with.
 
     Raises:

@@ -20,6 +20,7 @@ from kregs.inspection.audit.rules import RULES
 from kregs.inspection.probing import Batch, as_batch
 from kregs.population.rows import is_dataset
 from kregs.training.compilation import loss_object, optimizer_classes
+from kregs.training.data_checks import check_data
 from kregs.training.targets import compiled_loss
 from kregs.validation import check_choice, check_integer, check_seed, in_words
 
@@ -214,10 +215,14 @@ def audit(
     if y is not None and x is None:
         raise ValueError("`y` must come with `x`. Received: y without x")
     loss = None if loss is None else loss_object(loss)
-    rows = None if x is None else _rows(x, y, model, loss)
     fixed = _fixed_batch(model)
     batch = check_integer("batch_size", batch_size, minimum=1) if batch_size is not None else fixed
-    first = None if rows is None else rows.take(slice(fixed or _ROWS))
+    rows = first = None
+    if x is not None:
+        rows = _rows(x, y, model if fixed is None else None, loss)
+        first = rows.take(slice(fixed or _ROWS))
+        if fixed == len(first):  # such a model takes so many rows alone
+            check_data(first.x, first.y, model=model, loss=loss)
     training = Training(
         optimizer=_optimizer(model if optimizer is None else optimizer),
         loss=loss,
@@ -300,7 +305,7 @@ def _fixed_batch(model: keras.Model) -> int | None:
     return next((shape[0] for shape in shapes if len(shape)), None)
 
 
-def _rows(x: Any, y: Any, model: keras.Model, loss: Any) -> Batch:
+def _rows(x: Any, y: Any, model: keras.Model | None, loss: Any) -> Batch:
     for name, data in (("x", x), ("y", y)):
         if is_dataset(data) or np.isscalar(data):
             raise TypeError(
