@@ -135,7 +135,9 @@ class Batch:
         return Batch(*(_map(lambda a: a[rows], part) for part in dataclasses.astuple(self)))
 
 
-def as_batch(x: Any, y: Any, sample_weight: Any, model: keras.Model, *, loss: Any = None) -> Batch:
+def as_batch(
+    x: Any, y: Any, sample_weight: Any, model: keras.Model | None, *, loss: Any = None
+) -> Batch:
     """Return checked arrays, or the first batch of a dataset, as the model takes them.
 
     Args:
