@@ -20,7 +20,13 @@ def demo(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
     check_name(CLAIMS, arguments.name)  # a wrong name is said before TensorFlow is loaded
     folder = Path(arguments.output)
-    folder.mkdir(parents=True, exist_ok=True)  # and a wrong folder before the training
+    try:  # and a wrong folder before the training
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"--output must be a folder, or the name of a new one. Received: {str(folder)!r}, "
+            "which is a file or lies in one"
+        ) from None
     with quiet_tensorflow():
         import keras  # noqa: F401
     shown = demos.run(arguments.name, quick=arguments.quick, seed=arguments.seed)

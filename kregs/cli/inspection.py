@@ -24,10 +24,18 @@ _UNKNOWN_CLASS = re.compile(r"Could not locate (?:class|function) '([^']+)'")
 def audit_model(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     path = _model_file(arguments.model)
     with quiet_tensorflow():
-        importlib.import_module("keras")
-    model, notes = read_model(path)
-    ignored = [code for codes in arguments.ignore for code in codes.split(",")]
-    result = kregs.audit(model, batch_size=arguments.batch_size, ignore=ignored)
+        from kregs.inspection.audit.rules.optimizer import bare_optimizer
+    model, optimizer, notes = read_model(path)
+    ignored = [code.strip() for codes in arguments.ignore for code in codes.split(",")]
+    if getattr(bare_optimizer(optimizer), "weight_decay", None):
+        ignored.append("KR022")
+        notes.append(
+            "which weights are left out of weight decay is in no Keras file: KR022 was not "
+            "looked for"
+        )
+    result = kregs.audit(
+        model, optimizer=optimizer, batch_size=arguments.batch_size, ignore=ignored
+    )
     if arguments.json:
         print(json.dumps(result.to_dict() | {"notes": notes}, indent=2))
     else:
@@ -71,8 +79,10 @@ def _model_file(given: str) -> Path:
     return path
 
 
-def read_model(path: Path) -> tuple[Any, list[str]]:
-    """Return a saved model, and notes on what could not be read; runs no code from the file.
+def read_model(path: Path) -> tuple[Any, Any, list[str]]:
+    """Return a saved model, its optimizer or `None`, and notes on what could not be read.
+
+    No code from the file is run.
 
     Args:
         path: of a `.keras` file.
@@ -86,7 +96,8 @@ def read_model(path: Path) -> tuple[Any, list[str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # such as of an optimizer's variables
         try:
-            return keras.saving.load_model(path, safe_mode=True), []
+            model = keras.saving.load_model(path, safe_mode=True)
+            return model, getattr(model, "optimizer", None), []
         except Exception as error:
             first = error
         try:  # a loss or metric of one's own is no matter
@@ -94,7 +105,22 @@ def read_model(path: Path) -> tuple[Any, list[str]]:
         except Exception as error:
             raise ValueError(_reason(path, error)) from error
     reason = str(first).strip().splitlines()[0]
-    return model, [f"what it was compiled with could not be read: {reason}"]
+    optimizer = _optimizer(path)
+    unread = "its loss and metrics" if optimizer is not None else "what it was compiled with"
+    return model, optimizer, [f"{unread} could not be read: {reason}"]
+
+
+def _optimizer(path: Path) -> Any:
+    """Return the optimizer that a file tells of, without its state; `None` if there is none."""
+    import keras
+
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json")).get("compile_config") or {}
+    try:
+        optimizer = keras.optimizers.deserialize(config["optimizer"])
+    except Exception:  # one's own, or none
+        return None
+    return optimizer if isinstance(optimizer, keras.optimizers.Optimizer) else None
 
 
 def _reason(path: Path, error: Exception) -> str:

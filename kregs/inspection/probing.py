@@ -135,8 +135,15 @@ class Batch:
         return Batch(*(_map(lambda a: a[rows], part) for part in dataclasses.astuple(self)))
 
 
-def as_batch(x: Any, y: Any, sample_weight: Any, model: keras.Model) -> Batch:
+def as_batch(
+    x: Any, y: Any, sample_weight: Any, model: keras.Model | None, *, loss: Any = None
+) -> Batch:
     """Return checked arrays, or the first batch of a dataset, as the model takes them.
+
+    Args:
+        x, y, sample_weight: as for `fit`.
+        model: to compare their shapes with, or `None`.
+        loss: to compare the targets with; default: that which the model is compiled with.
 
     Raises:
         TypeError, ValueError: as `kregs.training.data_checks.check_data`.
@@ -152,7 +159,7 @@ def as_batch(x: Any, y: Any, sample_weight: Any, model: keras.Model) -> Batch:
         if first is None:
             raise ValueError("`x` must have at least one batch. Received: an empty dataset")
         x, y, sample_weight, *_ = *(first if isinstance(first, tuple) else (first,)), None, None
-    check_data(x, y, model=model)
+    check_data(x, y, model=model, loss=loss)
     batch = Batch(_arrays(x), None if y is None else _arrays(y))
     weight = check_sample_weight("sample_weight", sample_weight, len(batch))
     return dataclasses.replace(batch, sample_weight=None if weight is None else _arrays(weight))

@@ -31,6 +31,7 @@ def check_data(
     y: Any = None,
     *,
     model: keras.Model | None = None,
+    loss: Any = None,
     training: bool = False,
     x_name: str = "x",
     y_name: str = "y",
@@ -44,6 +45,7 @@ def check_data(
         y: targets, of the same kinds; `None` for a dataset, or to check `x` alone.
         model: if given, shapes are compared with its input and output, and labels with the loss
             that it is compiled with.
+        loss: a Keras loss object to compare labels with, instead of the model's.
         training: whether the model is to be trained on them: the targets of a classification
             must then be of two classes at least. A dataset that is not read whole may have more.
         x_name, y_name: what the messages call the data.
@@ -89,7 +91,7 @@ def check_data(
             _check_outputs(y_name, y_leaves, model)
         if model is not None and len(y_leaves) == 1:
             (y_array,) = y_leaves.values()
-            _check_targets(y_name, y_array, model, rows)
+            _check_targets(y_name, y_array, model, rows, loss)
             all_targets.append(y_array)
         rows += len(next(iter(x_leaves.values())))
     if not rows:
@@ -331,9 +333,9 @@ def _check_outputs(y_name: str, leaves: dict[str, np.ndarray], model: keras.Mode
         )
 
 
-def _check_targets(name: str, y: np.ndarray, model: keras.Model, first_row: int) -> None:
+def _check_targets(name: str, y: np.ndarray, model: keras.Model, first_row: int, loss: Any) -> None:
     outputs = getattr(model, "outputs", None)
-    loss = compiled_loss(model)
+    loss = compiled_loss(model) if loss is None else loss
     if not outputs or len(outputs) != 1 or loss is None:
         return
     shape = tuple(outputs[0].shape)

@@ -52,7 +52,12 @@ def looking_at_a_model() -> list[Case]:
             "callbacks": [3, ["early_stopping"], [keras.callbacks.EarlyStopping], [None]],
             "batch_size": [v for v in NO_COUNTS if v is not None],
             "ignore": ["KR999", ["KR999"], 3, [3]],
-            "y": [Bad(Y, "`x`|`y`")],
+            "loss": ["nonsense", 5, ["mse"], keras.losses.Loss],
+            "x": ["rows", 3, np.zeros((12, 3)), np.zeros((0, 4)), np.full((12, 4), math.nan)],
+            "y": [
+                Bad(Y, "`x`|`y`"),
+                *(Bad(v, "`y`", call={"x": X}) for v in (np.arange(5), "labels", Y.astype(str))),
+            ],
         },
     )
     cases += bad(
@@ -226,7 +231,14 @@ def good_calls(folder: str) -> dict:
     """Return calls without the bad value, which must pass: else the cases prove nothing."""
     curve = {"loss": [1.0, 0.5, 0.4], "val_loss": [1.0, 0.6, 0.7]}
     return {
-        "audit": lambda: kregs.audit(network(), x=X, y=Y, batch_size=np.int64(2), ignore=["KR001"]),
+        "audit": lambda: kregs.audit(
+            network(),
+            x=X,
+            y=Y,
+            loss="sparse_categorical_crossentropy",
+            batch_size=np.int64(2),
+            ignore=["KR001"],
+        ),
         "penalties": lambda: kregs.penalties(network(), X, Y),
         "gradient_flow": lambda: kregs.gradient_flow(network(), X, Y),
         "sparsity": lambda: kregs.sparsity(network()),

@@ -105,7 +105,7 @@ def test_the_command_prints_and_writes(untraced, tmp_path, capsys, monkeypatch):
         (["demo", "l1_zeros"], "Did you mean 'l1_zeroes'?"),
         (["demo", "l1_zeroes", "--seed", "-1"], "kregs: --seed must be an integer >= 0"),
         (["demo", "l1_zeros", "--seed", "-1"], "Did you mean 'l1_zeroes'?"),
-        (["demo", "l1_zeroes", "--output", "/dev/null"], "/dev/null"),
+        (["demo", "l1_zeroes", "--output", "/dev/null"], "kregs: --output must be a folder"),
     ],
 )
 def test_bad_use(argv, message, capsys, tmp_path, monkeypatch):

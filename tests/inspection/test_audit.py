@@ -115,6 +115,30 @@ def test_trained_weights_are_not_blamed_for_their_initializer():
     assert "KR001" not in {f.code for f in kregs.audit(model).findings}
 
 
+def test_equal_and_zeroed_kernels_that_were_set_are_left_alone():
+    """KR002, KR003: weights that no initializer drew are not drawn anew."""
+    a, b, zeroed = (L.Dense(4, "tanh", name=name) for name in ("a", "b", "zeroed"))
+    inputs = keras.Input((6,))
+    sides = L.Concatenate()([a(inputs), b(inputs)])
+    model = keras.Model(inputs, L.Dense(1)(zeroed(sides)))
+    a.kernel.assign(a.kernel + 0.01)
+    b.set_weights(a.get_weights())
+    zeroed.kernel.assign(zeroed.kernel * 0)
+    audit = kregs.audit(model)
+    assert places(audit) == set()
+    x = RNG.normal(size=(3, 6)).astype("float32")
+    np.testing.assert_array_equal(audit.repair().model(x), model(x))
+
+
+def test_an_ensemble_of_a_trained_model_twice_has_nothing():
+    members = [kregs.mlp((6,), 3, units=(8,), seed=seed) for seed in (0, 1)]
+    for name in ("dense_1", "head"):
+        kernel = members[0].get_layer(name).kernel
+        kernel.assign(kernel * 1.001)
+    audit = kregs.audit(kregs.ensemble([members[0], *members]))
+    assert "KR002" not in {finding.code for finding in audit.findings}
+
+
 def test_what_cannot_be_seen_is_said():
     class Own(L.Layer):
         def __init__(self):
@@ -174,8 +198,15 @@ def test_overview_tells_layer_by_layer():
         ({"callbacks": [3]}, TypeError, "`callbacks`"),
         ({"batch_size": 0}, ValueError, "`batch_size`"),
         ({"y": np.zeros(3)}, ValueError, "`x`"),
-        ({"x": np.zeros((3, 4)), "y": np.zeros(2)}, ValueError, "3 in x, 2 in y"),
+        ({"x": np.zeros((3, 4)), "y": np.zeros(2)}, ValueError, "x has 3, y has 2"),
         ({"x": 3}, TypeError, "`x` must hold arrays"),
+        ({"x": np.zeros((3, 5))}, ValueError, "`x`.*of the model's input"),
+        ({"x": np.array([["a"] * 4])}, TypeError, "`x`.*dtype"),
+        ({"x": np.full((3, 4), np.nan)}, ValueError, "`x` must be finite"),
+        ({"x": np.zeros((3, 4)), "y": np.array(["a"] * 3)}, TypeError, "`y`.*text"),
+        ({"x": np.zeros((3, 4)), "y": np.zeros((3, 2)), "loss": "mse"}, ValueError, "`y`.*shape"),
+        ({"loss": "nonsense"}, ValueError, "`loss`"),
+        ({"loss": 5}, TypeError, "`loss`"),
     ],
 )
 def test_bad_input(arguments, error, words):
@@ -184,6 +215,55 @@ def test_bad_input(arguments, error, words):
         kregs.audit(model, **arguments)
     with pytest.raises(TypeError, match="`model`"):
         kregs.audit("model.keras")
+
+
+@pytest.mark.parametrize("penalty", [None, "l2"])
+def test_a_layer_that_is_an_output_too_is_not_taken_for_normalized(penalty):
+    """KR010, KR011: what one sees without the normalization keeps its bias and its size."""
+    inputs = keras.Input((6,))
+    h = L.Dense(4, bias_initializer="ones", kernel_regularizer=penalty, name="h")(inputs)
+    normalized = L.ReLU()(L.BatchNormalization()(h))
+    model = keras.Model(inputs, [h, L.Dense(2)(normalized)])
+    audit = kregs.audit(model)
+    assert places(audit) == set()
+    x = RNG.normal(size=(3, 6)).astype("float32")
+    np.testing.assert_array_equal(audit.repair().model(x)[0], model(x)[0])
+
+
+def test_one_input_in_a_list():
+    x = RNG.normal(size=(5, 3))
+    audit = kregs.audit(keras.Sequential([L.Dense(1, name="d")]), x=[x])
+    assert audit.overview()["layer"].tolist() == ["d"]
+
+
+def test_the_penalty_is_compared_at_the_start_only_and_with_a_loss_above_0():
+    """KR016."""
+    x = RNG.normal(size=(64, 8)).astype("float32")
+    y = x[:, :1]
+    layer = L.Dense(8, "relu", kernel_initializer="he_normal", kernel_regularizer="l2")
+    model = keras.Sequential([keras.Input((8,)), layer, L.Dense(1)])
+    data = {"x": x, "y": y, "ignore": ["KR021"]}
+    model.compile("adam", lambda y_true, y_pred: keras.ops.mean(y_pred * 0) + 1e-6)
+    assert places(kregs.audit(model, **data)) == {("KR016", "")}
+    assert places(kregs.audit(model, **data, loss="cosine_similarity")) == set()
+    model.optimizer.iterations.assign(3)
+    assert places(kregs.audit(model, **data)) == set()
+    model.optimizer.iterations.assign(0)
+    for dense in model.layers:
+        dense.kernel.assign(dense.kernel * 2)
+    assert places(kregs.audit(model, **data)) == set()
+
+
+def test_a_stateful_model_with_a_fixed_batch_is_left_as_it_was():
+    inputs = keras.Input(batch_shape=(8, 5, 6))
+    penalty = keras.regularizers.L2(1.0)
+    lstm = L.LSTM(4, stateful=True, kernel_regularizer=penalty, name="lstm")
+    model = keras.Model(inputs, L.Dense(1)(lstm(inputs)))
+    model.compile("sgd", "mse")
+    x, y = RNG.normal(size=(40, 5, 6)), np.zeros((40, 1))
+    assert ("KR016", "") in places(kregs.audit(model, x=x, y=y))
+    assert not any(np.any(state) for state in lstm.states)
+    assert ("KR016", "") not in places(kregs.audit(model, x=x[:5], y=y[:5]))  # no whole batch
 
 
 # ---- repair --------------------------------------------------------------------------------
@@ -268,6 +348,51 @@ def test_repair_leaves_a_dropout_that_it_cannot_move():
     repair = kregs.audit(keras.Model(inputs, L.Dense(1)(x))).repair()
     assert [f.code for f in repair.left] == ["KR004"]
     assert repair.done == ()
+
+
+@pytest.mark.parametrize("between", [[L.GlobalAveragePooling2D], [L.MaxPooling2D, L.Flatten]])
+def test_a_dropout_that_moves_behind_other_shapes(between):
+    conv = L.Conv2D(4, 3, activation="relu", kernel_initializer="he_normal")
+    layers = [conv, L.Dropout(0.3, name="d"), *(kind() for kind in between)]
+    stack = [keras.Input((8, 8, 3)), *layers, L.BatchNormalization(), L.Dense(3)]
+    model = keras.Sequential(stack)
+    repair = kregs.audit(model).repair()
+    assert {f.code for f in repair.done} == {"KR004", "KR005"}
+    assert repair.left == ()
+    assert type(repair.model.layers[-2]) is L.Dropout
+    x = RNG.normal(size=(2, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(repair.model(x), model(x), atol=1e-6)
+
+
+def test_repair_takes_a_shared_dropout_out_only_where_it_is_wrong():
+    inputs = keras.Input((6,))
+    dropout = L.Dropout(0.3, name="d")
+    h = dropout(L.Dense(5, "relu", kernel_initializer="he_normal", name="a")(inputs))
+    repair = kregs.audit(keras.Model(inputs, dropout(L.Dense(3, name="b")(h)))).repair()
+    assert {f.code for f in repair.done} == {"KR007"}
+    names = [layer.name for layer in repair.model.layers]
+    assert names.index("a") < names.index("d") < names.index("b")
+
+
+def test_repair_tells_what_the_copy_still_has():
+    inputs = keras.Input((6,))
+    dropout = L.Dropout(0.0, name="zero")  # on an input that goes two ways, where it stays
+    h = dropout(L.Dense(6, "relu", kernel_initializer="he_normal")(inputs))
+    h = L.Add()([h, dropout(inputs), inputs])
+    repair = kregs.audit(keras.Model(inputs, L.Dense(3)(h))).repair()
+    assert repair.done == ()
+    assert places(kregs.audit(repair.model)) == {("KR006", "zero")}
+    assert [f.code for f in repair.left] == ["KR006"]
+
+    convolutions = [L.Conv2D(4, 3, kernel_initializer="he_normal", use_bias=False) for _ in "ab"]
+    layers = [convolutions[0], L.ReLU(), L.Dropout(0.3, name="d"), L.BatchNormalization()]
+    layers += [convolutions[1], L.BatchNormalization(), L.ReLU(), L.Flatten(), L.Dense(3)]
+    repair = kregs.audit(keras.Sequential([keras.Input((8, 8, 3)), *layers])).repair()
+    assert {(f.code, f.severity) for f in repair.done} == {
+        ("KR004", "warning"),
+        ("KR005", "warning"),
+    }
+    assert {(f.code, f.severity) for f in repair.left} == {("KR004", "info")}
 
 
 # ---- what the rules claim, in numbers --------------------------------------------------------

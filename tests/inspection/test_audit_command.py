@@ -118,7 +118,22 @@ def test_a_loss_of_ones_own_does_not_matter(tmp_path, capsys):
     assert main(["audit", saved(model, tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "KR007" in printed
-    assert "note: what it was compiled with could not be read" in printed
+    assert "note: its loss and metrics could not be read" in printed
+    assert "no optimizer" not in printed
+    regularized = keras.Sequential([keras.Input((4,)), L.Dense(1, kernel_regularizer="l2")])
+    regularized.compile("adam", own_loss)
+    assert main(["audit", saved(regularized, tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert [finding["code"] for finding in found] == ["KR021"]
+
+
+def test_excluded_from_weight_decay_is_not_in_a_file(tmp_path, capsys):
+    """KR022 would blame a model that `compile_model` decays rightly."""
+    model = kregs.compile_model(kregs.mlp((4,), 3, units=(8,)), "mse", optimizer="adamw")
+    assert main(["audit", saved(model, tmp_path), "--ignore", "KR007, KR001"]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing found" in printed
+    assert "note: which weights are left out of weight decay" in printed
 
 
 def test_layers_of_kregs_are_known(tmp_path, capsys):
@@ -150,7 +165,9 @@ def test_applications(name):
     audit = kregs.audit(script["build"](name))
     grave = {finding.code for finding in audit.findings if finding.severity != "info"}
     assert grave == ({"KR001"} if name == "VGG16" else set())
-    assert audit.unseen == ("no optimizer: the model is not compiled, and none was given",)
+    assert audit.unseen == (
+        "no optimizer: the model has none, and none was given (KR020 to KR022 need one)",
+    )
     page = (REPOSITORY / "docs" / "audit.md").read_text(encoding="utf-8")
     explained = page[page.index("keras.applications") :]
     assert all(finding.code in explained for finding in audit.findings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -17,7 +17,11 @@ from kregs.inspection.audit.model_view import ModelView, Training
 from kregs.inspection.audit.overview import LayerRestraint, layer_restraints
 from kregs.inspection.audit.repair import Repair, repaired
 from kregs.inspection.audit.rules import RULES
-from kregs.training.compilation import optimizer_classes
+from kregs.inspection.probing import Batch, as_batch
+from kregs.population.rows import is_dataset
+from kregs.training.compilation import loss_object, optimizer_classes
+from kregs.training.data_checks import check_data
+from kregs.training.targets import compiled_loss
 from kregs.validation import check_choice, check_integer, check_seed, in_words
 
 if TYPE_CHECKING:
@@ -51,6 +55,7 @@ class Audit:
     layers: tuple[LayerRestraint, ...]
     unseen: tuple[str, ...]
     _view: ModelView
+    _ignored: frozenset[str]
 
     @property
     def passed(self) -> bool:
@@ -124,7 +129,8 @@ class Audit:
         repaired KR007 error: last: Dropout acts on the model's output
         """
         checked = None if seed is None else check_seed("seed", seed)
-        return repaired(self._view, self.findings, seed=checked)
+        rules = [rule for rule in RULES if rule.code not in self._ignored]
+        return repaired(self._view, self.findings, rules=rules, seed=checked)
 
     def __repr__(self) -> str:
         counted = ", ".join(f"{n} {severity}" for severity, n in self.counts().items())
@@ -189,9 +195,9 @@ def audit(
         An `Audit`; print it, or see its `findings`, `overview()`, `to_frame()`, `to_dict()`.
 
     Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: a Sequential is not built and there is no `x`, `y` comes without `x`, the
-            numbers of rows differ, or a code or a name is unknown.
+        TypeError: an argument has the wrong type, or data are no numbers.
+        ValueError: a Sequential is not built and there is no `x`, `y` comes without `x`, data are
+            not finite or do not fit the model and the loss, or a code or a name is unknown.
 
     Example:
 
@@ -208,15 +214,23 @@ def audit(
     ignored = check_codes("ignore", ignore, [rule.code for rule in RULES])
     if y is not None and x is None:
         raise ValueError("`y` must come with `x`. Received: y without x")
-    rows = None if x is None else _count_rows(x, y)
+    loss = None if loss is None else loss_object(loss)
+    fixed = _fixed_batch(model)
+    batch = check_integer("batch_size", batch_size, minimum=1) if batch_size is not None else fixed
+    rows = first = None
+    if x is not None:
+        rows = _rows(x, y, model if fixed is None else None, loss)
+        first = rows.take(slice(fixed or _ROWS))
+        if fixed == len(first):  # such a model takes so many rows alone
+            check_data(first.x, first.y, model=model, loss=loss)
     training = Training(
         optimizer=_optimizer(model if optimizer is None else optimizer),
         loss=loss,
         callbacks=_callbacks(callbacks),
-        batch_size=_batch_size(model, batch_size),
-        rows=rows,
-        x=_first_rows(x),
-        y=_first_rows(y),
+        batch_size=batch,
+        rows=None if rows is None else len(rows),
+        x=None if first is None else first.x,
+        y=None if first is None else first.y,
     )
     audited = model
     if isinstance(model, keras.Sequential) and not model.built:
@@ -226,9 +240,9 @@ def audit(
                 "call it on data, or pass `x`. Received: a Sequential that is not built"
             )
         audited = new_layer(model)
-        audited.build((None, *training.x.shape[1:]))
+        audited.build((None, *keras.tree.flatten(training.x)[0].shape[1:]))
         if loss is None:
-            training = dataclasses.replace(training, loss=getattr(model, "loss", None))
+            training = dataclasses.replace(training, loss=compiled_loss(model))
     elif not model.built and x is not None:
         model(training.x)
     view = ModelView(audited, training)
@@ -242,6 +256,7 @@ def audit(
         layers=tuple(layer_restraints(view)),
         unseen=(*view.unseen, *_unknown(audited, training)),
         _view=view,
+        _ignored=ignored,
     )
 
 
@@ -249,7 +264,7 @@ def _unknown(model: keras.Model, training: Training) -> Iterable[str]:
     if not model.built:
         yield "the model is not built: its shapes and weights were not seen"
     if training.optimizer is None:
-        yield "no optimizer: the model is not compiled, and none was given"
+        yield "no optimizer: the model has none, and none was given (KR020 to KR022 need one)"
 
 
 def _optimizer(given: Any) -> Any:
@@ -285,33 +300,16 @@ def _callbacks(callbacks: Any) -> tuple[Any, ...]:
     return checked
 
 
-def _batch_size(model: keras.Model, batch_size: Any) -> int | None:
-    if batch_size is not None:
-        return check_integer("batch_size", batch_size, minimum=1)
+def _fixed_batch(model: keras.Model) -> int | None:
     shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
     return next((shape[0] for shape in shapes if len(shape)), None)
 
 
-def _count_rows(x: Any, y: Any) -> int:
-    counts: dict[int, str] = {}
+def _rows(x: Any, y: Any, model: keras.Model | None, loss: Any) -> Batch:
     for name, data in (("x", x), ("y", y)):
-        for part in keras.tree.flatten(data) if data is not None else []:
-            if not hasattr(part, "shape") or not len(part.shape):
-                raise TypeError(
-                    f"`{name}` must hold arrays with a row for each example. "
-                    f"Received: {name}={in_words(data)}"
-                )
-            counts.setdefault(int(part.shape[0]), name)
-    if len(counts) != 1 or 0 in counts:
-        raise ValueError(
-            "`x` and `y` must have the same number of rows, at least one. "
-            f"Received: {', '.join(f'{count} in {name}' for count, name in counts.items())}"
-        )
-    return next(iter(counts))
-
-
-def _first_rows(data: Any) -> Any:
-    if data is None:
-        return None
-    take: Callable[[Any], Any] = lambda part: np.asarray(part)[:_ROWS]  # noqa: E731
-    return keras.tree.map_structure(take, data)
+        if is_dataset(data) or np.isscalar(data):
+            raise TypeError(
+                f"`{name}` must hold arrays with a row for each example. "
+                f"Received: {name}={in_words(data)}"
+            )
+    return as_batch(x, y, None, model, loss=loss)

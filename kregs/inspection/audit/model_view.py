@@ -22,6 +22,7 @@ from kregs.initializers import activation_name
 
 L = keras.layers
 
+SHIFTS = ("bias", "gamma", "beta", "scale")  # weights that a penalty or decay only hinders
 _ONE_CELL = (L.LSTM, L.GRU, L.SimpleRNN)  # what holds for the cell stands beside its layer
 _OF_OUTPUTS = ("softmax", "log_softmax", "sigmoid", "hard_sigmoid")
 _PARAMETERLESS = (*ACTIVATIONS, L.Softmax)

@@ -23,8 +23,9 @@ from kregs.builders.layer_kinds import (
 )
 from kregs.builders.model_graph import Call, ModelGraph, is_model_graph
 from kregs.initializers import initializer_for
-from kregs.inspection.audit.findings import Finding
+from kregs.inspection.audit.findings import Finding, Rule
 from kregs.inspection.audit.model_view import ModelView, coefficients, fed_activation, penalties_of
+from kregs.inspection.audit.rules.dropout import is_output_part
 from kregs.inspection.audit.rules.normalization import normalization_after
 from kregs.inspection.audit.rules.penalties import BOUNDS, acts
 
@@ -52,8 +53,12 @@ class Repair:
         return "\n".join(lines)
 
 
-def repaired(view: ModelView, findings: Sequence[Finding], *, seed: int | None) -> Repair:
+def repaired(
+    view: ModelView, findings: Sequence[Finding], *, rules: Iterable[Rule], seed: int | None
+) -> Repair:
     """Return a copy of the viewed model without the findings that can be mended safely.
+
+    The copy is looked at again by the same `rules`: what they still find in it is left.
 
     Raises:
         ValueError: the model's calls cannot be followed, so that it cannot be rebuilt.
@@ -68,15 +73,38 @@ def repaired(view: ModelView, findings: Sequence[Finding], *, seed: int | None) 
     copier = _Repairer(view, findings, Seeds(seed))
     copy = copier.copy_model(view.graphs[0])
     copier.copy_states()
+    # the optimizer knows the model's weights, not the copy's
+    training = dataclasses.replace(view.training, optimizer=None)
+    copy_view = ModelView(copy, training)
+    found_again = [finding for rule in rules for finding in rule.findings(copy_view)]
+    present = {place for finding in found_again for place in _places(finding)}
     done, left = [], []
     for finding in findings:
-        mended = [name for name in finding.layers if (finding.code, name) in copier.mended]
+        mended = [
+            name
+            for name in finding.layers
+            if (finding.code, name) in copier.mended
+            and (finding.code, finding.severity, name) not in present
+        ]
         rest = [name for name in finding.layers if name not in mended]
         if mended:
             done.append(dataclasses.replace(finding, layers=tuple(mended)))
         if rest or not finding.layers:
             left.append(dataclasses.replace(finding, layers=tuple(rest)))
+    known = {place for finding in left for place in _places(finding)}
+    for finding in found_again:  # such as a fault that is less grave now
+        new = tuple(name for _, _, name in _places(finding) - known)
+        if new and finding.layers:
+            left.append(
+                dataclasses.replace(
+                    finding, layers=tuple(name for name in finding.layers if name in new)
+                )
+            )
     return Repair(copy, tuple(done), tuple(left))
+
+
+def _places(finding: Finding) -> set[tuple[str, str, str]]:
+    return {(finding.code, finding.severity, name) for name in finding.layers or ("",)}
 
 
 class _Repairer(ModelCopier):
@@ -100,7 +128,8 @@ class _Repairer(ModelCopier):
         if not isinstance(layer, L.Layer):
             return new_layer(layer)
         calls = graph.calls_of(layer)
-        stand_in = self._dropout_copy(layer, calls[0]) if calls else None
+        # one that is called twice would have to be right in both places
+        stand_in = self._dropout_copy(layer, calls[0]) if len(calls) == 1 else None
         if stand_in is not None:
             return stand_in
         config = config_of(layer)
@@ -130,7 +159,8 @@ class _Repairer(ModelCopier):
 
     def _mend_penalties(self, config: dict[str, Any], layer: Any, graph: ModelGraph) -> None:
         is_own = isinstance(layer, L.ActivityRegularization)
-        if self._has("KR014", layer) and not is_own:
+        calls = graph.calls_of(layer) if self._has("KR014", layer) and not is_own else []
+        if calls and all(is_output_part(self.view, call, graph) for call in calls):
             config["activity_regularizer"] = None
             self._note("KR014", layer)
         if self._has("KR015", layer) and is_own:
@@ -159,10 +189,10 @@ class _Repairer(ModelCopier):
                 config[f"{name}_constraint"] = keras.constraints.serialize(right)
                 self._note("KR018", layer)
 
-    def _dropout_copy(self, layer: Any, call: Call) -> Any:
-        """Return the dropout that belongs in the place of another; `None`: it stays."""
+    def _dropout_copy(self, layer: Any, place: Call) -> Any:
+        """Return the dropout that belongs behind or instead of a call; `None`: it stays."""
         kind: Any = None
-        rank = len(call.outputs[0].shape)
+        rank = len(place.outputs[0].shape)
         options: dict[str, Any] = {}
         if self._has("KR005", layer) and rank in SPATIAL_DROPOUTS:
             kind, code = SPATIAL_DROPOUTS[rank], "KR005"
@@ -186,6 +216,8 @@ class _Repairer(ModelCopier):
         for code in codes:
             if code == "KR006" and layer.rate:
                 continue  # the right rate is not known
+            if code in ("KR007", "KR014") and not is_output_part(self.view, call, graph):
+                continue  # a layer that is called in a hidden place, too
             if code == "KR004" and self._normalization_behind(call, graph) is None:
                 continue
             name = self.view.name_of(layer)
@@ -214,7 +246,7 @@ class _Repairer(ModelCopier):
 
     def _takes_bias(self, layer: Any, graph: ModelGraph) -> bool:
         calls = graph.calls_of(layer)
-        after = normalization_after(calls[0])
+        after = normalization_after(calls[0], graph)
         return len(calls) == 1 and len(graph.calls_of(after)) == 1
 
     def layers_after(self, call: Call, graph: ModelGraph) -> list[Any]:
@@ -225,7 +257,7 @@ class _Repairer(ModelCopier):
                 moves = self._has("KR004", source.layer) and its_graph is graph
                 moves = moves and self._normalization_behind(source, graph) is call
                 if moves and self.is_left_out(source, graph):
-                    followers.append(self._copy_of_dropout(source))
+                    followers.append(self._moved_dropout(source.layer, call))
         penalty = self._moved_penalty(layer, graph)
         if penalty:
             name = f"{layer.name}_activity"
@@ -240,8 +272,13 @@ class _Repairer(ModelCopier):
         is_single = len(graph.calls_of(layer)) == 1
         return coefficients(layer.activity_regularizer) if is_single else None
 
-    def _copy_of_dropout(self, call: Call) -> Any:
-        return self._dropout_copy(call.layer, call) or new_layer(call.layer)
+    def _moved_dropout(self, layer: Any, place: Call) -> Any:
+        new = self._dropout_copy(layer, place)
+        if new is None:
+            new = new_layer(layer)
+            if len(place.outputs[0].shape) not in SPATIAL_DROPOUTS:
+                self._note("KR005", layer)  # no feature maps are left there
+        return new
 
     def copy_states(self) -> None:
         folded: list[tuple[Any, Any]] = []
@@ -260,7 +297,9 @@ class _Repairer(ModelCopier):
                 folded.append((old, present["bias"]))
         for layer, bias in folded:
             site = self.view.site_of(layer)
-            after = normalization_after(site.calls[0]) if site is not None else None
+            if site is None or site.graph is None:
+                continue
+            after = normalization_after(site.calls[0], site.graph)
             mean = self.copies[id(after)][1].moving_mean
             mean.assign(mean - keras.ops.cast(bias, mean.dtype))
 

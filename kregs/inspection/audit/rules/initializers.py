@@ -12,10 +12,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from kregs.builders.layer_copies import sublayers
 from kregs.builders.model_graph import Call
 from kregs.initializers import initializer_for
 from kregs.inspection.audit.findings import Hit, rule
-from kregs.inspection.audit.model_view import ModelView, fed_activation, source_of
+from kregs.inspection.audit.model_view import ModelView, Site, fed_activation, source_of
 
 L = keras.layers
 
@@ -37,6 +38,17 @@ def _kernel(layer: Any) -> np.ndarray | None:
     if isinstance(layer, _PLAIN) and layer.built and layer.trainable:
         return keras.ops.convert_to_numpy(layer.kernel)
     return None
+
+
+def _is_as_drawn(layer: Any, kernel: np.ndarray) -> bool:
+    """Whether a kernel is what its initializer draws: not trained, loaded or set since."""
+    initializer = layer.kernel_initializer
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return False
+    if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):
+        return False  # it draws other numbers each time, and would be moved on
+    drawn = initializer(kernel.shape, dtype=layer.kernel.dtype)
+    return np.array_equal(kernel, keras.ops.convert_to_numpy(drawn))
 
 
 def _drawn_square(initializer: Any, shape: tuple[int, ...]) -> float | None:
@@ -66,16 +78,44 @@ def _is_meant_for(initializer: Any, activation: str) -> bool:
     return activation != "selu" and initializer.scale == 1.0  # Glorot, LeCun
 
 
-def _gain_ratio(kernel: np.ndarray, initializer: Any, activation: str) -> float | None:
-    """Return what one layer does to the signal's variance; `None` where that is not known."""
+def _differs(kernel: np.ndarray, initializer: Any) -> bool | None:
+    """Whether the weights are larger or smaller than those drawn; `None` where not known."""
     sample = kernel.ravel()[:_SAMPLE].astype("float64")
     drawn = _drawn_square(initializer, kernel.shape)
     square = float(np.square(sample).mean())
     if not drawn or not square or sample.size < 32:
         return None
     # four standard errors of a mean square, at most
-    if abs(square / drawn - 1) > max(0.05, 4 * math.sqrt(2 / sample.size)):
-        return None  # trained
+    return abs(square / drawn - 1) > max(0.05, 4 * math.sqrt(2 / sample.size))
+
+
+def is_trained(model: keras.Model) -> bool:
+    """Whether a model has made a step, or no kernel is as large as it was drawn.
+
+    Example:
+
+    >>> layer = L.Dense(8, "relu")
+    >>> model = keras.Sequential([keras.Input((8,)), layer])
+    >>> before = is_trained(model)
+    >>> layer.set_weights([3 * weight for weight in layer.get_weights()])
+    >>> before, is_trained(model)
+    (False, True)
+    """
+    steps = getattr(getattr(model, "optimizer", None), "iterations", 0)
+    if int(steps) > 0:
+        return True
+    layers = [layer for layer in sublayers(model) if isinstance(layer, _PLAIN)]
+    kernels = [(_kernel(layer), layer) for layer in layers]
+    answers = [_differs(k, layer.kernel_initializer) for k, layer in kernels if k is not None]
+    known = [answer for answer in answers if answer is not None]
+    return bool(known) and all(known)
+
+
+def _gain_ratio(kernel: np.ndarray, initializer: Any, activation: str) -> float | None:
+    """Return what one layer does to the signal's variance; `None` where that is not known."""
+    if _differs(kernel, initializer) is not False:
+        return None  # trained, or not known
+    square = float(np.square(kernel.ravel()[:_SAMPLE].astype("float64")).mean())
     return square * math.prod(kernel.shape[:-1]) / _GAINS[activation]
 
 
@@ -145,15 +185,18 @@ def same_weights(view: ModelView) -> Iterator[Hit]:
     """One initializer object (or one integer seed) gives layers of one shape the very same kernel.
     They begin as copies instead of independent draws, and what stands side by side learns the
     same."""
-    alike: dict[tuple[tuple[int, ...], bytes], list[tuple[str, np.ndarray]]] = {}
+    alike: dict[tuple[tuple[int, ...], bytes], list[tuple[Site, np.ndarray]]] = {}
     for site in view.sites:
         kernel = _kernel(site.layer)
         if kernel is not None and kernel.size > 8 and np.ptp(kernel) > 0:
             key = (kernel.shape, kernel.ravel()[:64].tobytes())
-            alike.setdefault(key, []).append((site.name, kernel))
+            alike.setdefault(key, []).append((site, kernel))
     for group in alike.values():
         first = group[0][1]
-        names = [name for name, kernel in group if np.array_equal(kernel, first)]
+        same = [site for site, kernel in group if np.array_equal(kernel, first)]
+        if len(same) < 2:
+            continue
+        names = [site.name for site in same if _is_as_drawn(site.layer, first)]
         if len(names) > 1:
             yield Hit(
                 severity="warning",
@@ -177,6 +220,8 @@ def constant_kernel(view: ModelView) -> Iterator[Hit]:
     for site, call, graph in view.calls():
         kernel = _kernel(site.layer)
         if kernel is None or call in tail or kernel.shape[-1] < 2 or np.ptp(kernel) > 0:
+            continue
+        if not _is_as_drawn(site.layer, kernel):
             continue
         # a branch that ends in a sum may start at zero on purpose (Goyal et al. 2017, section 5.1)
         if any(_kernel(follower.layer) is not None for follower, _ in graph.downstream(call)):

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kregs.builders.layer_kinds import CONVOLUTIONS
-from kregs.builders.model_graph import Call
+from kregs.builders.model_graph import Call, ModelGraph
 from kregs.inspection.audit.findings import Hit, rule
 from kregs.inspection.audit.model_view import (
     ModelView,
@@ -30,17 +30,19 @@ _SMALL_BATCH, _TINY_BATCH = 16, 8
 _KERAS_BATCH = 32  # that `fit` takes by default
 
 
-def normalization_after(call: Call) -> Any:
+def normalization_after(call: Call, graph: ModelGraph) -> Any:
     """Return the normalization that alone follows a linear layer, without anything between."""
     if not isinstance(call.layer, _LINEAR_MAPS) or activation_of(call.layer) != "linear":
+        return None
+    if call in graph.outputs:  # seen also without the normalization
         return None
     follower = call.after[0].layer if len(call.after) == 1 else None
     return follower if is_normalization(follower) and not is_frozen(follower) else None
 
 
-def removes_bias(call: Call) -> bool:
+def removes_bias(call: Call, graph: ModelGraph) -> bool:
     """Whether a batch normalization takes the bias of the layer before it out again."""
-    after = normalization_after(call)
+    after = normalization_after(call, graph)
     if not isinstance(after, L.BatchNormalization) or not getattr(call.layer, "use_bias", False):
         return False
     rank = len(call.outputs[0].shape)
@@ -60,7 +62,9 @@ def useless_bias(view: ModelView) -> Iterator[Hit]:
     """The normalization subtracts the mean of each channel and with it the bias, whose gradient is
     0; its own shift does the work. The bias only costs memory."""
     for site in view.sites:
-        if site.layer.trainable and site.calls and all(map(removes_bias, site.calls)):
+        if site.graph is None or not site.calls or not site.layer.trainable:
+            continue
+        if all(removes_bias(call, site.graph) for call in site.calls):
             yield Hit(
                 severity="info", layers=[site.name], what="its bias is subtracted again at once"
             )
@@ -79,9 +83,11 @@ def scale_free_penalty(view: ModelView) -> Iterator[Hit]:
     smaller kernel: L2 does not make the function simpler. It makes the effective learning rate
     larger, which may help, but is another matter."""
     for site in view.sites:
-        if not any(map(has_l2, weight_penalties(site).values())) or not site.calls:
+        if not any(map(has_l2, weight_penalties(site).values())):
             continue
-        after = [normalization_after(call) for call in site.calls]
+        if site.graph is None or not site.calls:
+            continue
+        after = [normalization_after(call, site.graph) for call in site.calls]
         # a bias that is not rescaled with the kernel breaks the invariance, unless it is subtracted
         if all(
             isinstance(norm, L.BatchNormalization)

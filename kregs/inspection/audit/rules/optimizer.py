@@ -9,6 +9,7 @@ import keras
 
 from kregs.inspection.audit.findings import Hit, rule
 from kregs.inspection.audit.model_view import (
+    SHIFTS,
     ModelView,
     Site,
     has_l1,
@@ -23,7 +24,6 @@ O = keras.optimizers  # noqa: E741
 _ADAPTIVE = (
     O.Adam, O.Nadam, O.Adamax, O.RMSprop, O.Adagrad, O.Adadelta, O.Adafactor, O.Lamb, O.Lion,
 )  # fmt: skip
-_SHIFTS = ("bias", "gamma", "beta", "scale")
 
 
 def bare_optimizer(optimizer: Any) -> Any:
@@ -116,7 +116,7 @@ def decayed_shift(view: ModelView) -> Iterator[Hit]:
     of normalizations do not overfit; pulled to 0 they only fit worse."""
     optimizer = view.training.optimizer
     for site in view.sites:
-        if any(variable.name in _SHIFTS for variable in decayed(optimizer, site.layer)):
+        if any(variable.name in SHIFTS for variable in decayed(optimizer, site.layer)):
             name = type(bare_optimizer(optimizer)).__name__
             yield Hit(
                 severity="info",
@@ -130,8 +130,8 @@ def decayed_shift(view: ModelView) -> Iterator[Hit]:
     "L1 that never reaches zero",
     severities=["info"],
     source="Parikh and Boyd 2014, section 4.2 (proximal gradient); Keras: L1 is a term of the loss",
-    fix="a proximal step (soft threshold) after each update, or drop weights below a threshold "
-    "afterwards",
+    fix="kregs.proximal(optimizer, l1=...) instead: a soft threshold after each update; or drop "
+    "weights below a threshold afterwards",
 )
 def inexact_l1(view: ModelView) -> Iterator[Hit]:
     """The gradient of |w| is +λ or -λ, also close to 0: a step jumps over it, and the weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +10,12 @@ import numpy as np
 
 from kregs.builders.layer_kinds import KERNELS, norm_axis
 from kregs.inspection.audit.findings import Hit, rule
-from kregs.inspection.audit.model_view import ModelView, coefficients, penalties_of
+from kregs.inspection.audit.model_view import SHIFTS, ModelView, coefficients, penalties_of
 from kregs.inspection.audit.rules.dropout import is_output_part
+from kregs.inspection.audit.rules.initializers import is_trained
+from kregs.inspection.probing import state_kept
 from kregs.training.compilation import loss_object
 
-_SHIFTS = ("bias", "gamma", "beta", "scale")
 BOUNDS = (keras.constraints.MaxNorm, keras.constraints.MinMaxNorm, keras.constraints.UnitNorm)
 
 
@@ -82,28 +82,39 @@ def half_precision_activity(view: ModelView) -> Iterator[Hit]:
 )
 def heavy_penalty(view: ModelView) -> Iterator[Hit]:
     """Training spends its first epochs on making weights small, whatever the data say, and often
-    ends with a model that predicts the mean. Needs `x` and `y`."""
-    training = view.training
-    if training.x is None or training.y is None:
+    ends with a model that predicts the mean. Needs `x` and `y`, and a model not yet trained."""
+    if view.training.x is None or view.training.y is None or is_trained(view.model):
         return
-    prediction = view.model(training.x, training=False)
-    penalty = float(sum(float(loss) for loss in view.model.losses))
-    if not penalty:
+    fixed = [tensor.shape[0] for tensor in getattr(view.model, "inputs", None) or []]
+    rows = len(keras.tree.flatten(view.training.x)[0])
+    if any(size not in (None, rows) for size in fixed):
+        return  # fewer rows than one batch
+    with state_kept(view.model):
+        losses = _losses(view)
+    if losses is None:
         return
-    if training.loss is not None:
-        loss = loss_object(training.loss)(training.y, prediction)
-        data_loss = float(np.mean(keras.ops.convert_to_numpy(loss)))
-    elif getattr(view.model, "compiled", False):
-        total = view.model.compute_loss(training.x, training.y, prediction, training=False)
-        data_loss = float(total) - penalty
-    else:
-        return
-    if penalty > data_loss or math.isnan(data_loss):
+    penalty, data_loss = losses
+    # a loss that may be below 0, such as a cosine similarity, has no size to compare with
+    if data_loss > 0 and penalty > data_loss:
         yield Hit(
             severity="warning",
             layers=(),
             what=f"the penalties are {penalty:.3g}, the loss of the data is {data_loss:.3g}",
         )
+
+
+def _losses(view: ModelView) -> tuple[float, float] | None:
+    """Return the sum of the penalties and the loss of the data; `None`: there is none."""
+    training, model = view.training, view.model
+    prediction = model(training.x, training=False)
+    penalty = float(sum(float(loss) for loss in model.losses))
+    if training.loss is not None:
+        loss = loss_object(training.loss)(training.y, prediction)
+        return penalty, float(np.mean(keras.ops.convert_to_numpy(loss)))
+    if getattr(model, "compiled", False) and penalty:
+        total = model.compute_loss(training.x, training.y, prediction, training=False)
+        return penalty, float(total) - penalty
+    return None
 
 
 @rule(
@@ -173,5 +184,5 @@ def penalized_shift(view: ModelView) -> Iterator[Hit]:
     underfit; a scale pulled to 0 turns a channel off."""
     for site in view.sites:
         for name, penalty in penalties_of(site.layer).items():
-            if name in _SHIFTS and acts(penalty) and site.layer.trainable:
+            if name in SHIFTS and acts(penalty) and site.layer.trainable:
                 yield Hit(severity="info", layers=[site.name], what=f"a penalty on its {name}")
