@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _LEAST_EPOCHS = 2
 _FEW_EPOCHS = 5
 _SHOWN = 0.1  # confidence: a verdict with less is not worth a word
+_ROUNDING = 1e-3  # of sums of float32
 _COLUMNS = 88  # of what is printed
 
 
@@ -135,10 +136,11 @@ def diagnose(
     Args:
         history: what `fit` returned, its dictionary of lists, a table with one row an epoch
             (`pandas.read_csv` of a `CSVLogger`'s file), or of a search `result.history(trial)`,
-            all of whose folds and seeds are diagnosed together.
+            all of whose folds and seeds are diagnosed together, as are the trainings of a
+            file that was appended to.
         penalties: the sum of `model.losses`, one number or one an epoch, for a history of Keras's
-            own `loss`; 0 if the model has no penalty. Default: `loss` less `data_loss` where both
-            are logged, else unknown.
+            own `loss`, of which they are a part; 0 if the model has no penalty. Default: `loss`
+            less `data_loss` where both are logged, else unknown.
         baseline: the loss of a constant guess, such as log(classes) or the targets' variance,
             above 0. Default: the larger loss of the first epoch, which is less sure.
         held_out: the loss (without penalties if those are known) on rows that were not trained on,
@@ -203,6 +205,7 @@ def diagnose(
             f"`best_epoch` must be one of the {max(map(len, runs))} epochs. "
             f"Received: best_epoch={best_epoch}"
         )
+    curves = _curves(runs, penalties)
     shares = confidences(evidence)
     signs = strengths(evidence)
     verdict = max(signs, key=signs.__getitem__)
@@ -218,9 +221,9 @@ def diagnose(
         others=others,
         because=tuple(reasons(verdict, evidence)),
         next_steps=tuple(advice(verdict, evidence, others, kept_best=best_epoch is not None)),
-        limits=tuple(_limits(table, evidence, penalties, baseline)),
+        limits=tuple(_limits(table, curves, evidence, penalties, baseline)),
         evidence=evidence,
-        curves=_curves(runs, penalties),
+        curves=curves,
         best_epoch=best_epoch,
         loss="data_loss" if "data_loss" in table else "loss",
     )
@@ -230,19 +233,33 @@ def _check_penalties(penalties: Any, runs: list[pd.DataFrame]) -> Any:
     """Return penalties as one number, or one an epoch; `None` if they are not given."""
     if penalties is None:
         return None
-    if isinstance(penalties, (list, tuple, np.ndarray)):
+    if isinstance(penalties, (list, tuple, pd.Series)) or np.ndim(penalties) == 1:
         lengths = {len(run) for run in runs}
         if lengths != {len(penalties)}:
             raise ValueError(
                 f"`penalties` must be one number, or one for each of the {max(lengths)} epochs. "
                 f"Received: {len(penalties)} numbers"
             )
-        return [check_number("penalties", value, minimum=0.0) for value in penalties]
-    return check_number("penalties", penalties, minimum=0.0)
+        penalties = [check_number("penalties", value, minimum=0.0) for value in penalties]
+    else:
+        penalties = check_number("penalties", penalties, minimum=0.0)
+    for run in runs:
+        loss = run["loss"].to_numpy() if "loss" in run else np.array([np.inf])
+        # a loss that may be negative may be below its penalties
+        if (loss >= 0).all() and (penalties > loss * (1 + _ROUNDING)).any():
+            raise ValueError(
+                f"`penalties` must be a part of `loss`, which is {loss.min():.3g} at its lowest. "
+                f"Received: penalties={np.max(penalties):.3g}"
+            )
+    return penalties
 
 
 def _limits(
-    table: pd.DataFrame, evidence: Evidence, penalties: Any, baseline: float | None
+    table: pd.DataFrame,
+    curves: pd.DataFrame,
+    evidence: Evidence,
+    penalties: Any,
+    baseline: float | None,
 ) -> list[str]:
     """Return what the history does not tell."""
     limits: list[str] = []
@@ -261,6 +278,15 @@ def _limits(
         )
     if baseline is None:
         limits.append("the loss of a guess: taken from the first epoch; pass baseline=")
+    if evidence.train is not None and curves.filter(["training", "validation"]).min().min() < 0:
+        limits.append(
+            "parts of the loss: it goes below 0, so percentages are of what is above its lowest"
+        )
+    if "run" in curves:
+        limits.append(
+            f"one course: `epoch` begins anew, so the history was read as that of "
+            f"{curves['run'].nunique()} trainings"
+        )
     if evidence.epochs < _FEW_EPOCHS:
         limits.append(f"a trend: {evidence.epochs:.0f} epochs are few")
     return limits

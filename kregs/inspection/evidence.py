@@ -16,7 +16,8 @@ _WINDOW = 0.1  # of the epochs: what "the end" is the mean over, so that one epo
 class Evidence:
     """Numbers of one training, the mean over its runs; `None` is what cannot be known.
 
-    Losses are without penalties where the history or the caller tells them apart.
+    Losses are without penalties where the history or the caller tells them apart. Parts of losses
+    that go below 0 are of what is above the lowest of all.
 
     Args:
         epochs: how many were trained.
@@ -82,12 +83,13 @@ def measure_run(
         return Evidence(epochs=len(train), lost=1.0)
     if len(train) < 2:  # no course
         return Evidence(epochs=len(train))
-    lowest = min(float(curve.min()) for curve in curves)
-    if lowest < 0:  # a likelihood of densities, of which no part can be taken
-        train = train - lowest
-        validation = None if validation is None else validation - lowest
-        baseline = None if baseline is None else baseline - lowest
-        held_out = None if held_out is None else held_out - lowest
+    # of a likelihood of densities, which may be negative, no part can be taken
+    zero = min(0.0, ends, *(float(curve.min()) for curve in curves))
+    curves = [curve - zero for curve in curves]
+    train = curves[0]
+    validation = None if validation is None else curves[1]
+    baseline = None if baseline is None else baseline - zero
+    held_out = None if held_out is None else held_out - zero
     epochs = len(train)
     window = max(1, round(_WINDOW * epochs))
     end = slice(-window, None)
@@ -100,8 +102,8 @@ def measure_run(
     level = float(train[end].mean())
     fall = float(train[0] - train.min())
     values: dict[str, float | None] = {
-        "start": start,
-        "train": level,
+        "start": start + zero,
+        "train": level + zero,
         "left": _part(level, start),
         "train_fall": _part(train[middle].mean() - train[-window:].mean(), train[middle].mean()),
         "late": _part(max(train[half - 1] - train[-window:].mean(), 0.0), fall)
@@ -122,13 +124,13 @@ def measure_run(
         if best_epoch is not None:
             values["rise"] = 0.0  # what came after it was thrown away
     if held_out is not None:
-        values |= {"validation": held_out, "gap": _part(held_out - level, held_out)}
+        values |= {"validation": held_out + zero, "gap": _part(held_out - level, held_out)}
     rises = float(np.maximum(np.diff(train[half - 1 :]), 0).mean())
     values["bumps"] = _part(rises, max(level, held_out or 0.0))
     if penalty is not None:
         last = float(penalty[end].mean())
         values |= {
-            "penalty": _part(last, last + level),
+            "penalty": _part(last, last + level) if zero == 0 else None,
             "penalty_left": _part(last, float(penalty[0])) if penalty[0] > 0 else None,
         }
     return Evidence(epochs=epochs, **values)  # type: ignore[arg-type]

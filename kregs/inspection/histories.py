@@ -10,11 +10,11 @@ import pandas as pd
 
 from kregs.validation import in_words
 
-RUN_COLUMNS = ("fold", "seed")  # of a history that holds several runs
+RUN_COLUMNS = ("fold", "seed", "run")  # of a history that holds several runs
 
 
 def split_runs(history: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Yield each run of a history, which has a column `fold` or `seed` if there are several.
+    """Yield each run of a history, which has a column of `RUN_COLUMNS` if there are several.
 
     Example:
 
@@ -39,7 +39,8 @@ def read_history(history: Any) -> pd.DataFrame:
 
     Returns:
         Its metrics that are one number an epoch, and `fold` and `seed` where they are there. What
-        was validated every few epochs only is NaN in the others.
+        was validated every few epochs only is NaN in the others. Where `epoch` begins anew, as in
+        a CSVLogger's file that was appended to, a column `run` counts the trainings from 1.
 
     Raises:
         TypeError: it is none of these.
@@ -77,6 +78,10 @@ def read_history(history: Any) -> pd.DataFrame:
         table[losses] = table[losses].astype(float)
     except (TypeError, ValueError) as error:
         raise ValueError(f"`history` must hold numbers. Received: {error}") from None
+    if "epoch" in table and not any(name in table for name in RUN_COLUMNS):
+        begins = pd.to_numeric(table["epoch"], errors="coerce").diff() <= 0
+        if begins.any():
+            table["run"] = 1 + begins.cumsum()
     return table
 
 

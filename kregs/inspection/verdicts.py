@@ -31,6 +31,7 @@ class Thresholds:
     Args:
         growth: of `left`: the training loss went above that of a guess: away from the solution.
         bumps: of `bumps`: steps overshoot in training.
+        climb: of `-train_fall`: the training loss itself ends higher than it was.
         noise: of `noise`: the validation loss jumps: steps too large, or too few rows.
         falling: of `validation_fall`: the second half of the epochs was worth its time.
         late: of `late`, and
@@ -40,6 +41,7 @@ class Thresholds:
         untaught: of `left`: what small steps have not learned yet.
         gap: of `gap`: the training rows are known by heart.
         rise: of `rise`: learning more of the training rows harmed the others.
+        harm: of `rise`: so surely that the fall of the training loss speaks for no other verdict.
         unfit: of `left`: what the network cannot learn, or may not.
         penalized: of `penalty`: λ makes up the loss; of λ's own verdicts alone.
         right: the strength of "just right" where nothing speaks against it.
@@ -47,6 +49,7 @@ class Thresholds:
 
     growth: tuple[float, float] = (1.12, 3.8)
     bumps: tuple[float, float] = (0.032, 0.127)
+    climb: tuple[float, float] = (0.1, 0.5)
     noise: tuple[float, float] = (0.052, 0.6)
     falling: tuple[float, float] = (0.065, 0.307)
     late: tuple[float, float] = (0.3, 0.35)
@@ -54,10 +57,11 @@ class Thresholds:
     smooth: tuple[float, float] = (0.003, 0.008)
     untaught: tuple[float, float] = (0.24, 0.37)
     gap: tuple[float, float] = (0.13, 0.635)
-    rise: tuple[float, float] = (0.034, 0.37)
+    rise: tuple[float, float] = (0.03, 0.25)
+    harm: tuple[float, float] = (0.03, 0.06)
     unfit: tuple[float, float] = (0.32, 1.18)
     penalized: tuple[float, float] = (0.3, 0.8)
-    right: float = 0.34
+    right: float = 0.3
 
 
 THRESHOLDS = Thresholds()
@@ -74,12 +78,13 @@ def strengths(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> dict[s
     """
     t, e = thresholds, evidence
     growth, bumps, noise = _ramp(e.left, t.growth), _ramp(e.bumps, t.bumps), _ramp(e.noise, t.noise)
-    gap, rise = _ramp(e.gap, t.gap), _ramp(e.rise, t.rise)
+    bumps = max(bumps, _ramp(-(e.train_fall or 0.0), t.climb))
+    gap, rise, harm = _ramp(e.gap, t.gap), _ramp(e.rise, t.rise), _ramp(e.rise, t.harm)
     # without validation the training loss must tell whether it goes on
     falling = _ramp(e.train_fall if e.validation_fall is None else e.validation_fall, t.falling)
     falling = max(falling, _ramp(e.late, t.late) * _ramp(e.train_fall, t.moving))
-    if e.validation_fall is None:  # that the training rows are still learned is no excuse for a gap
-        falling *= 1 - gap
+    # that the training rows are still learned is no excuse for harm to the others, nor for a gap
+    falling *= 1 - (gap if e.validation_fall is None else harm)
     jumps = e.jitter if e.noise is None else e.noise
     smooth = 0.0 if jumps is None else 1 - _ramp(jumps, t.smooth)
     slow = falling * smooth * _ramp(e.left, t.untaught)
@@ -88,9 +93,9 @@ def strengths(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> dict[s
         TOO_HIGH: bumps,
         NOISY: noise * (1 - bumps),
         TOO_LOW: slow * calm,
-        TOO_SHORT: max(falling * calm - slow, 0.0) * (1 - rise),
+        TOO_SHORT: max(falling * calm - slow, 0.0),
         OVERFITTING: max(gap, rise) * (1 - falling) * calm,
-        UNDERFITTING: _ramp(e.left, t.unfit) * (1 - gap) * (1 - falling) * calm,
+        UNDERFITTING: _ramp(e.left, t.unfit) * (1 - max(gap, harm)) * (1 - falling) * calm,
     }
     signs = {DIVERGING: max(e.lost, growth)} | {
         name: sign * (1 - e.lost) for name, sign in signs.items()
@@ -153,14 +158,17 @@ def reasons(verdict: str, evidence: Evidence) -> list[str]:
     """Return the signs of a verdict with their numbers."""
     e = evidence
     level = None if e.train is None else f"the training loss ends at {e.train:.3g}"
-    of_guess = None if e.left is None else f"{level}, {e.left:.0%} of a guess's {e.start:.3g}"
+    of_guess = None
+    if e.left is not None:
+        part = "that of a guess is" if e.train < 0 else f"{e.left:.0%} of a guess's"
+        of_guess = f"{level}, {part} {e.start:.3g}"
     course = _course(e)
     gap = (
         None
         if e.gap is None
         else f"the validation loss is {e.validation:.3g}, the training loss {e.train:.3g}"
     )
-    rise = e.rise and f"the validation loss ends {e.rise:.0%} above its lowest"
+    rise = e.rise and f"of the validation loss {e.rise:.0%} came after its lowest epoch"
     bumps = (
         e.bumps
         and f"the training loss rises again and again, by {e.bumps:.1%} of the loss an epoch"

@@ -85,7 +85,7 @@ def advice_of(result: SearchResult) -> Advice:
         first = faults.iloc[0]
         next_step = f"{first['fix']} ({first['code']})"
     elif isinstance(diagnosis, str):
-        next_step = "search with more epochs: what was logged tells no course"
+        next_step = _without_diagnosis(result, trial)
     else:
         searched = _searched(result)
         open_steps = [
@@ -95,6 +95,15 @@ def advice_of(result: SearchResult) -> Advice:
         if searched and open_steps[:1] != [diagnosis.next_steps[0]]:
             next_step += f" ({', '.join(searched)}: searched already, and no bound was reached)"
     return Advice(trial=trial, diagnosis=diagnosis, findings=findings, next_step=next_step)
+
+
+def _without_diagnosis(result: SearchResult, trial: int) -> str:
+    """Return what to do where there is no diagnosis: it is lost, or says too little."""
+    try:
+        result.history(trial)
+    except (ValueError, KeyError, OSError):
+        return "bring the search's folder back from a copy: the trial's history cannot be read"
+    return "search with more epochs: what was logged tells no course"
 
 
 def _searched(result: SearchResult) -> list[str]:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import kregs
-from kregs.inspection.evidence import measure_run
+from kregs.inspection.evidence import mean_evidence, measure_run
 from kregs.inspection.histories import read_history
 from kregs.inspection.verdicts import RELIABILITY
 
@@ -47,6 +47,70 @@ def test_curves_of_known_shape(verdict):
     assert len(diagnosis.next_steps) >= 2
     assert str(diagnosis).startswith(f"{verdict} (confidence ")
     assert diagnosis.next_steps[0] in " ".join(str(diagnosis).split())
+
+
+TIME = EPOCHS / 40
+NOT_SEEN = np.random.default_rng(4).normal(size=40)
+TEXTBOOK = {
+    "a valley, training done": ("overfitting", 2 * DECAY + 1e-3, 0.3 + 2 * DECAY + 0.02 * EPOCHS),
+    "a valley, training goes on": (
+        "overfitting",
+        2.3 - 0.05 * EPOCHS,
+        np.where(EPOCHS < 26, 2.3 - 0.05 * EPOCHS, 1.0 + 0.03 * (EPOCHS - 26)),
+    ),
+    "labels by heart, slowly": ("overfitting", 2.4 - 1.33 * TIME, 2.37 + 0.47 * TIME**1.5),
+    "labels by heart, ever faster": ("overfitting", 2.4 - 0.6 * TIME**2, 2.32 + 0.25 * TIME**2),
+    "an explosion": ("overfitting", [1, 0.9, 0.8, 0.6, 0.4, 0.1], [1, 0.9, 0.95, 1.2, 2, 4]),
+    "a tenth above the lowest": (
+        "overfitting",
+        1 - 0.006 * EPOCHS,
+        np.where(EPOCHS < 20, 1 - 0.006 * EPOCHS, 0.88 + 0.005 * (EPOCHS - 20)),
+    ),
+    "up at once, noisy": (
+        "overfitting",
+        2.3 * np.exp(-EPOCHS / 20),
+        2.3 + 0.05 * EPOCHS + 0.1 * NOT_SEEN,
+    ),
+    "a gap that stays": ("overfitting", 0.01 + 2 * DECAY, 0.5 + 1.8 * DECAY),
+    "negative, a valley": ("overfitting", np.arange(-1, -10, -1.6), [-1, -2, -2, -1, 3, 6]),
+    "a hair above the lowest": ("just right", 0.3 + DECAY, 0.32 + DECAY + 3e-4 * EPOCHS),
+    "flat and high": ("underfitting", 1.3 + 0.3 * DECAY, 1.32 + 0.3 * DECAY),
+    "still steep": (
+        "too short",
+        2.3 * np.exp(-EPOCHS / 30) + 0.02 * JITTER[0],
+        2.35 * np.exp(-EPOCHS / 30) + 0.03 * JITTER[1],
+    ),
+    "a creep": ("learning rate too low", 2.3 - 0.01 * EPOCHS, 2.31 - 0.0098 * EPOCHS),
+    "both climb again": (
+        "learning rate too high",
+        0.5 + np.maximum(1.8 - 0.18 * EPOCHS, 0.04 * (EPOCHS - 10)),
+        0.55 + np.maximum(1.8 - 0.18 * EPOCHS, 0.04 * (EPOCHS - 10)),
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", TEXTBOOK)
+def test_textbook_shapes(shape):
+    verdict, train, validation = TEXTBOOK[shape]
+    diagnosis = kregs.diagnose(both(train, validation))
+    assert diagnosis.verdict == verdict, str(diagnosis)
+
+
+@pytest.mark.parametrize("epochs", [6, 30, 100])
+@pytest.mark.parametrize("rise", [0.2, 0.5, 3.0])
+@pytest.mark.parametrize("turn", [0.0, 0.3, 0.6])
+def test_validation_that_rises_while_training_falls_is_overfitting(epochs, rise, turn):
+    time = np.arange(epochs) / (epochs - 1)
+    validation = np.where(
+        time <= turn,
+        2.3 - 0.8 * time,
+        (2.3 - 0.8 * turn) * (1 + rise * (time - turn) / (1 - turn)),
+    )
+    for left, power in ((0.05, 0.5), (0.05, 2), (0.6, 1), (0.6, 2)):
+        train = 2.3 * (1 - (1 - left) * time**power)
+        for baseline in (None, math.log(10)):
+            diagnosis = kregs.diagnose(both(train, validation), baseline=baseline)
+            assert diagnosis.verdict == "overfitting", str(diagnosis)
 
 
 @pytest.mark.parametrize("verdict", [name for name in CURVES if name != "diverging"])
@@ -113,6 +177,8 @@ def test_penalties_that_are_told_are_as_good_as_a_data_loss():
     assert told.evidence.penalty == pytest.approx(0.4 / total["loss"][-1], abs=0.1)
     each = kregs.diagnose(total, penalties=[0.4] * len(EPOCHS))
     assert each.evidence == told.evidence
+    table = pd.DataFrame({**total, "penalty": 0.4})
+    assert kregs.diagnose(table, penalties=table["penalty"]).evidence == told.evidence
     # not told, they hide a part of the gap, and this is said
     hidden = kregs.diagnose(total)
     assert hidden.evidence.gap < told.evidence.gap
@@ -183,7 +249,32 @@ def test_a_loss_that_is_no_number_diverged(name, lost):
 
 def test_a_likelihood_may_be_negative():
     values = {name: [v - 5 for v in curve] for name, curve in CURVES["overfitting"].items()}
-    assert kregs.diagnose(values).verdict == "overfitting"
+    diagnosis = kregs.diagnose(values)
+    assert diagnosis.verdict == "overfitting"
+    # what is printed are the losses of the history
+    evidence = diagnosis.evidence
+    assert evidence.train == pytest.approx(np.mean(values["data_loss"][-4:]))
+    assert evidence.validation == pytest.approx(np.mean(values["val_data_loss"][-4:]))
+    assert evidence.start == pytest.approx(values["val_data_loss"][0])
+    assert "the validation loss is -4.11, the training loss -4.99" in str(diagnosis)
+    assert any("goes below 0" in limit for limit in diagnosis.limits)
+    assert not any("goes below 0" in limit for limit in kregs.diagnose(CURVES["noisy"]).limits)
+    # a share of what may be negative says nothing
+    penalized = kregs.diagnose({**values, "loss": [v + 1 for v in values["data_loss"]]})
+    assert penalized.evidence.penalty is None
+
+
+def test_a_file_that_was_appended_to_holds_several_trainings():
+    first, second = (
+        pd.DataFrame({"epoch": EPOCHS - 1, **CURVES[name]}) for name in ("just right", "noisy")
+    )
+    diagnosis = kregs.diagnose(pd.concat([first, second], ignore_index=True))
+    parts = [kregs.diagnose(run).evidence for run in (first, second)]
+    assert diagnosis.evidence == mean_evidence(parts)
+    assert any("of 2 trainings" in limit for limit in diagnosis.limits)
+    assert not any("trainings" in limit for limit in kregs.diagnose(first).limits)
+    axes = diagnosis.plot().axes[0]
+    assert max(len(line.get_xdata()) for line in axes.lines) == len(EPOCHS)
 
 
 def test_weights_of_the_best_epoch_are_not_blamed_for_later_ones():
@@ -219,6 +310,8 @@ def test_folds_and_seeds_are_diagnosed_together():
         ({"loss": [3.0, 2.0]}, {"baseline": 0.0}, ValueError, "`baseline`"),
         ({"loss": [3.0, 2.0]}, {"penalties": [0.1]}, ValueError, "`penalties`"),
         ({"loss": [3.0, 2.0]}, {"penalties": -0.1}, ValueError, "`penalties`"),
+        ({"loss": [3.0, 2.0]}, {"penalties": 5}, ValueError, "a part of `loss`"),
+        ({"loss": [3.0, 2.0]}, {"penalties": [1.0, 2.5]}, ValueError, "a part of `loss`"),
         ({"loss": [3.0, 2.0]}, {"held_out": "low"}, TypeError, "`held_out`"),
         ({"loss": [3.0, 2.0]}, {"best_epoch": 3}, ValueError, "`best_epoch`"),
     ],

@@ -79,7 +79,8 @@ def test_a_history_that_tells_nothing_costs_no_report(tmp_path, page_of, lost):
 
     text = page_of(FakeResult(tmp_path, histories=histories)).text
     assert "none, since" in text
-    assert "Next step: search with more epochs" in text
+    step = "bring the search's folder back" if lost == "unreadable" else "search with more epochs"
+    assert f"Next step: {step}" in text
 
 
 def test_a_loss_that_is_no_number_is_a_diagnosis(tmp_path, page_of):
