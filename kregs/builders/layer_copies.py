@@ -221,28 +221,13 @@ class ModelCopier:
 
     def _copy_functional(self, graph: ModelGraph, copied: Callable) -> keras.Model:
         model = graph.model
-        originals: dict[int, Any] = {}  # id of a copy -> what it is the copy of
         inputs = keras.tree.map_structure(self.new_input, model.input)
-        # new tensor -> the original's: tells which call of a shared layer is made
-        tensors = {
-            id(new): old for new, old in zip(keras.tree.flatten(inputs), model.inputs, strict=True)
-        }
-        made: set[int] = set()
-        kept: list[Any] = []  # tensors stay alive, so that no id is given twice
-
-        def copy_and_note(layer: Any) -> Any:
-            new = copied(layer)
-            originals[id(new)] = layer
-            return new
+        tensors = {id(tensor): tensor for tensor in keras.tree.flatten(inputs)}
+        # equal calls of a shared layer differ in what follows: only the order tells them apart
+        calls = iter(graph.calls_in_order())
 
         def call_copy(new: Any, *args: Any, **kwargs: Any) -> Any:
-            received = [
-                tensors[id(value)]
-                for value in keras.tree.flatten((args, kwargs))
-                if id(value) in tensors
-            ]
-            call = graph.call_with(originals[id(new)], received, made)
-            made.add(id(call))
+            call = next(calls)
             for layer in self.layers_before(call, graph):
                 if args:
                     args = (layer(args[0]), *args[1:])
@@ -255,15 +240,13 @@ class ModelCopier:
                 result = new(*args, **kwargs)
             for layer in self.layers_after(call, graph):
                 result = layer(result)
-            for value, old in zip(keras.tree.flatten(result), call.outputs, strict=True):
-                kept.append(value)
-                tensors[id(value)] = old
+            tensors.update({id(value): value for value in keras.tree.flatten(result)})
             return result
 
         # around the same layers, but not compiled: clone_model would compile the copy too
         bare = keras.Model(model.input, model.output, name=model.name)
         return keras.models.clone_model(
-            bare, input_tensors=inputs, clone_function=copy_and_note, call_function=call_copy
+            bare, input_tensors=inputs, clone_function=copied, call_function=call_copy
         )
 
     def copy_states(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -138,6 +138,7 @@ class ModelGraph:
                     call.before.append(source)
                     source.after.append(call)
         self.inputs = [call_of(tensor) for tensor in model.inputs]
+        self._by_node = calls
         self._calls: dict[int, list[Call]] = {}
         for call in calls.values():
             self._calls.setdefault(id(call.layer), []).append(call)
@@ -158,18 +159,19 @@ class ModelGraph:
         """
         return self._calls.get(id(layer), [])
 
-    def call_with(self, layer: Any, inputs: Sequence[Any], made: Collection[int]) -> Call:
-        """Return the call of a layer on these tensors; of equal ones that whose id is not `made`.
+    def calls_in_order(self) -> list[Call]:
+        """Return the calls of a Functional model in the order in which Keras makes them.
 
         Example:
 
-        >>> model = keras.Sequential([keras.Input((2,)), L.Dense(3, name="a")])
-        >>> ModelGraph(model).call_with(model.layers[0], model.inputs, set()).layer.name
-        'a'
+        >>> x = keras.Input((2,))
+        >>> model = keras.Model(x, L.ReLU(name="b")(L.Dense(3, name="a")(x)))
+        >>> [call.layer.name for call in ModelGraph(model).calls_in_order()]
+        ['a', 'b']
         """
-        received = sorted(map(id, inputs))
-        same = [c for c in self.calls_of(layer) if sorted(map(id, c.inputs)) == received]
-        return next((call for call in same if id(call) not in made), same[0])
+        by_depth = self.model._nodes_by_depth  # Keras has no public way to ask
+        nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+        return [self._by_node[id(node)] for node in nodes if not node.is_input]
 
     def upstream(self, call: Call) -> Iterator[tuple[Call, ModelGraph]]:
         """Yield what `call` is fed by, back to the nearest layers with weights, these included.

@@ -26,7 +26,7 @@ class LayerSparsity:
     Attributes:
         layer: its name, behind the names of what it is within.
         type: its class.
-        weights: how many numbers its trainable kernels, tables and biases have.
+        weights: how many numbers its kernels, tables and biases have, frozen or not.
         zeros: how many of them are exactly 0.
         units: how many units, filters or columns it has; 0 where that is not known.
         dead_units: to how many of them only zeros lead, so that their output is constant.
@@ -54,7 +54,7 @@ class Sparsity:
     """The zeros of a model's weights. Made by `kregs.sparsity`.
 
     Attributes:
-        layers: a `LayerSparsity` for each layer that has trainable weights of its own.
+        layers: a `LayerSparsity` for each layer that has kernels, tables or biases of its own.
         total: their sum, as one `LayerSparsity`.
     """
 
@@ -111,8 +111,8 @@ def sparsity(model: keras.Model) -> Sparsity:
     their zeros are initial values. `kregs.shrink` removes what is dead.
 
     Args:
-        model: any built Keras model, compiled or not; of a subclassed one, the layers that Keras
-            tracks.
+        model: any built Keras model, compiled or not, frozen or not; of a subclassed one, the
+            layers that Keras tracks.
 
     Returns:
         A `Sparsity`; `print` it, or `to_frame()`.
@@ -162,8 +162,9 @@ def _rows(model: keras.Model) -> Iterator[LayerSparsity]:
         seen.add(id(layer))
         # Keras has no public way to ask for the layers within a layer
         parts = layer._flatten_layers(include_self=False, recursive=False)
-        inner = {id(weight) for part in parts for weight in part.trainable_weights}
-        own = [w for w in layer.trainable_weights if id(w) not in inner]
+        inner = {id(weight) for part in parts for weight in part.weights}
+        # nor for those that would be trained if the layer were not frozen
+        own = [w for w in layer._trainable_variables if id(w) not in inner]
         name = f"{within}{layer.name}"
         if own and not isinstance(layer, normalizations):
             yield _row(layer, name, own)
@@ -174,15 +175,14 @@ def _rows(model: keras.Model) -> Iterator[LayerSparsity]:
 
 
 def _row(layer: Any, name: str, weights: list[Any]) -> LayerSparsity:
-    arrays = {
-        weight.path.rpartition("/")[2]: keras.ops.convert_to_numpy(weight) for weight in weights
-    }
-    to_units, from_inputs = _flows(layer, arrays)
+    arrays = [keras.ops.convert_to_numpy(weight) for weight in weights]
+    names = [weight.path.rpartition("/")[2] for weight in weights]
+    to_units, from_inputs = _flows(layer, dict(zip(names, arrays, strict=True)))
     return LayerSparsity(
         layer=name,
         type=type(layer).__name__,
-        weights=sum(array.size for array in arrays.values()),
-        zeros=sum(int((array == 0).sum()) for array in arrays.values()),
+        weights=sum(array.size for array in arrays),
+        zeros=sum(int((array == 0).sum()) for array in arrays),
         units=len(to_units),
         dead_units=int((~to_units).sum()),
         inputs=len(from_inputs),

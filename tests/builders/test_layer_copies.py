@@ -266,6 +266,21 @@ def test_a_copy_is_apart_from_the_original():
     assert not np.allclose(copy(x), before)
 
 
+def test_equal_calls_of_one_layer_are_told_apart():
+    first, second = (keras.Input((3,), name=name) for name in "ab")
+    shared = L.Dense(4, "tanh", name="shared")
+    once = shared(first)
+    merged = L.Concatenate()([shared(first), shared(second)])
+    outputs = {"one": L.Dense(2)(merged), "two": L.Dense(1)(once)}
+    model = keras.Model({"a": first, "b": second}, outputs)
+    x = {"a": NUMBERS, "b": NUMBERS[::-1].copy()}
+    expected = model(x)
+    treated = kregs.regularize(model, Regularization(l2=1e-3, dropout=0.5))
+    for copy in (copy_model(model), treated, kregs.shrink(model).model):
+        for name, value in copy(x, training=False).items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
 def test_a_subclassed_model_joins_an_ensemble():
     class Two(keras.Model):
         def __init__(self, units, **kwargs):

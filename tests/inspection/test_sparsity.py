@@ -109,6 +109,35 @@ def test_a_wrapped_layer_stands_behind_its_wrapper():
     assert "/" in row.layer
 
 
+def test_weights_of_one_name_are_all_counted():
+    class Twofold(L.Layer):
+        def build(self, shape):
+            self.parts = [self.add_weight(shape=(n,), name="w") for n in (3, 5)]
+
+        def call(self, x):
+            return x * keras.ops.sum(self.parts[0])
+
+    layer = Twofold()
+    model = filled(keras.Sequential([keras.Input((2,)), layer]))
+    set_zero(layer.parts[0], [1])
+    set_zero(layer.parts[1], [0, 4])
+    total = kregs.sparsity(model).total
+    assert (total.weights, total.zeros) == (8, 3)
+
+
+@pytest.mark.parametrize("freeze", ["model", "layer", "weight", "before it is built"])
+def test_frozen_weights_are_counted(freeze):
+    dense = L.Dense(4, trainable=freeze != "before it is built")
+    data = L.Normalization()
+    data.adapt(np.eye(3))
+    model = filled(keras.Sequential([keras.Input((3,)), data, L.BatchNormalization(), dense]))
+    set_zero(dense.kernel, np.s_[:, 1])
+    frozen = {"model": model, "layer": dense, "weight": dense.kernel}.get(freeze, dense)
+    frozen.trainable = False
+    total = kregs.sparsity(model).total
+    assert (total.weights, total.zeros, total.dead_units) == (16, 3, 1)
+
+
 def test_the_table_and_its_words_agree():
     model = filled(
         keras.Sequential([keras.Input((3,)), L.Dense(4, name="a"), L.Dense(2, name="b")])
