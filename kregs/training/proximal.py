@@ -143,8 +143,14 @@ def _settings(optimizer: Any) -> dict[str, Any]:
     rate = optimizer._learning_rate
     if callable(rate) and not isinstance(rate, keras.Variable):  # a schedule: the user's own object
         config["learning_rate"] = rate
-    names = [name for name in vars(optimizer) if name.startswith("_exclude_from_weight_decay")]
-    return {"config": config, "in no config": {name: vars(optimizer)[name] for name in names}}
+    # Keras's sets remember their optimizer
+    undecayed = {
+        "_exclude_from_weight_decay": set(getattr(optimizer, "_exclude_from_weight_decay", ())),
+        "_exclude_from_weight_decay_pattern": getattr(
+            optimizer, "_exclude_from_weight_decay_pattern", None
+        ),
+    }
+    return {"config": config, "in no config": undecayed}
 
 
 def _made(
@@ -314,12 +320,15 @@ class _Proximal(keras.optimizers.Optimizer):
 
     def __reduce__(self) -> Any:
         """Pickle the settings; who loads them gets a fresh optimizer, as of Keras's."""
-        if self._model is not None or self._of_copies is not None:
+        settings = _settings(self)
+        by_weight = settings["in no config"]["_exclude_from_weight_decay"]
+        if self._model is not None or self._of_copies is not None or by_weight:
             raise pickle.PicklingError(
-                "a proximal optimizer that was given a `model` cannot be pickled without it: make "
-                "it anew with kregs.proximal(..., model=model) where it is loaded"
+                "a proximal optimizer that knows weights of a model (by `model`, or as excluded "
+                "from weight decay) cannot be pickled without it: make it anew with "
+                "kregs.proximal(...) where it is loaded"
             )
-        return _made, (self.stock, _settings(self), self.l1, self.group_l1, self._selects)
+        return _made, (self.stock, settings, self.l1, self.group_l1, self._selects)
 
     def build(self, variables: list[Any]) -> None:
         """Make the optimizer's variables and choose the weights that are thresholded."""
