@@ -209,7 +209,7 @@ class OwnDense(L.Dense):  # cannot be stacked
         return 1.0 * super().call(inputs)
 
 
-@pytest.mark.parametrize("kind", [L.Dense, OwnDense])
+@pytest.mark.parametrize("kind", [pytest.param(L.Dense, marks=pytest.mark.slow), OwnDense])
 def test_only_the_seed_is_random(kind, monkeypatch, eager):
     seen = []
 
