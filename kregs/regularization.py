@@ -39,7 +39,9 @@ class Regularization:
         group_l1: coefficient of the sum of the norms of the weights into each unit or filter, which
             become zero together (the group lasso), by the same step. What belongs to the optimizer
             has to be given to `kregs.compile_model(..., regularization=...)`, too: a built model
-            refuses to be compiled without.
+            refuses to be compiled without, and `compile_model` refuses models that contain it.
+            Copies by `keras.models.clone_model`, `copy.deepcopy` or a file do not remember, nor
+            does `compile` of a model around it.
         max_norm: upper bound of the norm of the weights into one unit or filter, or `None`.
         dropout: rate of dropout after hidden dense layers and before the dense head.
         input_dropout: rate of dropout on the input.

@@ -32,6 +32,7 @@ from kregs.population.signature import Member, read_member
 from kregs.population.training import Training
 from kregs.training.compilation import compile_model
 from kregs.training.data_checks import check_rows
+from kregs.training.proximal import for_copy, is_proximal
 from kregs.validation import check_choice, check_integer, check_number, check_seed, in_words
 
 if TYPE_CHECKING:
@@ -561,8 +562,12 @@ def _twin(model: keras.Model, strength: tuple[str, float] | None) -> keras.Model
     if user_loss_weights(model) is not None:
         raise NotStackable("the model is compiled with `loss_weights`")
     twin = copy_model(model)
-    # one optimizer for all: its numbers are read, its variables are each member's own
-    compile_model(twin, model.loss, optimizer=model.optimizer)
+    # one optimizer for all: its numbers are read, its variables are each member's own; a proximal
+    # one may know the weights that it thresholds by the model
+    optimizer = model.optimizer
+    if is_proximal(optimizer):
+        optimizer = for_copy(optimizer, model.weights, twin.weights)
+    compile_model(twin, model.loss, optimizer=optimizer)
     if strength is not None:
         for variable in _kernels(twin):
             variable.regularizer = _restrained(variable.regularizer, *strength)

@@ -6,7 +6,9 @@ import collections
 import dataclasses
 import functools
 import inspect
+import numbers
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from kregs.builders.model_graph import ModelGraph, is_model_graph
 from kregs.files import atomic_path
 from kregs.inspection.shrinking.channels import ChannelGraph
 from kregs.inspection.shrinking.removal import find_removal
+from kregs.logs import no_retracing_warning
 from kregs.population import NotStackable
 from kregs.population.capacity import members_at_once
 from kregs.population.jobs import Job
@@ -27,7 +30,7 @@ from kregs.population.rows import Feed, as_rows
 from kregs.population.signature import read_member
 from kregs.population.training import Training
 from kregs.training.data_checks import check_rows
-from kregs.validation import check_integer, check_number, check_seed, in_words
+from kregs.validation import check_integer, check_number, check_seed, in_words, suggestion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -162,7 +165,8 @@ def feature_selection(
         most: default: `sqrt((2 threshold - 1) features)`, by which the paper's bound of the
             expected number of wrong features is 1.
         names: of the features; default: the columns of a DataFrame, else `x0`, `x1`, ...
-        seed: of the folds (if `folds` is a number), batch order and noise.
+        seed: of the folds (if `folds` is a number), initial weights, batch order and noise. The
+            global random state is neither used nor changed.
         **values: the hyperparameter's name and its values, e.g. `l1=np.logspace(-2, 0, 20)`.
 
     Returns:
@@ -172,6 +176,9 @@ def feature_selection(
         TypeError, ValueError: an argument is wrong, or `build` returns a model that is not
             compiled, is a subclassed one, or has another input.
         RuntimeError: a training's loss was no finite number.
+
+    Warns:
+        UserWarning: every feature survives everywhere, as where the model makes no zeros.
 
     Example:
 
@@ -207,21 +214,27 @@ def feature_selection(
     most = limit if most is None else check_number("most", most, above=0.0)
     seed = check_seed("seed", seed)
     targets = np.asarray(y)
-    train_rows = _train_rows(folds, rows, targets, seed)
-    models = [_checked(_built(build, name, point), len(features)) for point in points]
+    built = functools.partial(_built, build, name, seed)
+    models = [_checked(built(point), len(features)) for point in points]
     check_rows(rows, targets, None, model=models[0], training=True)
-    settings: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
+    train_rows = _train_rows(folds, rows, targets, seed)
+    settings: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     kept = np.zeros((len(train_rows), len(points), len(features)), bool)
-    try:
-        for fold, place, model in _stacked(
-            models, rows, targets, train_rows, seed=seed, **settings
-        ):
-            kept[fold, place] = _used_inputs(model)
-    except NotStackable:
-        built = functools.partial(_built, build, name)
-        trained = _one_by_one(built, models, points, rows, targets, train_rows, **settings)
-        for fold, place, model in trained:
-            kept[fold, place] = _used_inputs(model)
+    with no_retracing_warning():
+        try:
+            for fold, place, model in _stacked(models, rows, targets, train_rows, **settings):
+                kept[fold, place] = _used_inputs(model)
+        except NotStackable:
+            trained = _one_by_one(built, models, points, rows, targets, train_rows, **settings)
+            for fold, place, model in trained:
+                kept[fold, place] = _used_inputs(model)
+    if kept.all():
+        warnings.warn(
+            f"every feature survives in every fold at every {name}, so that nothing is selected: "
+            "does the model make zeros, by kregs.proximal (keras.regularizers.L1 makes none)? "
+            "If it does, give stronger values or more epochs",
+            stacklevel=2,
+        )
     frequency = pd.DataFrame(kept.mean(axis=0).T, index=features, columns=points)
     frequency.columns.name, frequency.index.name = name, "feature"
     counted = _counted(kept, points, most)
@@ -247,9 +260,11 @@ def _one_hyperparameter(
             f"compiled model. Received: build={build!r}"
         )
     if len(values) != 1:
+        own = inspect.signature(feature_selection).parameters
+        hints = [hint for word in values if (hint := suggestion(word, [*own]))]
         raise TypeError(
             "give the values of one hyperparameter by name, e.g. l1=np.logspace(-2, 0, 20). "
-            f"Received: {', '.join(values) or 'none'}"
+            f"Received: {', '.join(values) or 'none'}.{''.join(hints)}"
         )
     ((name, points),) = values.items()
     try:
@@ -261,20 +276,34 @@ def _one_hyperparameter(
     expected = f"`{name}` must be a list of different numbers >= 0"
     if not isinstance(points, Iterable) or isinstance(points, (str, bytes, Mapping, set)):
         raise TypeError(f"{expected}. Received: {name}={points!r}")
-    numbers = sorted(check_number(name, point, minimum=0.0) for point in points)
-    if not numbers or len(set(numbers)) != len(numbers):
-        raise ValueError(f"{expected}. Received: {name}={numbers}")
-    return name, tuple(numbers)
+    listed = sorted(check_number(name, point, minimum=0.0) for point in points)
+    if not listed or len(set(listed)) != len(listed):
+        raise ValueError(f"{expected}. Received: {name}={listed}")
+    return name, tuple(listed)
 
 
-def _built(build: Callable[..., keras.Model], name: str, point: float) -> keras.Model:
-    return build(**{name: point})
+def _built(build: Callable[..., keras.Model], name: str, seed: int, point: float) -> keras.Model:
+    # the random state is Keras's affair, which only a search has had to put back so far
+    from kregs.search.randomness import preserved_state
+
+    with preserved_state():
+        keras.utils.set_random_seed(seed)
+        return build(**{name: point})
 
 
 def _names(names: Any, x: Any, count: int) -> list[str]:
     if names is None:
         columns = getattr(x, "columns", None)
-        return [f"x{i}" for i in range(count)] if columns is None else [str(c) for c in columns]
+        if columns is None:
+            return [f"x{i}" for i in range(count)]
+        listed = [str(column) for column in columns]
+        if len(set(listed)) != count:
+            repeated = sorted({column for column in listed if listed.count(column) > 1})
+            raise ValueError(
+                "`x` must have columns of different names, or `names` be given. "
+                f"Received: {', '.join(repeated)} more than once"
+            )
+        return listed
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise TypeError(f"`names` must be a list of names. Received: names={names!r}")
     listed = [str(name) for name in names]
@@ -289,11 +318,11 @@ def _names(names: Any, x: Any, count: int) -> list[str]:
 def _train_rows(folds: Any, x: np.ndarray, y: np.ndarray, seed: int) -> list[np.ndarray]:
     if hasattr(folds, "split") and not isinstance(folds, (str, bytes, type)):
         return [train for train, _ in folds.split(x, y)]
-    if isinstance(folds, bool) or not isinstance(folds, int):
+    if isinstance(folds, bool) or not isinstance(folds, numbers.Integral):
         raise TypeError(
             f"`folds` must be a number or a scikit-learn splitter. Received: folds={folds!r}"
         )
-    check_integer("folds", folds, minimum=2, maximum=len(x))
+    folds = check_integer("folds", folds, minimum=2, maximum=len(x))
     return [train for train, _ in KFold(folds, shuffle=True, random_state=seed).split(x)]
 
 
@@ -366,13 +395,20 @@ def _one_by_one(
     *,
     epochs: int,
     batch_size: int,
+    seed: int,
 ) -> Iterator[tuple[int, int, keras.Model]]:
     """Train by Keras's `fit` what cannot be stacked; from the same weights in each fold."""
+    from kregs.search.randomness import preserved_state
+
     for fold, rows in enumerate(train_rows):
         for place, point in enumerate(points):
             model = build(point)
             model.set_weights(models[place].get_weights())
-            history = model.fit(x[rows], y[rows], batch_size=batch_size, epochs=epochs, verbose=0)
+            with preserved_state():
+                keras.utils.set_random_seed(seed)  # of the order of rows, and noise
+                history = model.fit(
+                    x[rows], y[rows], batch_size=batch_size, epochs=epochs, verbose=0
+                )
             if not np.isfinite(history.history["loss"][-1]):
                 raise RuntimeError("a training did not end: its loss is no finite number")
             yield fold, place, model

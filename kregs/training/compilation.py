@@ -11,7 +11,12 @@ from typing import Any
 
 import keras
 
-from kregs.builders.unapplied import Unapplied, optimizer_fields, unapplied
+from kregs.builders.unapplied import (
+    Unapplied,
+    check_applied,
+    optimizer_fields,
+    unapplied_within,
+)
 from kregs.regularization import Regularization
 from kregs.training.data_loss import DataLoss, TotalDataLoss, smoothing_of, with_smoothing
 from kregs.training.proximal import KERNEL_NAMES, proximal
@@ -110,6 +115,8 @@ def compile_model(
     resolved_optimizer = _optimizer(optimizer, learning_rate, weight_decay)
     if regularization is not None:
         resolved_optimizer = _with_proximal_step(resolved_optimizer, model, regularization)
+    elif (left := unapplied_within(model)) is not None:
+        check_applied(left.regularization, resolved_optimizer)
     if names:
         resolved_loss: Any = {
             name: _loss(part, label_smoothing) for name, part in _by_output("loss", loss, names)
@@ -368,7 +375,7 @@ def _with_proximal_step(
             f"Received: regularization={regularization!r}"
         )
     fields = optimizer_fields(regularization)
-    left = unapplied(model) or Unapplied(fields)
+    left = unapplied_within(model) or Unapplied(fields)
     if left.regularization != fields:
         raise ValueError(
             "`regularization` must be the value that the model was built with, which has "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
+import pickle
 import re
 import weakref
 from collections.abc import Callable, Iterable
@@ -51,7 +53,10 @@ def proximal(
     clipping, weight decay, moving averages (a weight that is zero has an average of zero),
     accumulation (steps that do not update do not shrink), loss scaling. A saved `.keras` file holds
     the optimizer without the proximal step, so that it loads where kregs is not installed: compile
-    again to go on with it. The two numbers are fixed when training is traced.
+    again to go on with it. What momentum has summed is then told from the number of updates and the
+    present learning rate: exact with a constant rate, not with a schedule. `copy.deepcopy` and
+    `pickle` (without `model`) keep the settings, as those of Keras's optimizers, and the step. The
+    two numbers are fixed when training is traced; with both 0 the optimizer is the one given.
 
     Args:
         optimizer: a Keras optimizer by name, or one that has not trained yet.
@@ -98,16 +103,69 @@ def proximal(
     if model is not None and not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model or None. Received: model={model!r}")
     given = _known(optimizer)
-    config = given.get_config()
-    rate = given._learning_rate
+    selects = _selection(variables)
+    return _made(type(given), _settings(given), l1, group_l1, selects, model)
+
+
+def for_copy(optimizer: Any, weights: Iterable[Any], copies: Iterable[Any]) -> Any:
+    """Return a fresh proximal optimizer that does to a model's copy what this one does to it.
+
+    Which weights are thresholded, and in which groups, may be known by the very weights.
+
+    Args:
+        optimizer: made by `proximal`; stays as it is.
+        weights: of its model.
+        copies: the same of the copy, in the same order.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> first = proximal("sgd", l1=0.1, variables=lambda weight: weight is model.weights[0])
+    >>> twin = keras.models.clone_model(model)
+    >>> [t.l1 for t in for_copy(first, model.weights, twin.weights).thresholds(twin.weights)]
+    [0.1, 0.0]
+    """
+    result = _made(
+        optimizer.stock,
+        _settings(optimizer),
+        optimizer.l1,
+        optimizer.group_l1,
+        optimizer._selects,
+    )
+    thresholds = optimizer.thresholds(weights)
+    result._of_copies = list(zip(copies, thresholds, strict=True))
+    return result
+
+
+def _settings(optimizer: Any) -> dict[str, Any]:
+    """Return what makes an optimizer of the same class again: config and undecayed weights."""
+    config = optimizer.get_config()
+    rate = optimizer._learning_rate
     if callable(rate) and not isinstance(rate, keras.Variable):  # a schedule: the user's own object
         config["learning_rate"] = rate
-    result = _proximal_class(given.__class__)(**config)
-    for name, value in vars(given).items():
-        if name.startswith("_exclude_from_weight_decay"):  # is in no config
-            setattr(result, name, value)
+    # Keras's sets remember their optimizer
+    undecayed = {
+        "_exclude_from_weight_decay": set(getattr(optimizer, "_exclude_from_weight_decay", ())),
+        "_exclude_from_weight_decay_pattern": getattr(
+            optimizer, "_exclude_from_weight_decay_pattern", None
+        ),
+    }
+    return {"config": config, "in no config": undecayed}
+
+
+def _made(
+    stock: type[keras.optimizers.Optimizer],
+    settings: dict[str, Any],
+    l1: float,
+    group_l1: float,
+    selects: Callable[[Any], bool],
+    model: keras.Model | None = None,
+) -> Any:
+    result = _proximal_class(stock)(**settings["config"])
+    for name, value in settings["in no config"].items():
+        setattr(result, name, value)
     result.l1, result.group_l1 = l1, group_l1
-    result._selects = _selection(variables)
+    result._selects = selects
     result._model = None if model is None else weakref.ref(model)
     return result
 
@@ -166,7 +224,12 @@ def _selection(variables: Any) -> Callable[[Any], bool]:
             "`variables` must be a list of regular expressions, a function of a variable, or None. "
             f"Received: variables={variables!r}"
         )
-    patterns = list(variables)
+    patterns = tuple(variables)
+    if not patterns:
+        raise ValueError(
+            "`variables` must hold at least one regular expression, or no weight is chosen. "
+            f"Received: variables={variables!r}"
+        )
     for pattern in patterns:
         try:
             re.compile(pattern)
@@ -175,11 +238,18 @@ def _selection(variables: Any) -> Callable[[Any], bool]:
                 f"`variables` must hold regular expressions. Received: {pattern!r} ({error})"
             ) from None
 
-    def selects(variable: Any) -> bool:
-        path = getattr(variable, "path", variable.name)
-        return any(re.search(pattern, path) for pattern in patterns)
+    return _ByPath(patterns)
 
-    return selects
+
+@dataclasses.dataclass(frozen=True)
+class _ByPath:
+    """Whether a pattern is in a variable's path; a class, which can be pickled."""
+
+    patterns: tuple[str, ...]
+
+    def __call__(self, variable: Any) -> bool:
+        path = getattr(variable, "path", variable.name)
+        return any(re.search(pattern, path) for pattern in self.patterns)
 
 
 def stock_class(optimizer: Any) -> type[keras.optimizers.Optimizer]:
@@ -232,6 +302,7 @@ class _Proximal(keras.optimizers.Optimizer):
     stock: type[keras.optimizers.Optimizer]  # the class without it
     _selects: Callable[[Any], bool]
     _model: Callable[[], keras.Model | None] | None
+    _of_copies: list[tuple[Any, Threshold]] | None = None  # by `for_copy`
 
     def __repr__(self) -> str:
         return f"<proximal {self.stock.__name__}, l1={self.l1:g}, group_l1={self.group_l1:g}>"
@@ -240,6 +311,24 @@ class _Proximal(keras.optimizers.Optimizer):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Return the optimizer without the proximal step, as a saved file does."""
         return cls.stock.from_config(config, custom_objects=custom_objects)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Return a fresh optimizer of the same settings, for the same model: Keras's do that."""
+        model = None if self._model is None else self._model()
+        settings = copy.deepcopy(_settings(self), memo)
+        return _made(self.stock, settings, self.l1, self.group_l1, self._selects, model)
+
+    def __reduce__(self) -> Any:
+        """Pickle the settings; who loads them gets a fresh optimizer, as of Keras's."""
+        settings = _settings(self)
+        by_weight = settings["in no config"]["_exclude_from_weight_decay"]
+        if self._model is not None or self._of_copies is not None or by_weight:
+            raise pickle.PicklingError(
+                "a proximal optimizer that knows weights of a model (by `model`, or as excluded "
+                "from weight decay) cannot be pickled without it: make it anew with "
+                "kregs.proximal(...) where it is loaded"
+            )
+        return _made, (self.stock, settings, self.l1, self.group_l1, self._selects)
 
     def build(self, variables: list[Any]) -> None:
         """Make the optimizer's variables and choose the weights that are thresholded."""
@@ -264,6 +353,9 @@ class _Proximal(keras.optimizers.Optimizer):
 
     def thresholds(self, variables: Iterable[Any]) -> list[Threshold]:
         """Return what holds for each weight of the model; the optimizer need not be built."""
+        if self._of_copies is not None:
+            known = {id(weight): threshold for weight, threshold in self._of_copies}
+            return [known.get(id(variable), Threshold()) for variable in variables]
         model = None if self._model is None else self._model()
         axes = None if model is None else group_axes(model)
         result = []

@@ -110,6 +110,35 @@ def test_regularize_marks_the_chosen_layers():
     kregs.compile_model(again, "mse")
 
 
+def test_a_model_around_remembers():
+    def around(inner):
+        return keras.Sequential([keras.Input((4,)), layers.Rescaling(0.5), inner])
+
+    model = around(BUILDERS["mlp"](FIELDS))
+    with pytest.raises(ValueError, match="belongs to the optimizer"):
+        kregs.compile_model(model, "mse")
+    with pytest.raises(ValueError, match="must be the value that the model was built with"):
+        kregs.compile_model(model, "mse", regularization=Regularization(proximal_l1=0.3))
+    kregs.compile_model(model, "mse", optimizer=kregs.proximal("sgd", l1=0.1, group_l1=0.2))
+    kregs.compile_model(model, "mse", regularization=FIELDS)
+    plain = kregs.mlp((4,), 3, units=(5, 5))
+    model = around(kregs.regularize(plain, FIELDS, layers=["dense_2"]))
+    kregs.compile_model(model, "mse", regularization=FIELDS)
+    thresholds = model.optimizer.thresholds(model.trainable_variables)
+    chosen = [v.path for v, t in zip(model.trainable_variables, thresholds, strict=True) if t.l1]
+    assert len(chosen) == 1
+    assert "dense_2/kernel" in chosen[0]
+    model = keras.Sequential(
+        [keras.Input((4,)), BUILDERS["mlp"](FIELDS), kregs.linear((3,), 1, regularization=LEFT)]
+    )
+    kregs.compile_model(model, "mse", regularization=LEFT)
+    other = kregs.linear((3,), 1, regularization=Regularization(group_l1=1.0))
+    with pytest.raises(ValueError, match="built with the same fields"):
+        kregs.compile_model(
+            keras.Sequential([keras.Input((4,)), BUILDERS["mlp"](FIELDS), other]), "mse"
+        )
+
+
 def test_the_summary_tells_of_them():
     plain = kregs.mlp((4,), 3, units=(5,))
     frame = kregs.regularization_summary(plain, FIELDS, layers=["head"])

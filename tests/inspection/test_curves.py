@@ -231,3 +231,24 @@ def test_a_model_without_kernels_has_no_penalty_curve():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="must have a kernel that is trained"):
         kregs.penalty_curve(model, *[regression()[0]] * 2)
+
+
+@pytest.mark.parametrize(("group_l1", "l1"), [(0.5, 0.0), (0.0, 0.3)])
+def test_a_proximal_step_that_knows_its_model_is_kept(group_l1, l1):
+    x, y = regression()
+    fields = kregs.Regularization(group_l1=group_l1, proximal_l1=l1)
+    model = kregs.regularize(kregs.linear((3,), 1, head_activation=None), fields)
+    kregs.compile_model(model, "mse", optimizer="sgd", regularization=fields)
+    start = model.get_weights()
+    arguments = {"epochs": 2, "batch_size": 60}
+    curve = kregs.learning_rate_curve(model, x, y, learning_rates=[0.01, 0.05], **arguments)
+    strengths = kregs.penalty_curve(model, x, y, values=[0.0, 0.1], validation_data=(x, y),
+                                    **arguments)  # fmt: skip
+    assert curve.one_by_one is strengths.one_by_one is None
+    model.optimizer.learning_rate = 0.05
+    model.fit(x, y, batch_size=60, epochs=2, verbose=0)
+    theirs = model.evaluate(x, y, verbose=0, return_dict=True)["data_loss"]
+    assert curve.to_frame()["loss"][1] == pytest.approx(theirs, rel=1e-4)
+    at_own_rate = descend(start, x, y, 0.05, seed=0, epochs=2, batch=60)(x, y)
+    assert theirs != pytest.approx(at_own_rate, rel=1e-2)  # nor is it without the step
+    assert strengths.to_frame()["loss"][0] == pytest.approx(curve.to_frame()["loss"][0], rel=1e-4)

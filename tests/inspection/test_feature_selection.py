@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from sklearn.model_selection import KFold, ShuffleSplit
 from sklearn.preprocessing import StandardScaler
 
 import kregs
+from kregs.inspection import feature_selection as feature_selection_module
 from kregs.inspection.feature_selection import FeatureSelection
 
 L = keras.layers
@@ -168,6 +171,13 @@ X, Y = np.ones((8, 10), "float32"), np.ones(8, "float32")
         ({"l1": [0.1], "most": 0}, ValueError, "`most` must be"),
         ({"l1": [0.1], "folds": 9}, ValueError, "`folds` must be an integer >= 2, at most 8"),
         ({"l1": [0.1], "folds": None}, TypeError, "`folds` must be a number or a scikit-learn"),
+        ({"l1": [0.1], "epoch": 3}, TypeError, "Received: l1, epoch. Did you mean 'epochs'?"),
+        ({"l1": [0.1], "folds": KFold(2), "y": Y[:5]}, ValueError, "`y` must have"),
+        (
+            {"l1": [0.1], "x": pd.DataFrame(X, columns=list("aabcdefghi"))},
+            ValueError,
+            "`x` must have columns of different names.*Received: a more than once",
+        ),
         ({"l1": [0.1], "names": ["a"]}, ValueError, "`names` must hold 10 different names"),
         ({"l1": [0.1], "x": X[0]}, ValueError, "`x` must be a table of numbers"),
         ({"l1": [0.1], "x": X[:, :3]}, ValueError, r"one input of shape \(3,\)"),
@@ -186,3 +196,50 @@ def test_bad_input(arguments, kind, message):
         kregs.feature_selection(
             settings.pop("build"), settings.pop("x"), settings.pop("y"), **settings
         )
+
+
+def small(l1, kind=L.Dense):
+    model = keras.Sequential([keras.Input((3,)), L.Dense(2, "relu"), kind(1)])
+    model.compile(kregs.proximal(keras.optimizers.SGD(0.1), l1=l1), "mse")
+    return model
+
+
+class OwnDense(L.Dense):  # cannot be stacked
+    def call(self, inputs):
+        return 1.0 * super().call(inputs)
+
+
+@pytest.mark.parametrize("kind", [pytest.param(L.Dense, marks=pytest.mark.slow), OwnDense])
+def test_only_the_seed_is_random(kind, monkeypatch, eager):
+    seen = []
+
+    def noted(model):
+        seen.append(np.concatenate([weight.ravel() for weight in model.get_weights()]))
+        return np.array([True, False, True])
+
+    monkeypatch.setattr(feature_selection_module, "_used_inputs", noted)
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
+    trained = []
+    for state, seed in ((1, 5), (2, 5)):
+        keras.utils.set_random_seed(state)
+        before = np.random.get_state()[1].tolist()  # noqa: NPY002
+        kregs.feature_selection(
+            functools.partial(small, kind=kind), x, x[:, 0],
+            folds=2, epochs=1, batch_size=4, seed=seed, l1=[0.01],
+        )  # fmt: skip
+        assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+        trained.append(np.concatenate(seen))
+        seen.clear()
+    np.testing.assert_array_equal(trained[0], trained[1])
+
+
+def test_models_that_make_no_zeros_are_told_of():
+    def build(l1):
+        layers = [keras.Input((3,)), L.Dense(1, kernel_regularizer=keras.regularizers.L1(l1))]
+        model = keras.Sequential(layers)
+        model.compile("sgd", "mse")
+        return model
+
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
+    with pytest.raises(UserWarning, match=r"every feature survives .* every l1, .*kregs.proximal"):
+        kregs.feature_selection(build, x, x[:, 0], folds=np.int64(2), epochs=1, l1=[0.1, 0.5])

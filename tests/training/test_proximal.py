@@ -1,6 +1,8 @@
 """The proximal step against scikit-learn's lasso and elastic net, closed forms and Keras's fit."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 
@@ -343,6 +345,25 @@ def test_what_an_optimizer_was_told_is_kept():
     assert repr(result) == "<proximal AdamW, l1=0.1, group_l1=0.2>"
 
 
+def test_copies_and_pickles_keep_the_proximal_step():
+    given = optimizers.AdamW(cosine(0.1), weight_decay=0.3)
+    given.exclude_from_weight_decay(var_names=["bias"])
+    first = kregs.proximal(given, l1=0.1, group_l1=0.2, variables=["kernel"])
+    for copied in (copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
+        assert repr(copied) == repr(first)
+        assert copied.get_config() == first.get_config()
+        weights = network().trainable_variables
+        assert copied.thresholds(weights) == first.thresholds(weights)
+        copied.build(weights)
+        decayed = {v.path.split("/")[-1] for v in weights if copied._use_weight_decay(v)}
+        assert decayed == {"kernel", "gamma", "beta"}
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2DTranspose(3, 2)])
+    grouped = kregs.proximal("sgd", group_l1=0.2, model=model)
+    assert copy.deepcopy(grouped).thresholds(model.weights)[0].axes == (2,)
+    with pytest.raises(pickle.PicklingError, match="without it: make it anew"):
+        pickle.dumps(grouped)
+
+
 def test_groups_are_units_and_filters():
     inputs = keras.Input((8, 8, 3))
     x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(inputs)
@@ -394,6 +415,7 @@ class Own(optimizers.SGD):
         (built_adam, {}, "fresh one"),
         (lambda: "adam", {"l1": -1.0}, "`l1` must be a finite number >= 0"),
         (lambda: "adam", {"group_l1": float("nan")}, "`group_l1` must be a finite number >= 0"),
+        (lambda: "adam", {"variables": []}, "`variables` must hold at least one"),
         (lambda: "adam", {"variables": ["("]}, "`variables` must hold regular expressions"),
     ],
 )
