@@ -107,8 +107,8 @@ def strengths(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> dict[s
 # change that it asks for helped; `noisy` counts as `learning rate too high`. A loss that is not
 # finite is a fact
 RELIABILITY = {
-    DIVERGING: 1.0, NOISY: 0.33, TOO_HIGH: 0.33, TOO_LOW: 0.85, TOO_SHORT: 0.46, OVERFITTING: 0.79,
-    UNDERFITTING: 0.48, JUST_RIGHT: 0.59, TOO_STRONG: 0.28, TOO_WEAK: 0.68,
+    DIVERGING: 1.0, NOISY: 0.34, TOO_HIGH: 0.34, TOO_LOW: 0.86, TOO_SHORT: 0.49, OVERFITTING: 0.75,
+    UNDERFITTING: 0.49, JUST_RIGHT: 0.59, TOO_STRONG: 0.28, TOO_WEAK: 0.65,
 }  # fmt: skip
 
 
