@@ -319,6 +319,52 @@ def test_depthwise_separable_and_transposed_convolutions(double, rng):
     assert error(model, shrunk.model, rng.normal(size=(2, 7, 7, 3))) < 1e-12
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes", "removed"),
+    [((6,), [1], 2), ((4, 4, 2), [1, 2, 3], 2), ((4, 4, 2), [3], 1)],
+)
+def test_slopes_that_channels_share(double, rng, shape, axes, removed):
+    first = L.Conv2D(5, 2, name="first") if len(shape) == 3 else L.Dense(5, name="first")
+    head = L.Dense(2, name="head")
+    layers = [first, L.PReLU(shared_axes=axes), *([L.GlobalMaxPooling2D()] * (len(shape) == 3))]
+    model = keras.Sequential([keras.Input(shape), *layers, head])
+    widen(model, rng)
+    silence(first, [1])
+    first.bias.assign(np.where(np.arange(5) == 1, -0.5, numpy_of(first.bias)))
+    ignore(head, [3])
+    shrunk = kregs.shrink(model)  # a slope that differs by position makes no constant
+    assert shrunk.removed == {"first": removed}
+    assert error(model, shrunk.model, rng.normal(size=(4, *shape))) < 1e-12
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    ("make", "goes"),
+    [(L.BatchNormalization, 0), (lambda: L.GaussianNoise(0.5), 0), (lambda: L.Dropout(0.5), 1)],
+)
+def test_a_call_that_is_always_in_training_makes_no_constant(double, rng, make, goes, nested):
+    """Units 1 and 2 are constant, 0 and 0.5; of all, only 0 stays what it is under dropout."""
+    inputs, layer = keras.Input((5,)), make()
+    if nested:
+        layer = keras.Sequential([keras.Input((4,)), layer])
+    x = layer(L.Dense(4, "relu", name="first")(inputs), training=True)
+    model = keras.Model(inputs, L.Dense(2, name="head")(x))
+    widen(model, rng)
+    first = model.get_layer("first")
+    silence(first, [1, 2])
+    first.bias.assign(np.array([0.1, -0.5, 0.5, 0.3]))
+    assert kregs.shrink(model).removed.get("first", 0) == goes
+
+
+def test_a_normalization_that_is_in_training_in_one_call_of_two(double, rng):
+    inputs, layer = keras.Input((5,)), L.BatchNormalization()
+    x = L.Dense(4, "relu", name="first")(inputs)
+    model = keras.Model(inputs, L.Dense(2)(layer(x) + layer(x, training=True)))
+    widen(model, rng)
+    silence(model.get_layer("first"), [1])
+    assert kregs.shrink(model).removed == {}
+
+
 def test_a_depthwise_filter_of_zeros_is_a_constant(double, rng):
     layers = [
         keras.Input((12, 3)),
@@ -357,6 +403,36 @@ def test_shared_layers_lose_what_no_call_needs(double, rng):
     assert shrunk.removed == {"shared": 2, "a": 1, "b": 1}
     assert "a constant that its bias cannot take" in shrunk.left["a"]
     assert error(model, shrunk.model, [rng.normal(size=(6, 4)) for _ in "ab"]) < 1e-12
+
+
+def test_a_tied_autoencoder_keeps_what_it_calls_both_ways(double, rng):
+    model = kregs.autoencoder((5,), units=(4, 3), tied=True)
+    widen(model, rng)
+    tied = next(layer for layer in model.layers if hasattr(layer, "reverse_bias"))
+    silence(tied, [1])
+    ignore(tied, [2])
+    shrunk = kregs.shrink(model)
+    assert shrunk.removed == {}
+    assert error(model, shrunk.model, rng.normal(size=(4, 5))) < 1e-12
+
+
+def test_shared_layers_called_on_different_widths(double, rng):
+    """`Reshape` and `Add` see each call by itself; softmax needs all of each."""
+    inputs = keras.Input((12,))
+    first = L.Conv1D(3, 1, name="first")(L.Reshape((4, 3))(inputs))
+    second = L.Conv1D(6, 1, name="second")(L.Reshape((2, 6))(inputs))
+    third = L.Dense(4, name="third")(inputs)
+    fourth = L.Dense(3, name="fourth")(inputs)
+    flat, softmax, add = L.Reshape((12,)), L.Softmax(), L.Add()
+    one, two = add([first, first]), add([second, L.Reshape((2, 1))(L.Dense(2)(inputs))])
+    parts = [flat(one), flat(two), softmax(third), softmax(fourth)]
+    model = keras.Model(inputs, L.Dense(2, name="head")(L.Concatenate()(parts)))
+    widen(model, rng)
+    silence(model.get_layer("first"), [1])
+    silence(model.get_layer("third"), [0, 2])
+    shrunk = kregs.shrink(model)
+    assert "third" not in shrunk.removed
+    assert error(model, shrunk.model, rng.normal(size=(4, 12))) < 1e-12
 
 
 def test_models_inside_models(double, rng):

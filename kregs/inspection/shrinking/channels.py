@@ -50,10 +50,12 @@ class ChannelGraph:
         self.calls: list[ChannelCall] = []
         self.count = 0
         self.tensors: dict[int, np.ndarray] = {}
-        self._rules: dict[int, Rule] = {}
         self._ties: list[tuple[np.ndarray, np.ndarray]] = []
         self.inputs = [self._new_channels(tensor) for tensor in graph.model.inputs]
         self.outputs = self._follow(graph, self.inputs)
+        self._share_rules()
+        for call in self.calls:
+            self._ties += call.rule.ties(call.inputs, call.outputs)
         self._tie_shared_layers()
         self.groups = self._grouped()
 
@@ -71,7 +73,9 @@ class ChannelGraph:
         self.count += size
         return np.arange(self.count - size, self.count)
 
-    def _follow(self, graph: ModelGraph, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _follow(
+        self, graph: ModelGraph, inputs: Sequence[np.ndarray], *, training: bool | None = None
+    ) -> list[np.ndarray]:
         """Add the calls of a model that receives these channels; return those of its outputs."""
         known = {id(t): c for t, c in zip(graph.model.inputs, inputs, strict=True)}
         for tensor, channels in zip(graph.model.inputs, inputs, strict=True):
@@ -83,28 +87,46 @@ class ChannelGraph:
             # a mask says which steps count, and has no channels
             tensors = [tensor for tensor in call.inputs if tensor.dtype != "bool"]
             received = [known[id(tensor)] for tensor in tensors]
+            # as in Keras, the mode of the model inside goes over that of its layers
+            mode = call.keywords.get("training") if training is None else training
             nested = graph.nested.get(id(call.layer))
             if nested is not None and len(nested.model.inputs) == len(received):
-                made = self._follow(nested, received)
+                made = self._follow(nested, received, training=mode)
             else:
                 made = [self._new_channels(tensor) for tensor in call.outputs]
-                rule = self._rules.get(id(call.layer))
-                if rule is None:
-                    rule = rule_for(call.layer, tensors, call.outputs)
-                    self._rules[id(call.layer)] = rule
+                rule = rule_for(call.layer, tensors, call.outputs, training=bool(mode))
                 self.calls.append(ChannelCall(rule, received, made))
-                self._ties += rule.ties(received, made)
             for tensor, channels in zip(call.outputs, made, strict=True):
                 known[id(tensor)] = channels
                 self.tensors.setdefault(id(tensor), channels)
         return [known[id(tensor)] for tensor in graph.model.outputs]
 
+    def _share_rules(self) -> None:
+        """Give all calls of a layer one rule where it has one size: the strictest."""
+        shared: dict[int, Rule] = {}
+        for call in self.calls:
+            rule = call.rule
+            if rule.one_size:
+                so_far = shared.get(id(rule.layer), rule)
+                shared[id(rule.layer)] = max(
+                    so_far, rule, key=lambda rule: (not rule.lets_go, rule.training)
+                )
+        self.calls = [
+            dataclasses.replace(call, rule=shared.get(id(call.rule.layer), call.rule))
+            for call in self.calls
+        ]
+
     def _tie_shared_layers(self) -> None:
         for rule, (first, *others) in self.calls_by_rule().items():
-            if rule.one_size:
+            if rule.one_size and rule.lets_go:
                 for call in others:
-                    self._ties += zip(first.inputs, call.inputs, strict=True)
-                    self._ties += zip(first.outputs, call.outputs, strict=True)
+                    self._ties += [
+                        pair
+                        for pair in zip(
+                            first.inputs + first.outputs, call.inputs + call.outputs, strict=True
+                        )
+                        if len(pair[0]) == len(pair[1])  # a reshaped tensor may have any
+                    ]
 
     def _grouped(self) -> np.ndarray:
         pairs = [np.concatenate(side) for side in zip(*self._ties, strict=True)]

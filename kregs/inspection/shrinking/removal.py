@@ -76,8 +76,9 @@ def _foldable(channels: ChannelGraph, values: np.ndarray) -> dict[Rule, list[np.
     """Return what each layer's inputs are if they are the same constant in all of its calls."""
     foldable: dict[Rule, list[np.ndarray]] = {}
     for rule, calls in channels.calls_by_rule().items():
-        of_calls = [[values[tensor] for tensor in call.inputs] for call in calls]
-        if rule.one_size:
+        sizes = {tuple(map(len, call.inputs)) for call in calls}
+        if rule.one_size and rule.lets_go and len(sizes) == 1:
+            of_calls = [[values[tensor] for tensor in call.inputs] for call in calls]
             foldable[rule] = [
                 np.where(np.all(same == same[0], axis=0), same[0], np.nan)
                 for same in (np.array(tensors) for tensors in zip(*of_calls, strict=True))

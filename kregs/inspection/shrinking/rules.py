@@ -37,6 +37,7 @@ class Rule:
 
     has_units = False  # whether its output channels are units, filters or columns of its own
     one_size = True  # whether all calls of the layer must lose the same channels
+    training = False  # whether its constants are those of training
 
     def __init__(self, layer: Any, reason: str = "") -> None:
         self.layer = layer
@@ -155,12 +156,15 @@ class Reshape(Through):
 
 
 class PReLU(Through):
-    """`PReLU`: a slope a channel, and a position."""
+    """`PReLU`: a slope a channel, and a position; or one for all channels."""
 
-    one_size = True
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer)
+        self.one_size = layer.alpha.shape[-1] != 1
 
     def values(self, inputs, outputs):
-        slopes = _array(self.layer.alpha).reshape(-1, len(inputs[0]))
+        alpha = _array(self.layer.alpha)
+        slopes = alpha.reshape(-1, alpha.shape[-1])
         same = (slopes == slopes[0]).all(axis=0)
         (values,) = inputs
         negative = np.where(same, slopes[0] * values, np.nan)
@@ -171,13 +175,19 @@ class PReLU(Through):
 
 
 class BatchNormalization(Through):
-    """`BatchNormalization` as it is in inference: a factor and a shift a channel."""
+    """`BatchNormalization` as it is in inference: a factor and a shift a channel.
+
+    Args:
+        layer: the layer.
+        training: whether it takes the statistics of each batch instead.
+    """
 
     one_size = True
     _WEIGHTS = ("gamma", "beta", "moving_mean", "moving_variance")
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, *, training: bool = False) -> None:
         super().__init__(layer)
+        self.training = training
         variance = _array(layer.moving_variance)
         gamma = _array(layer.gamma) if layer.scale else np.ones(len(variance))
         beta = _array(layer.beta) if layer.center else np.zeros(len(variance))
@@ -185,7 +195,8 @@ class BatchNormalization(Through):
         self.shift = beta - self.factor * _array(layer.moving_mean)
 
     def values(self, inputs, outputs):
-        return [np.where(self.factor == 0, self.shift, self.factor * inputs[0] + self.shift)]
+        normalized = self.factor * inputs[0] + self.shift
+        return [np.where(self.factor == 0, self.shift, np.nan if self.training else normalized)]
 
     def reads(self, values, used):
         return [used[0] & (self.factor != 0)]
@@ -483,6 +494,11 @@ _IDENTITIES = (
     L.UpSampling1D, L.UpSampling2D, L.UpSampling3D,
     L.Cropping1D, L.Cropping2D, L.Cropping3D,
 )  # fmt: skip
+# in training they multiply each number by a random one
+_FACTORS = (
+    L.Dropout, L.GaussianDropout, L.SpatialDropout1D, L.SpatialDropout2D, L.SpatialDropout3D,
+    DropBlock2D,
+)  # fmt: skip
 _PADDINGS = (L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D)
 _ACTIVATIONS = (L.ReLU, L.LeakyReLU, L.ELU)
 _CONVOLUTIONS = (L.Conv1D, L.Conv2D, L.Conv3D)
@@ -500,12 +516,15 @@ _MERGES: dict[str, Callable[[Sequence[np.ndarray]], np.ndarray]] = {
 }
 
 
-def rule_for(layer: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> Rule:
+def rule_for(
+    layer: Any, inputs: Sequence[Any], outputs: Sequence[Any], *, training: bool = False
+) -> Rule:
     """Return what is known of a layer, or a rule by which all its channels stay.
 
     Args:
         layer: a layer or operation; a subclass of a known one is not known.
         inputs, outputs: the symbolic tensors of one of its calls.
+        training: whether this call is in training mode whatever the model is in.
 
     Example:
 
@@ -549,10 +568,12 @@ def rule_for(layer: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> Rule:
         return FixedThrough(layer)
     if kind is L.Normalization and layer.axis in ((-1,), (len(before) - 1,), ()):
         return FixedThrough(layer)
+    if training and kind in (L.GaussianNoise, L.AlphaDropout):
+        return Through(layer, lambda values: np.full_like(values, np.nan))
+    if kind in _PADDINGS or (training and kind in _FACTORS):
+        return Through(layer, lambda values: np.where(values == 0, values, np.nan))
     if kind in _IDENTITIES:
         return Through(layer)
-    if kind in _PADDINGS:
-        return Through(layer, lambda values: np.where(values == 0, values, np.nan))
     if kind is L.Activation:
         return Through(layer, activation) if is_elementwise(activation) else _mixing(layer)
     if kind in _ACTIVATIONS:
@@ -564,7 +585,11 @@ def rule_for(layer: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> Rule:
     if kind is L.BatchNormalization:
         axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
         last = axis in (-1, len(before) - 1)
-        return BatchNormalization(layer) if last else Rule(layer, f"{words} has another axis")
+        if not last:
+            return Rule(layer, f"{words} has another axis")
+        return BatchNormalization(layer, training=training)
+    if training and (getattr(layer, "dropout", 0) or getattr(layer, "recurrent_dropout", 0)):
+        return Rule(layer, f"{words} is called with training=True")
     return _rule_with_units(layer, words)
 
 

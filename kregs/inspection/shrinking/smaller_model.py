@@ -30,14 +30,14 @@ class SmallerModel(ModelCopier):
         self._configs: dict[int, dict[str, Any]] = {}
         self._weights: dict[int, dict[str, np.ndarray]] = {}
         for rule, calls in channels.calls_by_rule().items():
-            if not rule.one_size:
+            if not (rule.one_size and rule.lets_go):
                 continue
             kept_inputs = [~removal.removed[tensor] for tensor in calls[0].inputs]
             kept_outputs = [~removal.removed[tensor] for tensor in calls[0].outputs]
             if all(kept.all() for kept in (*kept_inputs, *kept_outputs)):
                 continue
             layer = rule.layer
-            weights = rule.weights(kept_inputs, kept_outputs, removal.foldable[rule])
+            weights = rule.weights(kept_inputs, kept_outputs, removal.foldable.get(rule, []))
             config = rule.config(config_of(layer), kept_outputs)
             if "bias" in weights:
                 config["use_bias"] = True
