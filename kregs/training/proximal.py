@@ -154,7 +154,7 @@ def _settings(optimizer: Any) -> dict[str, Any]:
 
 
 def _made(
-    stock: type[keras.optimizers.Optimizer],
+    stock: Any,
     settings: dict[str, Any],
     l1: float,
     group_l1: float,
