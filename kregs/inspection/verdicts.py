@@ -159,7 +159,7 @@ def reasons(verdict: str, evidence: Evidence) -> list[str]:
     e = evidence
     level = None if e.train is None else f"the training loss ends at {e.train:.3g}"
     of_guess = None
-    if e.left is not None:
+    if e.left is not None and e.train is not None:
         part = "that of a guess is" if e.train < 0 else f"{e.left:.0%} of a guess's"
         of_guess = f"{level}, {part} {e.start:.3g}"
     course = _course(e)

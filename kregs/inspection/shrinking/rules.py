@@ -588,7 +588,9 @@ def rule_for(
         if not last:
             return Rule(layer, f"{words} has another axis")
         return BatchNormalization(layer, training=training)
-    if training and (getattr(layer, "dropout", 0) or getattr(layer, "recurrent_dropout", 0)):
+    if training and (
+        getattr(layer, "dropout", False) or getattr(layer, "recurrent_dropout", False)
+    ):
         return Rule(layer, f"{words} is called with training=True")
     return _rule_with_units(layer, words)
 
