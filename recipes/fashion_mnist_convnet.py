@@ -2,7 +2,8 @@
 
 Command:  kregs run fashion_mnist_convnet
 Time:     with --quick 8 s on 2 CPU cores; on all pictures not timed
-Result:   not measured yet: network and protocol are new
+Result:   test data loss 0.3009 ± 0.0065, unregularized 0.3242 ± 0.0151; accuracy 0.8878 ± 0.0015,
+          unregularized 0.8834 ± 0.0070 (5 seeds)
 Data:     70,000 pictures of clothes, 28x28, through keras.datasets; 10,000 are the test set
 Search:   kregs tune fashion_mnist_convnet
 """
@@ -16,9 +17,9 @@ import keras
 
 import kregs
 
-TUNED = kregs.Regularization(dropout=0.17, spatial_dropout=0.23, normalization="batch")
-LEARNING_RATE = 0.0031
-EPOCHS = 7
+TUNED = kregs.Regularization(dropout=0.099, spatial_dropout=0.078, normalization="batch")
+LEARNING_RATE = 0.0012
+EPOCHS = 5
 BATCH_SIZE = 128
 
 
