@@ -176,6 +176,7 @@ def test_a_refused_command_leaves_no_folder(argv, capsys, monkeypatch, tmp_path)
 BRACKETS = ["[a]", "[/b]", "weight [kg]"]
 
 
+@pytest.mark.slow
 def test_names_with_brackets_are_printed_as_they_are(capsys, monkeypatch, tmp_path):
     """Columns, classes and folders of a table, from the first line to the predictions."""
     monkeypatch.chdir(tmp_path)
@@ -246,6 +247,7 @@ def tuned(tmp_path_factory):
     return output / "forkme", printed.getvalue()
 
 
+@pytest.mark.slow
 def test_tune_prints_trials_scores_and_paths(tuned):
     folder, printed = tuned
     flat = "".join(printed.split())

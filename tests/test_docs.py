@@ -2,7 +2,7 @@
 
 The blocks of a section are one program; those under a page's title come first in each program of
 the page. Numbers differ a little from machine to machine, so that outputs are compared without
-them. `<!-- slow -->` above a block marks its section as slow. The `kregs` commands take minutes:
+them. `<!-- slow -->` above a block of README marks its section as slow; those of `docs/` all are. The `kregs` commands take minutes:
 they run where KREGS_README_COMMANDS is set.
 """
 
@@ -103,7 +103,8 @@ WITH_PYTHON = [
     pytest.param(
         section,
         id=f"{section.page.stem}-{section.heading}",
-        marks=[pytest.mark.slow] if section.slow else [],
+        # those of README are quick tests, those of the other pages minutes together
+        marks=[pytest.mark.slow] * (section.slow or section.page.name != "README.md"),
     )
     for section in SECTIONS
     if section.program
@@ -191,6 +192,7 @@ def test_every_public_name_has_its_place_in_the_api_pages():
     assert sorted(listed) == sorted(set(kregs.__all__) - modules)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs the extra docs")
 def test_the_site_builds(tmp_path):
     run = subprocess.run(

@@ -136,13 +136,13 @@ OTHERWISE_WHEN_TESTED = {"dense", "activity", "batch_norm", "conv2d", "absent_no
 BOTH = {"dense", "max_norm", "batch_norm", "conv2d", "absent_noise"}
 
 
+RECURRENT = {"gru_reset_before", "simple_rnn", "gru", "masking", "bidirectional"}
+
+
 @pytest.mark.parametrize(
     "name",
-    # "masking", "lstm" and the gru of "bidirectional" go through the same loop
-    [
-        pytest.param(n, marks=[pytest.mark.slow] * (n in ("gru_reset_before", "simple_rnn", "gru")))
-        for n in LAYERS
-    ],
+    # "lstm" goes through the same loop
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in RECURRENT)) for n in LAYERS],
 )
 def test_layer(double, name):
     inputs, body = LAYERS[name]
@@ -216,7 +216,7 @@ FIELDS = {
 
 
 # their layers stand in other rows or in LAYERS too
-ELSEWHERE = {"autoencoder", "recurrent", "bidirectional", "text_cnn", "tied"}
+ELSEWHERE = {"autoencoder", "recurrent", "bidirectional", "text_cnn", "tied", "resnet"}
 
 
 @pytest.mark.parametrize(
@@ -444,6 +444,7 @@ def test_own_loss_function(double):
     check_equal(models, numbers(ROWS, 5), numbers(ROWS, 3), by=twin(models[0]))
 
 
+@pytest.mark.slow
 def test_last_batch_is_smaller(double):
     def build(n):
         body = [layers.Dense(6, activity_regularizer=l2(n)), layers.BatchNormalization()]
@@ -475,6 +476,7 @@ def test_weights_of_rows_and_classes(double):
     check_equal(models, x, y, class_weight={0: 0.2, 2: 3.0}, **fit)  # they become weights of rows
 
 
+@pytest.mark.slow
 def test_accelerated_model(double):
     def build(n):
         body = [

@@ -70,6 +70,7 @@ def heavy(tmp_path_factory):
     return tune(path, engine="population", max_trials=1, epochs=2, class_weight={3: 5.0})
 
 
+@pytest.mark.slow
 def test_folds_are_what_fit_makes_of_them(result):
     for trial in (0, 1):
         history = result.history(trial)
@@ -247,6 +248,7 @@ def test_hyperband_goes_on_in_the_same_fold(tmp_path, eager, engine):
             assert after["loss"].iloc[0] < 1.05 * before["loss"].min()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folds", [None, KFold(2)], ids=["split", "folds"])
 def test_hyperband_keeps_no_more_weights_than_it_is_told_to(tmp_path, folds):
     few = {"oracle": "hyperband", "epochs": 4, "batch_size": 60, "keep": 2, "folds": folds}
@@ -464,6 +466,7 @@ def test_a_trial_is_kept_with_the_averages_that_it_was_judged_by(tmp_path, eager
     assert logs["data_loss"] == pytest.approx(result.best_score, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_model_of_an_earlier_choice_is_not_left(tmp_path, monkeypatch):
     tune(tmp_path, max_trials=1, epochs=1)
     assert (tmp_path / "search" / "best.keras").exists()

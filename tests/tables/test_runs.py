@@ -26,6 +26,7 @@ def run(people, eager, tmp_path_factory):
         return kregs.tune_table(people(), "y", **QUICK, directory=tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.slow
 def test_the_test_part_is_kept_and_scored_once(run):
     assert run.record["rows"] == {"train": 96, "test": 24}
     assert run.scores.index.tolist() == ["network", "logistic regression", "most frequent class"]
@@ -85,6 +86,7 @@ def test_unseen_categories_and_wrong_values(run, people):
     assert len(kregs.predict_table(run.search.path, people().iloc[:0])) == 0
 
 
+@pytest.mark.slow
 def test_numbers_are_predicted_in_their_own_units_without_folds_too(tmp_path):
     frame = load_diabetes(as_frame=True).frame
     frame.loc[::9, "bmi"] = np.nan
