@@ -2,8 +2,8 @@
 
 The blocks of a section are one program; those under a page's title come first in each program of
 the page. Numbers differ a little from machine to machine, so that outputs are compared without
-them. `<!-- slow -->` above a block of README marks its section as slow; those of `docs/` all are. The `kregs` commands take minutes:
-they run where KREGS_README_COMMANDS is set.
+them. `<!-- slow -->` above a block of README marks its section as slow; those of docs/ all are.
+The `kregs` commands take minutes: they run where KREGS_README_COMMANDS is set.
 """
 
 from __future__ import annotations
