@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import runpy
 import signal
@@ -18,11 +17,6 @@ import pytest
 offline = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("offline_data.py"))))
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # a worker a core: threads of one would only wait for those of the others
-    for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
 
 # files of minutes go first, or one worker is left with them at the end
 _LONG = ("test_docs.py", "test_exact.py", "test_cross_validation.py", "test_runs.py", "test_cli.py")

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from kregs.builders.layer_copies import sublayers
+from kregs.population.keras_internals import all_layers
 from kregs.population.rows import is_dataset
 from kregs.training.data_checks import check_data, check_sample_weight
 from kregs.validation import check_path
@@ -86,7 +87,15 @@ def state_kept(model: keras.Model) -> Iterator[None]:
     These are moving averages, the states of random seeds, recurrent states and metrics.
     """
     of_metrics = [variable for metric in model.metrics for variable in metric.variables]
-    states = {id(v): v for v in [*model.variables, *of_metrics] if not v.trainable}
+    # those of a stateful recurrent layer are among no model's variables
+    recurrent = [
+        state
+        for layer in all_layers(model)
+        for state in keras.tree.flatten(getattr(layer, "states", None))
+        if isinstance(state, keras.Variable)
+    ]
+    changing = [v for v in [*model.variables, *of_metrics] if not v.trainable]
+    states = {id(variable): variable for variable in [*changing, *recurrent]}
     before = [(variable, tf.identity(variable.value)) for variable in states.values()]
     try:
         yield

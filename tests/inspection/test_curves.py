@@ -205,7 +205,7 @@ def uncompiled():
             "no schedule|a schedule",
         ),
         ("learning_rate_curve", {"build_or_model": lambda: 3}, TypeError, "Received: int, 3"),
-        ("learning_rate_curve", {"build_or_model": "model"}, TypeError, "function of one argument"),
+        ("learning_rate_curve", {"build_or_model": "model"}, TypeError, "function that returns"),
         ("learning_rate_curve", {"learning_rates": [0.0, 0.1]}, ValueError, r"learning_rates\[0\]"),
         ("learning_rate_curve", {"learning_rates": [0.1]}, ValueError, "at least 2 different"),
         ("learning_rate_curve", {"learning_rates": 0.1}, TypeError, "a list of numbers"),

@@ -15,6 +15,7 @@ from kregs.inspection.audit.rules.dropout import is_output_part
 from kregs.inspection.audit.rules.initializers import is_trained
 from kregs.inspection.probing import state_kept
 from kregs.training.compilation import loss_object
+from kregs.training.targets import compiled_loss
 
 BOUNDS = (keras.constraints.MaxNorm, keras.constraints.MinMaxNorm, keras.constraints.UnitNorm)
 
@@ -89,12 +90,15 @@ def heavy_penalty(view: ModelView) -> Iterator[Hit]:
     rows = len(keras.tree.flatten(view.training.x)[0])
     if any(size not in (None, rows) for size in fixed):
         return  # fewer rows than one batch
+    loss = view.training.loss
+    loss = compiled_loss(view.model) if loss is None else loss_object(loss)
+    if isinstance(loss, keras.losses.CosineSimilarity):
+        return  # from -1 to 1: it has no size to compare with
     with state_kept(view.model):
         losses = _losses(view)
     if losses is None:
         return
     penalty, data_loss = losses
-    # a loss that may be below 0, such as a cosine similarity, has no size to compare with
     if data_loss > 0 and penalty > data_loss:
         yield Hit(
             severity="warning",
