@@ -205,7 +205,7 @@ def test_what_lies_within_two_standard_errors_is_no_difference():
     assert not Difference.of(pd.Series([1.0])).above
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("name", "certain"), [("priors", [0]), ("inverted_dropout", [0])])
 def test_what_is_mathematics_holds_at_full_size(name, certain):
     """Whatever the data: the posterior's mode, and the equality of two dropouts."""

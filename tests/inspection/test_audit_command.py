@@ -157,7 +157,7 @@ def row_of(rule):
     return f"| {' | '.join(cells)} |"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0", "ResNet50", "VGG16"])
 def test_applications(name):
     """Published models: what is found in them is what docs/audit.md explains."""
