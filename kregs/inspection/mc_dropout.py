@@ -23,6 +23,7 @@ from kregs.inspection.probabilities import (
     loss_of_output,
     puts_out_logits,
 )
+from kregs.inspection.probing import check_model
 from kregs.layers import DropBlock2D
 from kregs.population.keras_internals import all_layers
 from kregs.training.data_checks import check_data
@@ -86,13 +87,7 @@ class DropoutSampler:
     """
 
     def __init__(self, model: keras.Model, *, output: str | int | None = None) -> None:
-        if not isinstance(model, keras.Model):
-            raise TypeError(f"`model` must be a keras.Model. Received: model={in_words(model)}")
-        if not model.built:
-            raise ValueError(
-                f"`model` must be built. Received: {model.name!r}, which is not: "
-                "call it on a few rows first"
-            )
+        check_model(model, compiled=False)
         self._model, self._output = model, output
         self._layers = dropout_layers(model)
         if not self._layers:

@@ -211,7 +211,8 @@ def penalties(
 def weight_penalties(model: keras.Model, layers: Sequence[NamedLayer]) -> Penalties:
     """Return the penalties on weights alone, which need no rows."""
     penalized = [v for v in model.trainable_variables if v.regularizer is not None]
-    terms = [_weight_term(variable, _owners(layers)) for variable in penalized]
+    owners = _owners(layers)
+    terms = [_weight_term(variable, owners) for variable in penalized]
     values = [_number(variable.regularizer(variable)) for variable in penalized]
     result = _penalties(terms, values, None)
     unseen = tuple(

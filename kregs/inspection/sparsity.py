@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from kregs.inspection.probing import check_model
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -133,14 +135,7 @@ def sparsity(model: keras.Model) -> Sparsity:
     head          27   3 (11%)      0 of 3       0 of 8
     all           67  19 (28%)     2 of 11      0 of 12
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"`model` must be a keras.Model. Received: model={model!r} of {type(model).__name__}"
-        )
-    if not model.built:
-        raise ValueError(
-            "`model` must be built: call it on data once. Received: one without weights"
-        )
+    check_model(model, compiled=False)
     rows = tuple(_rows(model))
     sums = {
         field: sum(getattr(row, field) for row in rows)
