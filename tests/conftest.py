@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import runpy
 import signal
@@ -21,9 +23,72 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # files of minutes go first, or one worker is left with them at the end
 _LONG = ("test_docs.py", "test_exact.py", "test_cross_validation.py", "test_runs.py", "test_cli.py")
 
+# Processor seconds of the tests that take more than one, as `pytest -m "" --record-seconds` saw
+# them. Whoever makes a test faster or slower need not move a marker: the tier follows from here.
+_SECONDS_FILE = Path(__file__).with_name("seconds.json")
+_SLOW, _NIGHTLY = 1.0, 4.0  # seconds: `pytest` stays under 5 minutes, `.ci/run` under 25
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-seconds",
+        action="store_true",
+        help="write what each test takes into tests/seconds.json",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seconds = json.loads(_SECONDS_FILE.read_text("utf-8"))
+    for item in items:
+        if any(item.get_closest_marker(tier) for tier in ("quick", "slow", "nightly")):
+            continue  # said where the test is
+        took = seconds.get(item.nodeid, 0)
+        if took >= _NIGHTLY:
+            item.add_marker("nightly")
+        elif took >= _SLOW:
+            item.add_marker("slow")
     items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else 99)
+
+
+_recorded: dict[str, float] = {}
+_BEGAN = pytest.StashKey[float]()
+
+
+def _processor_seconds() -> float:
+    return sum(os.times()[:4])  # of this process and of those that it waited for
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    item.stash[_BEGAN] = _processor_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    report = yield
+    if call.when == "teardown":  # travels from a worker to the process that writes
+        seconds = _processor_seconds() - item.stash[_BEGAN]
+        report.user_properties.append(("processor seconds", seconds))
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "teardown":
+        _recorded[report.nodeid] = dict(report.user_properties)["processor seconds"]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not session.config.getoption("--record-seconds") or hasattr(session.config, "workerinput"):
+        return
+    seconds = json.loads(_SECONDS_FILE.read_text("utf-8")) | _recorded
+    kept = {
+        name: round(took, 1)
+        for name, took in sorted(seconds.items())
+        if took >= _SLOW and (REPOSITORY / name.partition("::")[0]).exists()
+    }
+    _SECONDS_FILE.write_text(json.dumps(kept, indent=0, ensure_ascii=False) + "\n", "utf-8")
 
 
 @pytest.fixture(autouse=True)

@@ -104,13 +104,15 @@ WITH_PYTHON = [
         section,
         id=f"{section.page.stem}-{section.heading}",
         # those of README are quick tests, those of the other pages minutes together
-        marks=[pytest.mark.slow] * (section.slow or section.page.name != "README.md"),
+        marks=pytest.mark.slow
+        if section.slow or section.page.name != "README.md"
+        else pytest.mark.quick,
     )
     for section in SECTIONS
     if section.program
 ]
 COMMANDS = [
-    pytest.param(section, id=f"{section.page.stem}-{section.heading}")
+    pytest.param(section, id=f"{section.page.stem}-{section.heading}", marks=pytest.mark.quick)
     for section in SECTIONS
     if any(kind == "bash" and re.search("^kregs ", text, re.M) for kind, text in section.blocks)
     and section.page.parent.name != "taught"  # tests/demos runs each at a tiny size

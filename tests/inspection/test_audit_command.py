@@ -110,18 +110,18 @@ def test_custom_objects_and_code_are_refused(tmp_path, capsys):
 
 
 def test_a_loss_of_ones_own_does_not_matter(tmp_path, capsys):
-    def own_loss(y_true, y_pred):
+    def loss_that_is_registered_nowhere(y_true, y_pred):
         return keras.ops.mean(y_true - y_pred)
 
     model = faulty()
-    model.compile("adam", own_loss)
+    model.compile("adam", loss_that_is_registered_nowhere)
     assert main(["audit", saved(model, tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "KR007" in printed
     assert "note: its loss and metrics could not be read" in printed
     assert "no optimizer" not in printed
     regularized = keras.Sequential([keras.Input((4,)), L.Dense(1, kernel_regularizer="l2")])
-    regularized.compile("adam", own_loss)
+    regularized.compile("adam", loss_that_is_registered_nowhere)
     assert main(["audit", saved(regularized, tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["findings"]
     assert [finding["code"] for finding in found] == ["KR021"]

@@ -7,7 +7,12 @@ import pytest
 import tensorflow as tf
 
 from kregs.population.layers import grouped_convolution
-from kregs.population.layers.grouped_convolution import convolve, grouped_is_faster, measure
+from kregs.population.layers.grouped_convolution import (
+    convolve,
+    grouped_gradients_work,
+    grouped_is_faster,
+    measure,
+)
 
 PLAIN = {"strides": (1, 1, 1, 1), "padding": "SAME", "dilations": (1, 1)}
 RNG = np.random.default_rng(0)
@@ -19,6 +24,13 @@ def images_and_kernel(before, after=5, members=3, size=6):
     return tf.constant(images), tf.constant(kernel)
 
 
+needs_grouped_gradients = pytest.mark.skipif(
+    not grouped_gradients_work(tf.float32),
+    reason="TensorFlow has no gradient of grouped convolution on this CPU (without oneDNN)",
+)
+
+
+@needs_grouped_gradients
 @pytest.mark.parametrize("before", [1, 2, 16])
 @pytest.mark.parametrize("strides", [1, 2])
 def test_both_ways_are_the_same(before, strides):
@@ -43,6 +55,7 @@ def test_on_a_cpu_large_convolutions_are_convolved_apart():
     assert not grouped_is_faster(*images_and_kernel(64, 64, size=14), PLAIN)
 
 
+@needs_grouped_gradients
 def test_on_a_gpu_each_geometry_is_measured_once(monkeypatch):
     real, measured = measure, []
     monkeypatch.setattr(
