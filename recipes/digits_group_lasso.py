@@ -25,7 +25,7 @@ import kregs
 
 TUNED = kregs.Regularization(group_l1=0.0054)
 LEARNING_RATE = 0.00096
-EPOCHS = 40
+EPOCHS = 60
 BATCH_SIZE = 50
 
 
@@ -68,8 +68,8 @@ def sample(hp, regularization: kregs.Regularization | None = None) -> dict[str, 
     """Return arguments of `make_model`, sampled; a regularization, too, unless one is given."""
     return {
         "regularization": regularization
-        or kregs.Regularization.from_hp(hp, base=TUNED, group_l1=(1e-3, 2e-2)),
-        "learning_rate": hp.Float("learning_rate", 5e-4, 5e-3, sampling="log"),
+        or kregs.Regularization.from_hp(hp, base=TUNED, group_l1=(3e-3, 2e-2)),
+        "learning_rate": hp.Float("learning_rate", 2e-3, 5e-3, sampling="log"),
     }
 
 

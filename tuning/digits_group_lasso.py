@@ -13,7 +13,7 @@ from __future__ import annotations
 PROTOCOL = {
     "oracle": "random",
     "max_trials": 6,
-    "epochs": 40,
+    "epochs": 60,
     "batch_size": 50,
     "folds": 3,
     "objective": "val_accuracy",

@@ -44,6 +44,11 @@ _CLASS_NOISE = frozenset(
         "__firstlineno__", "__static_attributes__", "_abc_impl", "__abstractmethods__",
     }
 )  # fmt: skip
+# what a layer was born with, or is told apart by, says nothing of what it computes
+NOT_STRUCTURE = (
+    "name", "seed", "batch_shape", "batch_input_shape", "lora_rank", "lora_alpha", "build_config",
+)  # fmt: skip
+NOT_STRUCTURE_ENDS = ("_initializer", "_regularizer", "_constraint")
 # larger arrays, and objects of more parts, are the same only if they are one object
 _LARGEST_BYTES = 16 * 2**20
 _MOST_PARTS = 20_000
@@ -112,12 +117,40 @@ def fingerprint_of_layer(
     for name, value in _attributes_of_layer(layer):
         if name in leave_out:
             continue
-        if isinstance(value, keras.layers.Layer):
-            inner = fingerprint_of_layer(value, leave_out=leave_out, own=own)
-            held |= {f"{name}.{part}": each for part, each in inner.items()}
-        else:
+        parts = keras.tree.flatten(value) if _holds_layers(value) else [value]
+        if not _holds_layers(value):
             held[name] = fingerprint(value, own=own)
+            continue
+        for number, part in enumerate(parts):
+            place = name if part is value else f"{name}[{number}]"
+            if isinstance(part, keras.layers.Layer):
+                inner = fingerprint_of_layer(part, own=own)
+                inner["config"] = fingerprint(structure_of_config(config_of(part)), own=own)
+                inner["class"] = fingerprint(type(part), own=own)
+                held |= {f"{place}.{field}": each for field, each in inner.items()}
+            else:
+                held[place] = fingerprint(part, own=own)
     return held
+
+
+def _holds_layers(value: Any) -> bool:
+    """Whether a value is a layer, or a container with one."""
+    if isinstance(value, (list, tuple, dict)):
+        return any(isinstance(part, keras.layers.Layer) for part in keras.tree.flatten(value))
+    return isinstance(value, keras.layers.Layer)
+
+
+def structure_of_config(config: Any) -> Any:
+    """Return a config, and the configs in it, without names, seeds and what weights hold."""
+    if isinstance(config, (list, tuple)):
+        return tuple(map(structure_of_config, config))
+    if not isinstance(config, dict):
+        return config
+    return {
+        name: structure_of_config(value)
+        for name, value in config.items()
+        if name not in NOT_STRUCTURE and not name.endswith(NOT_STRUCTURE_ENDS)
+    }
 
 
 def fingerprint_of_loss(
@@ -441,12 +474,16 @@ _numbers = itertools.count()
 _number_of: dict[int, tuple[Any, int]] = {}  # by id: a weak reference, and the number
 
 
+def _forget(key: int, numbers: dict, _: Any) -> None:
+    numbers.pop(key, None)  # given, since at the end of Python the global is gone already
+
+
 def _one_object(value: Any) -> tuple:
     """What only this object has, and no later one that lies at its place in memory."""
     key = id(value)
     if key not in _number_of:
         try:
-            reference: Any = weakref.ref(value, lambda _: _number_of.pop(key, None))
+            reference: Any = weakref.ref(value, functools.partial(_forget, key, _number_of))
         except TypeError:
             reference = value  # cannot be referred to weakly: it is kept
         _number_of[key] = reference, next(_numbers)

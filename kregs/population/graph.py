@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from kregs.population.keras_internals import calls_of, has_mask, inner_functional
-from kregs.population.registry import Call, NotStackable, form_of, has_form
+from kregs.population.registry import Argument, Call, NotStackable, form_of, is_by_member
 
 MODEL_INPUT = -1
 
@@ -127,19 +128,17 @@ def _read_functional(functional: Any, inputs: list[Edge], nodes: list[Node]) -> 
 
 
 def _read_call(operation: Any, call: Any, sources: list[Edge], nodes: list[Node]) -> Edge:
-    if not isinstance(operation, keras.layers.Layer) and not has_form(operation):
-        raise NotStackable(
-            f"operation {operation.name!r} ({type(operation).__name__}) is no layer; use the "
-            "layer that does the same, such as keras.layers.Add"
-        )
+    if len(call.outputs) != 1:
+        raise NotStackable(f"layer {operation.name!r} has {len(call.outputs)} outputs")
+    (output,) = call.outputs
+    if is_by_member(operation):
+        nodes.append(Node(Call(operation, _all_arguments(call), output), sources))
+        return Edge(len(nodes) - 1)
     form = form_of(operation)
     arguments = _set_arguments(operation, call)
     unknown = sorted(arguments.keys() - set(form.arguments))
     if unknown:
         raise NotStackable(f"layer {operation.name!r} is called with {', '.join(unknown)}")
-    if len(call.outputs) != 1:
-        raise NotStackable(f"layer {operation.name!r} has {len(call.outputs)} outputs")
-    (output,) = call.outputs
     if form.absent:
         (source,) = sources
         return Edge(source.source, (*source.chain, operation))
@@ -154,6 +153,20 @@ def _read_call(operation: Any, call: Any, sources: list[Edge], nodes: list[Node]
     layer = operation if is_layer and not constants else Call(operation, constants, output)
     nodes.append(Node(layer, sources))
     return Edge(len(nodes) - 1)
+
+
+def _all_arguments(call: Any) -> dict[str, Any]:
+    """All arguments of a call, with a mark in place of each input."""
+    positions = itertools.count()
+
+    def mark(value: Any) -> Any:
+        return Argument(next(positions)) if _is_tensor(value) else value
+
+    arguments = call.arguments
+    return {
+        "args": keras.tree.map_structure(mark, arguments.args),
+        "kwargs": keras.tree.map_structure(mark, arguments.kwargs),
+    }
 
 
 def _set_arguments(operation: Any, call: Any) -> dict[str, Any]:

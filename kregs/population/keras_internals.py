@@ -9,7 +9,7 @@ here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -31,11 +31,13 @@ __all__ = [
     "AnyOperation",
     "NotEqualOperation",
     "all_layers",
+    "averages_of",
     "broadcast_shape",
     "built_with_fresh_names",
     "callback_metrics",
     "calls_of",
     "decays_weight",
+    "gathered_by",
     "has_automatic_name",
     "has_mask",
     "inner_functional",
@@ -47,7 +49,12 @@ __all__ = [
     "resolved_metrics",
     "row_function",
     "row_values",
+    "scratch_like",
+    "set_decayed",
+    "set_steps_taken",
     "slot_variables",
+    "states_changed_beside",
+    "steps_taken",
     "user_loss_weights",
     "user_metrics",
 ]
@@ -332,6 +339,89 @@ def decays_weight(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
     Why: `exclude_from_weight_decay` writes to private lists only.
     """
     return optimizer._use_weight_decay(variable)
+
+
+def scratch_like(variable: Any) -> keras.Variable:
+    """Return a variable of zeros with the shape, type and name of another.
+
+    Why: some optimizers go by the path, which only name scopes set.
+    """
+    scratch = keras.Variable(
+        tf.zeros(variable.shape, variable.dtype), dtype=variable.dtype, name=variable.name
+    )
+    scratch._path = variable.path
+    return scratch
+
+
+def gathered_by(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> list[Any]:
+    """Return all that a built optimizer keeps, but its step count and learning rate.
+
+    Why: the public list is in the order in which the optimizer met the weights, and does not hold
+    what is no slot of a weight (Nadam's product).
+
+    Args:
+        optimizer: built.
+        variables: the weights, in the order in which what is kept for each is wanted.
+
+    Raises:
+        ValueError: it keeps something in a way that is not known.
+    """
+    positions = [optimizer._trainable_variables_indices[optimizer._var_key(v)] for v in variables]
+    left_out = {id(optimizer._iterations), id(optimizer._learning_rate), *map(id, variables)}
+    kept = []
+    for name, value in sorted(vars(optimizer).items()):
+        if name in ("_variables", "_trainable_variables"):
+            continue
+        if isinstance(value, keras.Variable):
+            kept.append(value)
+        elif isinstance(value, (list, tuple)) and len(value) == len(positions):
+            of_weights = (value[position] for position in positions)
+            kept += [each for each in of_weights if isinstance(each, keras.Variable)]
+    kept = list({id(v): v for v in kept if id(v) not in left_out}.values())
+    if {id(v) for v in optimizer.variables} - left_out - {id(v) for v in kept}:
+        raise ValueError(f"the optimizer {type(optimizer).__name__} keeps variables out of sight")
+    return kept
+
+
+def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:
+    """Return how often an optimizer was applied.
+
+    Why: the public `iterations` counts updates, of which there are fewer with accumulation.
+    """
+    return int(optimizer._iterations.numpy())
+
+
+def set_steps_taken(optimizer: keras.optimizers.Optimizer, steps: Any) -> None:
+    """Set what `steps_taken` returns; it may be a tensor.
+
+    Why: the public `iterations` cannot be set once the optimizer is built.
+    """
+    optimizer._iterations.assign(tf.cast(steps, optimizer._iterations.dtype))
+
+
+def set_decayed(optimizer: keras.optimizers.Optimizer, decayed: Mapping[int, bool]) -> None:
+    """Say for each variable, by its `id`, whether its weight decays.
+
+    Why: publicly variables are excluded by names or objects, which another optimizer's are not.
+    """
+    by_key = {optimizer._var_key(v): decayed[id(v)] for v in optimizer._trainable_variables}
+    optimizer._use_weight_decay = lambda variable: by_key[optimizer._var_key(variable)]
+
+
+def averages_of(optimizer: keras.optimizers.Optimizer) -> list[Any] | None:
+    """Return the averages of the weights that an optimizer keeps, or `None`.
+
+    Why: publicly they can only be written over the weights.
+    """
+    return list(optimizer._model_variables_moving_average) if optimizer.use_ema else None
+
+
+def states_changed_beside(scope: keras.StatelessScope, variables: Iterable[Any]) -> bool:
+    """Return whether variables other than these have changed in a scope.
+
+    Why: publicly a scope tells the value of a variable that one knows.
+    """
+    return bool(scope.state_mapping.keys() - {id(variable) for variable in variables})
 
 
 def merge(layer: keras.layers.Layer, values: list[tf.Tensor]) -> tf.Tensor:

@@ -146,10 +146,12 @@ class Lane:
         """Free all slots, whatever trains there."""
         self.slots = [None] * len(self.slots)
 
-    def weights_at(self, position: int, kept: str | None = None) -> list[np.ndarray]:
-        """Return a member's weights: the present ones, or those kept under a name."""
+    def weights_at(
+        self, position: int, kept: str | None = None, *, final: bool = False
+    ) -> list[np.ndarray]:
+        """Return a member's weights, see `Program.weights_of`."""
         with self._here():
-            (weights,) = self._program.weights_of([position], kept)
+            (weights,) = self._program.weights_of([position], kept, final=final)
         return weights
 
     def state_at(self, position: int) -> OptimizerState:
@@ -208,11 +210,17 @@ class Lane:
             with self._here():
                 self._program.keep(name, which)
 
-    def leave(self, position: int, kept: str | None) -> None:
-        """Free a slot: its job gets the present weights, or those kept under a name."""
+    def leave(self, position: int, kept: str | None, *, final: bool) -> None:
+        """Free a slot: its job gets the present weights, or those kept under a name.
+
+        Args:
+            position: of the slot.
+            kept: the name.
+            final: the present ones as Keras's `fit` ends with them.
+        """
         slot: Any = self.slots[position]
         job = slot.job
-        job.best_weights = self.weights_at(position, kept)
+        job.best_weights = self.weights_at(position, kept, final=final)
         if job.keep_end:
             job.end_weights, job.end_state = self.weights_at(position), self.state_at(position)
             job.end_counters = [counters_of(callback) for callback in job.callbacks]

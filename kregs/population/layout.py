@@ -176,6 +176,8 @@ class Layout:
         constraints_of_weights: dict[ConstraintKey, float] = {}
         optimizer = member.model.optimizer
         decay = float(np.float32(optimizer.weight_decay or 0.0))  # as Keras casts it
+        if self.optimizer_form.decays_itself:
+            decay = 0.0
         for i, (variable, trainable) in enumerate(zip(member.weights, self.trainable, strict=True)):
             where = f"weight {variable.path!r}"
             penalties.append(penalty_coefficients(variable.regularizer, where))

@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from kregs.population.keras_internals import learning_rate_of, slot_variables
-from kregs.population.registry import NotStackable
 from kregs.population.stacked import per_member
 from kregs.training.proximal import (
     SMALLEST,
@@ -55,10 +54,13 @@ class StackedOptimizer:
         template: the Keras optimizer of one member, which has the settings that all share.
         variables: the stacked trainable variables, `(K, *shape)`.
         members: K.
+        weights: the template's own variables, for forms that ask for their names.
 
     Attributes:
         numbers: names of the hyperparameters that may differ beside learning rate and decay.
         slots: names of what is kept per weight.
+        accelerated: whether XLA may compile it.
+        decays_itself: whether weight decay is in `apply` and not to be taken before it.
         vectors: the hyperparameters and clipping bounds by name, variables `(K,)`.
         decays: per variable, the weight decay of every member, variables `(K,)`.
         state: per slot, one variable `(K, *shape)` a weight.
@@ -71,8 +73,16 @@ class StackedOptimizer:
 
     numbers: ClassVar[tuple[str, ...]] = ()
     slots: ClassVar[tuple[str, ...]] = ()
+    accelerated: ClassVar[bool] = True
+    decays_itself: ClassVar[bool] = False
 
-    def __init__(self, template: Any, variables: Sequence[tf.Variable], members: int) -> None:
+    def __init__(
+        self,
+        template: Any,
+        variables: Sequence[tf.Variable],
+        members: int,
+        weights: Sequence[Any] = (),
+    ) -> None:
         self.template = template
         self.variables = list(variables)
         self.vectors = {
@@ -102,6 +112,29 @@ class StackedOptimizer:
     def slots_of(cls, template: Any) -> tuple[str, ...]:
         """Return the slots that this configuration needs."""
         return cls.slots
+
+    @classmethod
+    def structure(cls, optimizer: Any, variables: Sequence[Any]) -> dict[str, Any]:
+        """Return what optimizers must share: their settings that are none of the numbers.
+
+        Args:
+            optimizer: of a model.
+            variables: the model's trainable variables.
+        """
+        return {
+            name: value
+            for name, value in vars(optimizer).items()
+            if isinstance(value, (bool, int, float, str))
+            and name not in {*OPTIMIZER_NUMBERS, "name", "built"}
+        }
+
+    def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
+        """Return the members' losses, `(K,)`, as gradients are to be taken of them."""
+        return loss
+
+    def final_weights(self) -> dict[int, tf.Variable]:
+        """Return what trained weights become when `fit` ends, stacked, by position; else none."""
+        return {}
 
     @classmethod
     def read(cls, optimizer: Any) -> dict[str, float]:
@@ -407,20 +440,22 @@ OPTIMIZER_NUMBERS = frozenset(
 
 
 def optimizer_form(optimizer: Any) -> type[StackedOptimizer]:
-    """Return the stacked form of a Keras optimizer.
+    """Return the stacked form of a Keras optimizer: that of its class, or the one that fits any.
 
     Raises:
-        NotStackable: its class has none, or it uses an option that has none.
+        NotStackable: not even that fits it.
     """
+    from kregs.population.optimizer_by_member import OptimizerByMember  # which builds on this file
+
     form = _FORMS.get(stock_class(optimizer))
-    name = type(optimizer).__name__
-    if form is None:
-        known = ", ".join(sorted(c.__name__ for c in _FORMS))
-        raise NotStackable(f"the optimizer {name} has no stacked form (there is one for {known})")
-    for option in ("use_ema", "loss_scale_factor", "gradient_accumulation_steps"):
-        if getattr(optimizer, option):
-            raise NotStackable(f"the optimizer {name} uses {option}, which has no stacked form")
-    return form
+    special = any(
+        getattr(optimizer, option, None)
+        for option in ("use_ema", "loss_scale_factor", "gradient_accumulation_steps")
+    )
+    if form is not None and not special:
+        return form
+    OptimizerByMember.check(optimizer)
+    return OptimizerByMember
 
 
 def schedule_table(optimizer: Any, first: int, count: int) -> np.ndarray:

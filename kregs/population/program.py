@@ -115,7 +115,10 @@ class Program:
             self.metrics = StackedMetrics(template, self.loss, targets, prediction)
         self.model = StackedModel(layout, slots)
         self.optimizer = layout.optimizer_form(
-            template.optimizer, [self.weights[i] for i in self.model.trainable], slots
+            template.optimizer,
+            [self.weights[i] for i in self.model.trainable],
+            slots,
+            [layout.weights[i] for i in self.model.trainable],
         )
         self.optimizer.clips = layout.clips
         self.optimizer.thresholded = layout.thresholded[self.model.trainable]
@@ -126,6 +129,7 @@ class Program:
             accelerate = (
                 y is not None
                 and self.loss.by_row
+                and self.optimizer.accelerated
                 and all(form.accelerated for form in self.model.forms)
             )
         self.accelerated = accelerate
@@ -155,7 +159,7 @@ class Program:
             tape.watch(variables)
             prediction = self.model.forward(x, context)
             data_loss, loss = self._losses(y, prediction, weight, rows, context)
-            total = tf.reduce_sum(loss)
+            total = tf.reduce_sum(self.optimizer.scale_loss(loss))
         gradients = tape.gradient(total, variables, unconnected_gradients="zero")
         alive = tf.reduce_any(rows > 0, axis=1) if idle else None
         self.optimizer.apply(gradients, rate, self.steps, alive)
@@ -471,9 +475,20 @@ class Program:
         momentum_step = float(self.optimizer.momentum_step[slot])
         return OptimizerState(arrays, int(self.steps[slot]), momentum_step=momentum_step)
 
-    def weights_of(self, slots: Sequence[int], kept: str | None = None) -> list[list[np.ndarray]]:
-        """Return the weights of members: the present ones, or those kept under a name."""
-        variables = self.weights if kept is None else self.kept_weights[kept]
+    def weights_of(
+        self, slots: Sequence[int], kept: str | None = None, *, final: bool = False
+    ) -> list[list[np.ndarray]]:
+        """Return the weights of members: the present ones, or those kept under a name.
+
+        Args:
+            slots: positions.
+            kept: the name.
+            final: of the present ones, those that Keras's `fit` would end with.
+        """
+        variables = list(self.weights if kept is None else self.kept_weights[kept])
+        if final and kept is None:
+            for position, variable in self.optimizer.final_weights().items():
+                variables[self.model.trainable[position]] = variable
         arrays = [tf.gather(variable, list(slots)).numpy() for variable in variables]
         return [[array[i] for array in arrays] for i in range(len(slots))]
 

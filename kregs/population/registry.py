@@ -43,6 +43,13 @@ class Context:
         return noted[-1] if noted else tf.convert_to_tensor(variable)
 
 
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """Stands in a call's arguments for the input of this position."""
+
+    position: int
+
+
 class Call:
     """A layer as one call uses it, or an operation, where that is more than the layer on inputs.
 
@@ -159,6 +166,13 @@ class StackedLayer:
 
 
 _FORMS: dict[type, type[StackedLayer]] = {}
+_fallback: list[type[StackedLayer]] = []  # for all others
+
+
+def fall_back_on(form: type[StackedLayer]) -> type[StackedLayer]:
+    """Take the decorated form for every layer and operation that has none of its own."""
+    _fallback[:] = [form]
+    return form
 
 
 def register(*layer_classes: type) -> Callable[[type[StackedLayer]], type[StackedLayer]]:
@@ -202,19 +216,31 @@ def register(*layer_classes: type) -> Callable[[type[StackedLayer]], type[Stacke
 
 
 def form_of(layer: Any) -> type[StackedLayer]:
-    """Return the stacked form of a layer.
+    """Return the stacked form of a layer: that of its class, or the one that fits any.
 
     Raises:
-        NotStackable: none is registered for its class, or not for its configuration.
+        NotStackable: it has no form.
     """
     form = _FORMS.get(class_of(layer))
-    if form is None:
+    if form is not None:
+        try:
+            form.check(layer)
+            return form
+        except NotStackable:
+            if not _fallback:
+                raise
+    if not _fallback:
         raise NotStackable(
             f"layer {layer.name!r} is a {class_of(layer).__name__}, which has no stacked form; "
             "kregs.population.register adds one"
         )
-    form.check(layer)
-    return form
+    _fallback[0].check(layer)
+    return _fallback[0]
+
+
+def is_by_member(layer: Any) -> bool:
+    """Return whether a layer or operation has no form of its own and is called once a member."""
+    return bool(_fallback) and form_of(layer) is _fallback[0]
 
 
 def has_form(layer: Any) -> bool:

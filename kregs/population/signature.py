@@ -14,24 +14,23 @@ import keras
 from keras import losses
 
 from kregs.population.fingerprint import (
+    NOT_STRUCTURE,
+    NOT_STRUCTURE_ENDS,
     Fingerprint,
     config_of,
     fingerprint,
     fingerprint_of_layer,
     fingerprint_of_loss,
     is_library,
+    structure_of_config,
 )
 from kregs.population.graph import Graph, read_graph
 from kregs.population.keras_internals import user_loss_weights, user_metrics
 from kregs.population.objective import smoothing_kind
-from kregs.population.optimizers import OPTIMIZER_NUMBERS
+from kregs.population.optimizers import optimizer_form
 from kregs.population.registry import Call, NotStackable, class_of, form_of
 from kregs.training.data_loss import DataLoss
 from kregs.training.proximal import group_axes, is_proximal
-
-# what a layer was born with, or is told apart by, says nothing of what it computes
-_NOT_STRUCTURE = ("name", "seed", "batch_shape", "batch_input_shape", "lora_rank", "lora_alpha")
-_NOT_STRUCTURE_ENDS = ("_initializer", "_regularizer", "_constraint")
 
 
 @dataclasses.dataclass
@@ -178,11 +177,11 @@ def _layer_structure(layer: Any, own: Collection[int] = ()) -> dict[str, Any]:
     """
     form = form_of(layer)
     operation = layer.operation if isinstance(layer, Call) else layer
-    leave_out = {*_NOT_STRUCTURE, *form.numbers, *form.ignored}
+    leave_out = {*NOT_STRUCTURE, *form.numbers, *form.ignored}
     structure = {
-        name: value
+        name: structure_of_config(value)
         for name, value in config_of(operation).items()
-        if name not in leave_out and not name.endswith(_NOT_STRUCTURE_ENDS)
+        if name not in leave_out and not name.endswith(NOT_STRUCTURE_ENDS)
     }
     if isinstance(operation, keras.layers.Layer):
         # a function's name in the config is kept where it says all: for Keras's own
@@ -205,12 +204,11 @@ def _module(thing: Any, name: str) -> str | None:
 
 def _compiled_structure(model: keras.Model, own: Collection[int] = ()) -> dict[str, Any]:
     """The part of what `compile` was given that members must share."""
-    optimizer = {
-        f"optimizer.{name}": value
-        for name, value in vars(model.optimizer).items()
-        if isinstance(value, (bool, int, float, str))
-        and name not in {*OPTIMIZER_NUMBERS, "name", "built"}
-    }
+    form = optimizer_form(model.optimizer)
+    settings = form.structure(model.optimizer, model.trainable_variables)
+    optimizer = {f"optimizer.{name}": value for name, value in settings.items()}
+    if not is_library(type(model.optimizer).__module__):
+        optimizer["optimizer"] = fingerprint(type(model.optimizer), own=own)
     metrics = {
         name: keras.tree.map_structure(lambda metric: _metric_structure(metric, own), metric)
         for name, metric in user_metrics(model).items()

@@ -80,6 +80,11 @@ class Noise:
         """Draw float32 from the standard normal distribution, shape `(K, *shape)`."""
         return self._draw(_normal, shape, stream)
 
+    def words(self, count: int, stream: int) -> tf.Tensor:
+        """Draw random words of 32 bits, uint32 of shape `(K, count)`."""
+        function = _bits if self._compiled else _with_xla(_bits)
+        return function(self._seeds, self._steps, stream, count)
+
     def _draw(self, draw: Callable, shape: list, stream: int, *vectors: tf.Tensor) -> tf.Tensor:
         rows, *inner = shape
         full = (rows if isinstance(rows, int) else self._batch, *inner)

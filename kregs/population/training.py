@@ -303,7 +303,7 @@ class Training:
                 kept = "best" if job.best_epoch >= 0 else None
             else:
                 kept = slot.model.restored
-            lane.leave(position, kept)
+            lane.leave(position, kept, final=self.objective is None)
             self._under_way.remove(job)
             self._finished.append(job)
 

@@ -3,6 +3,7 @@
 from kregs.population.layers import (  # noqa: F401
     activations,
     augmentation,
+    by_member,
     convolution,
     dense,
     embedding,
