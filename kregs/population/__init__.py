@@ -5,11 +5,12 @@
     classes, which may be defined anew for each model, are told apart by what they compute
     (`fingerprint.py`).
 2.  Members of one signature share a `Layout`: a place for every number that may differ, λ, rates,
-    learning rate, ... (`layout.py`). Every layer class has a stacked form (`registry.py`,
+    learning rate, ... (`layout.py`). Most layer classes have a stacked form (`registry.py`,
     `layers/`), which computes on tensors of K members (`stacked.py`) and draws noise by each
-    member's seed (`threefry.py`).
+    member's seed (`threefry.py`); any other layer is called once a member (`layers/by_member.py`).
 3.  A `Program` is the stacked model (`stacked_model.py`) with loss, metrics (`objective.py`) and
-    optimizer (`optimizers.py`), compiled once, with a slot for each of K members (`program.py`).
+    optimizer (`optimizers.py`; any other by `optimizer_by_member.py`), compiled once, with a slot
+    for each of K members (`program.py`).
 4.  A `Training` takes `Job`s, members to be trained (`jobs.py`), from a queue, puts them into the
     slots of each device (`lane.py`) with their rows (`rows.py`), epoch by epoch, as many as memory
     holds (`capacity.py`), and yields each job when it has ended (`training.py`).

@@ -278,11 +278,6 @@ def compiled(body, optimizer="sgd", loss="mse"):
     return model
 
 
-class Doubling(keras.layers.Layer):
-    def call(self, inputs):
-        return inputs * 2
-
-
 class Scaling(keras.layers.Layer):
     def build(self, shape):
         self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
@@ -305,19 +300,9 @@ DIFFERENCES = {
     ),
     "optimizer": (lambda: [compiled(dense()), compiled(dense(), "adam")], r"optimizer.*class"),
     "loss": (lambda: [compiled(dense()), compiled(dense(), loss="mae")], r"'mse' and 'mae'"),
-    "lambda": (
-        lambda: [compiled([*dense()[:2], layers.Lambda(lambda v: v), layers.Dense(2)])],
-        r"Lambda, which has no stacked form",
-    ),
-    "own layer": (lambda: [compiled([*dense()[:2], Doubling()])], r"Doubling.*register"),
     "regularizer": (
         lambda: [compiled(dense(kernel_regularizer=regularizers.OrthogonalRegularizer()))],
         r"OrthogonalRegularizer",
-    ),
-    "ftrl": (lambda: [compiled(dense(), "ftrl")], r"Ftrl has no stacked form"),
-    "ema": (
-        lambda: [compiled(dense(), keras.optimizers.SGD(use_ema=True))],
-        r"use_ema",
     ),
 }
 

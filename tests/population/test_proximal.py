@@ -142,5 +142,5 @@ def test_members_that_threshold_other_weights(double, eager):
 
 
 def test_an_optimizer_without_a_stacked_form():
-    with pytest.raises(NotStackable, match="the optimizer Nadam has no stacked form"):
+    with pytest.raises(NotStackable, match="the proximal step of the optimizer"):
         Population.from_models([build(optimizers.Nadam(), {"l1": 0.1})])

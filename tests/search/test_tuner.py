@@ -217,13 +217,10 @@ def test_a_diverging_trial_fails_with_the_reason_and_harms_no_other(tmp_path):
     assert "loss is" in failed.message
 
 
-class Doubling(keras.layers.Layer):
-    def call(self, inputs):
-        return inputs * 2
-
-
 def unstackable(hp):
-    model = keras.Sequential([keras.Input((64,)), Doubling(), layers.Dense(10, "softmax")])
+    orthogonal = keras.regularizers.OrthogonalRegularizer()
+    head = layers.Dense(10, "softmax", kernel_regularizer=orthogonal)
+    model = keras.Sequential([keras.Input((64,)), head])
     optimizer = keras.optimizers.SGD(hp.Float("learning_rate", 1e-3, 1e-1))
     model.compile(optimizer, "sparse_categorical_crossentropy")
     return model
@@ -238,7 +235,7 @@ def two_inputs(hp):
 
 
 FALLBACKS = {
-    "layer": (unstackable, {}, "Doubling, which has no stacked form"),
+    "regularizer": (unstackable, {}, "the regularizer OrthogonalRegularizer"),
     "callback": (build, {"callbacks": [keras.callbacks.LambdaCallback()]}, "LambdaCallback"),
     "steps": (build, {"steps_per_epoch": 3}, "arguments of `fit`"),
 }
@@ -400,5 +397,5 @@ def test_several_objectives(tmp_path):
 def test_strict_is_a_deprecated_name(tmp_path):
     with pytest.warns(DeprecationWarning, match="engine='population'"):
         tuner = PopulationTuner(unstackable, "val_loss", 1, strict=True, directory=tmp_path)
-    with pytest.raises(NotStackable, match="Doubling"):
+    with pytest.raises(NotStackable, match="OrthogonalRegularizer"):
         tuner.search(*TRAIN, validation_data=VALIDATION, verbose=0)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 from scipy.stats import ks_2samp
 
-from kregs.population import Context, NotStackable, Population, Stacked
+from kregs.population import Context, Population, Stacked
 from kregs.population.registry import form_of
 from kregs.population.threefry import Noise
 
@@ -77,11 +77,3 @@ def test_members_draw_by_their_seed_alone():
     assert abs(kernels[2] - kernels[0]).max() > 1e-3
     prediction = Population.from_models([alone]).predict(x)[0]
     np.testing.assert_allclose(prediction, alone.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
-
-
-def test_what_draws_otherwise_is_a_clear_error():
-    body = [layers.RandAugment(), layers.Flatten(), layers.Dense(1)]
-    model = keras.Sequential([keras.Input((4, 4, 3)), *body])
-    model.compile("sgd", "mse")
-    with pytest.raises(NotStackable, match="RandAugment, which has no stacked form"):
-        Population.from_models([model])

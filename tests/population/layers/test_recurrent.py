@@ -87,11 +87,8 @@ def test_independent_of_the_others(accelerate):
 
 
 REFUSED = {
-    "stateful": (lambda: layers.LSTM(2, stateful=True), "stateful=True"),
-    "everything": (lambda: layers.GRU(2, dropout=1.0), "drops everything"),
-    "one draw a gate": (lambda: layers.GRU(2, dropout=0.1, implementation=1), "implementation=1"),
-    "inside": (lambda: layers.Bidirectional(layers.LSTM(2, stateful=True)), "stateful=True"),
-    "own cell": (lambda: layers.RNN(layers.GRUCell(2)), "RNN, which has no stacked form"),
+    "stateful": (lambda: layers.LSTM(2, stateful=True), "keeps its state between batches"),
+    "inside": (lambda: layers.Bidirectional(layers.LSTM(2, stateful=True)), "keeps its state"),
     "mask to the loss": (
         lambda: keras.Sequential([layers.Masking(), layers.LSTM(2, return_sequences=True)]),
         "a mask reaches the output",
