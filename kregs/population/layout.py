@@ -7,12 +7,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from keras import constraints, regularizers
 
 from kregs.population.keras_internals import decays_weight
 from kregs.population.objective import label_smoothing_of
 from kregs.population.optimizers import CLIPS, OptimizerState, optimizer_form
 from kregs.population.registry import NotStackable, StackedLayer, form_of
+from kregs.population.restraints import (
+    constraint_of,
+    other_constraint,
+    other_regularizer,
+    penalty_coefficients,
+)
 from kregs.population.signature import Member, check_same_structure, optional_kind
 from kregs.training.proximal import Threshold, is_proximal
 
@@ -82,6 +87,8 @@ class Layout:
         weights: the template's variables, in the order in which all members' weights are listed.
         trainable: per weight, whether it is trained.
         constraints: of which trained weight, which kind and axes, any has.
+        other_regularizers, other_constraints: those of trained weights that are no numbers of a
+            member but the same in all, by position.
         settings: the numbers of each of `members`.
         penalized, decayed: which l1 and l2 `(weights, 2)`, and which decays `(weights,)`, any has.
         thresholded: which l1 and group_l1 in a proximal step any has, `(weights, 2)`.
@@ -107,6 +114,13 @@ class Layout:
         self.weights = self.template.weights
         trainable = {id(v) for layer in self.template.layers for v in layer.trainable_weights}
         self.trainable = [id(variable) in trainable for variable in self.weights]
+        trained = [(i, v) for i, v in enumerate(self.weights) if self.trainable[i]]
+        self.other_regularizers = {
+            i: v.regularizer for i, v in trained if other_regularizer(v.regularizer)
+        }
+        self.other_constraints = {
+            i: v.constraint for i, v in trained if other_constraint(v.constraint)
+        }
         self.settings = [self.settings_of(member) for member in members]
         self.penalized = np.any([s.penalties != 0 for s in self.settings], axis=0)
         self.active_numbers = set().union(*(s.penalized_activities for s in self.settings))
@@ -119,6 +133,16 @@ class Layout:
             next(filter(None, axes), ())
             for axes in zip(*(s.group_axes for s in self.settings), strict=True)
         ]
+
+    @property
+    def has_other_restraints(self) -> bool:
+        """Whether there are regularizers or constraints that are no numbers of a member."""
+        activities = (layer.activity_regularizer for layer in self.template.layers)
+        return bool(
+            self.other_regularizers
+            or self.other_constraints
+            or any(map(other_regularizer, activities))
+        )
 
     def fits(self, member: Member) -> bool:
         """Return whether a member has nothing that this layout has no place for."""
@@ -179,9 +203,8 @@ class Layout:
         if self.optimizer_form.decays_itself:
             decay = 0.0
         for i, (variable, trainable) in enumerate(zip(member.weights, self.trainable, strict=True)):
-            where = f"weight {variable.path!r}"
-            penalties.append(penalty_coefficients(variable.regularizer, where))
-            constraint = constraint_of(variable.constraint, where)
+            penalties.append(penalty_coefficients(variable.regularizer))
+            constraint = constraint_of(variable.constraint)
             if constraint is not None and trainable:
                 kind, axes, bound = constraint
                 constraints_of_weights[i, kind, axes] = bound
@@ -259,9 +282,7 @@ def _group_edges(members: list[Member]) -> list[int]:
 
 def _numbers_of(layer: Any, form: type[StackedLayer], key: tuple) -> dict[NumberKey, float]:
     numbers = {(*key, name): float(getattr(layer, name)) for name in form.numbers}
-    coefficients = penalty_coefficients(
-        layer.activity_regularizer, f"layer {layer.name!r} (activity)"
-    )
+    coefficients = penalty_coefficients(layer.activity_regularizer)
     activity = zip(ACTIVITY_NUMBERS, coefficients, strict=True)
     return numbers | {(*key, name): value for name, value in activity}
 
@@ -283,43 +304,3 @@ def _numbers_of_chain(
     if chain:
         raise NotStackable(f"layer {chain[0].name!r} has no place among the other members' layers")
     return numbers
-
-
-def penalty_coefficients(regularizer: Any, where: str) -> tuple[float, float]:
-    """Return (l1, l2) of a Keras regularizer; `None` is (0, 0).
-
-    Raises:
-        NotStackable: it is of another kind; the message says `where`.
-    """
-    if regularizer is None:
-        return 0.0, 0.0
-    if type(regularizer) in (regularizers.L1, regularizers.L2, regularizers.L1L2):
-        # Keras casts a coefficient through float32, whatever the weights are
-        l1, l2 = (float(np.float32(getattr(regularizer, name, 0.0))) for name in ("l1", "l2"))
-        return l1, l2
-    raise NotStackable(
-        f"{where} has the regularizer {type(regularizer).__name__}, not L1, L2 or L1L2"
-    )
-
-
-def constraint_of(constraint: Any, where: str) -> tuple[str, tuple[int, ...], float] | None:
-    """Return (kind, axes, bound) of a Keras constraint; of kinds without a bound it is infinite.
-
-    Raises:
-        NotStackable: it is of another kind; the message says `where`.
-    """
-    if constraint is None:
-        return None
-    if type(constraint) is constraints.MaxNorm:
-        return "max_norm", _axes(constraint), float(constraint.max_value)
-    if type(constraint) is constraints.NonNeg:
-        return "non_negative", (), np.inf
-    if type(constraint) is constraints.UnitNorm:
-        return "unit_norm", _axes(constraint), np.inf
-    raise NotStackable(
-        f"{where} has the constraint {type(constraint).__name__}, not MaxNorm, NonNeg or UnitNorm"
-    )
-
-
-def _axes(constraint: Any) -> tuple[int, ...]:
-    return tuple(np.atleast_1d(constraint.axis).tolist())

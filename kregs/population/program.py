@@ -130,6 +130,7 @@ class Program:
                 y is not None
                 and self.loss.by_row
                 and self.optimizer.accelerated
+                and not self.layout.has_other_restraints
                 and all(form.accelerated for form in self.model.forms)
             )
         self.accelerated = accelerate

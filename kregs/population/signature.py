@@ -29,6 +29,7 @@ from kregs.population.keras_internals import user_loss_weights, user_metrics
 from kregs.population.objective import smoothing_kind
 from kregs.population.optimizers import optimizer_form
 from kregs.population.registry import Call, NotStackable, class_of, form_of
+from kregs.population.restraints import other_constraint, other_regularizer
 from kregs.training.data_loss import DataLoss
 from kregs.training.proximal import group_axes, is_proximal
 
@@ -190,9 +191,19 @@ def _layer_structure(layer: Any, own: Collection[int] = ()) -> dict[str, Any]:
             for name, held in fingerprint_of_layer(operation, leave_out=leave_out, own=own).items()
             if not (name in structure and is_library(_module(operation, name)))
         }
+    structure |= _other_restraints(layer, own)
     if not is_library(form.__module__):
         structure["stacked form"] = fingerprint(form, own=own)
     return {**structure, "called with": layer.arguments} if isinstance(layer, Call) else structure
+
+
+def _other_restraints(layer: Any, own: Collection[int]) -> dict[str, Any]:
+    """The regularizers and constraints of a layer that are no numbers of a member."""
+    found = {"activity_regularizer": other_regularizer(layer.activity_regularizer)}
+    for number, variable in enumerate(layer.weights):
+        found[f"regularizer of weight {number}"] = other_regularizer(variable.regularizer)
+        found[f"constraint of weight {number}"] = other_constraint(variable.constraint)
+    return {k: fingerprint(held, own=own) for k, held in found.items() if held is not None}
 
 
 def _module(thing: Any, name: str) -> str | None:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from kregs.population.graph import MODEL_INPUT
 from kregs.population.layout import ACTIVITY_NUMBERS, ConstraintKey, Layout, Settings
 from kregs.population.registry import Context, StackedLayer, form_of
+from kregs.population.restraints import by_member, other_regularizer
 from kregs.population.stacked import Stacked, per_member
 
 
@@ -117,7 +118,25 @@ class StackedModel:
             if (*key, name) in self.layout.active_numbers:
                 total, count = self._activity(power, output.member_first(), context.rows)
                 context.penalties.append(self._numbers[(*key, name)] * total / count)
+        regularizer = other_regularizer(layer.layer.activity_regularizer)
+        if regularizer is not None:
+            context.penalties.append(self._other_activity(regularizer, output, context.rows))
         return output
+
+    def _other_activity(
+        self, regularizer: Any, output: Stacked, rows: tf.Tensor | None
+    ) -> tf.Tensor:
+        """What a regularizer without a stacked form makes of each member's real rows, `(K,)`."""
+        value = output.member_first()
+        if rows is None:
+            return by_member(regularizer, value) / tf.cast(tf.shape(value)[1], value.dtype)
+
+        def of_real_rows(parts: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            count = tf.maximum(tf.reduce_sum(tf.cast(parts[1] > 0, tf.int32)), 1)
+            amount = tf.convert_to_tensor(regularizer(parts[0][:count]))
+            return tf.cast(amount, value.dtype) / tf.cast(count, value.dtype)
+
+        return tf.map_fn(of_real_rows, (value, rows), fn_output_signature=value.dtype)
 
     def _activity(
         self, power: Any, value: tf.Tensor, rows: tf.Tensor | None
@@ -143,6 +162,8 @@ class StackedModel:
             amount = tf.square(weight) if power == 1 else tf.abs(weight)
             total = tf.reduce_sum(amount, list(range(1, len(weight.shape))))
             terms.append(tf.cast(coefficient, total.dtype) * total)
+        for index, regularizer in self.layout.other_regularizers.items():
+            terms.append(by_member(regularizer, tf.convert_to_tensor(self.weights[index])))
         return terms
 
     def constrain(self, alive: tf.Tensor | None) -> None:
@@ -158,6 +179,12 @@ class StackedModel:
             bound = self._constrained[key] > 0
             which = bound if alive is None else tf.logical_and(bound, alive)
             weight.assign(tf.where(per_member(which, rank), self._projected(key), weight))
+        for index, constraint in self.layout.other_constraints.items():
+            weight = self.weights[index]
+            projected = by_member(constraint, tf.convert_to_tensor(weight))
+            if alive is not None:
+                projected = tf.where(per_member(alive, len(weight.shape)), projected, weight)
+            weight.assign(projected)
 
     def _projected(self, key: ConstraintKey) -> tf.Tensor:
         """Project a weight of all members, whether they have the constraint or not."""

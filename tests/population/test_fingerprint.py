@@ -337,12 +337,32 @@ def own_constraint(n):
     return {"kernel_constraint": MaxNorm(1.0)}
 
 
-@pytest.mark.parametrize("kind", [own_regularizer, regularizer_function, own_constraint])
+def orthogonal(n):
+    return {"kernel_regularizer": keras.regularizers.OrthogonalRegularizer(n)}
+
+
+@pytest.mark.parametrize(
+    "kind", [own_regularizer, regularizer_function, own_constraint, orthogonal]
+)
 def test_regularizers_and_constraints_of_ones_own_are_not_taken_for_keras(kind):
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, **kind(3.0))])
-    model.compile("sgd", "mse")
-    with pytest.raises(NotStackable, match=r"has the (regularizer|constraint)"):
-        Population.from_models([model])
+    def build(n, rate):
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(2, **kind(n))])
+        model.compile(keras.optimizers.SGD(rate), "mse")
+        return model
+
+    models = [build(0.7, 0.1), build(0.7, 0.05)]
+    twins = [build(0.7, 0.1), build(0.7, 0.05)]
+    for model, twin in zip(models, twins, strict=True):
+        twin.set_weights(model.get_weights())
+    population = Population.from_models(models)
+    fit = {"batch_size": len(X) // 2 + 1, "epochs": 3, "shuffle": False}  # the last step is short
+    histories = population.fit(X, Y, **fit)
+    for model, twin, history in zip(population.unstack(), twins, histories, strict=True):
+        expected = twin.fit(X, Y, verbose=0, **fit).history
+        np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
+        np.testing.assert_allclose(model.get_weights()[0], twin.get_weights()[0], rtol=1e-5)
+    with pytest.raises(NotStackable, match=r"differ in structure: .*(regularizer|constraint)"):
+        Population.from_models([build(0.7, 0.1), build(0.9, 0.1)])
 
 
 model = "a global of the name that an attribute has"

@@ -301,8 +301,11 @@ DIFFERENCES = {
     "optimizer": (lambda: [compiled(dense()), compiled(dense(), "adam")], r"optimizer.*class"),
     "loss": (lambda: [compiled(dense()), compiled(dense(), loss="mae")], r"'mse' and 'mae'"),
     "regularizer": (
-        lambda: [compiled(dense(kernel_regularizer=regularizers.OrthogonalRegularizer()))],
-        r"OrthogonalRegularizer",
+        lambda: [
+            compiled(dense(kernel_regularizer=regularizers.OrthogonalRegularizer(n)))
+            for n in (0.1, 0.2)
+        ],
+        r"regularizer of weight 0",
     ),
 }
 

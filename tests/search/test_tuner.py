@@ -217,10 +217,17 @@ def test_a_diverging_trial_fails_with_the_reason_and_harms_no_other(tmp_path):
     assert "loss is" in failed.message
 
 
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.head = layers.Dense(10, "softmax")
+
+    def call(self, x):
+        return self.head(x)
+
+
 def unstackable(hp):
-    orthogonal = keras.regularizers.OrthogonalRegularizer()
-    head = layers.Dense(10, "softmax", kernel_regularizer=orthogonal)
-    model = keras.Sequential([keras.Input((64,)), head])
+    model = Subclassed()
     optimizer = keras.optimizers.SGD(hp.Float("learning_rate", 1e-3, 1e-1))
     model.compile(optimizer, "sparse_categorical_crossentropy")
     return model
@@ -235,7 +242,7 @@ def two_inputs(hp):
 
 
 FALLBACKS = {
-    "regularizer": (unstackable, {}, "the regularizer OrthogonalRegularizer"),
+    "model": (unstackable, {}, "is a Subclassed; only Sequential and Functional"),
     "callback": (build, {"callbacks": [keras.callbacks.LambdaCallback()]}, "LambdaCallback"),
     "steps": (build, {"steps_per_epoch": 3}, "arguments of `fit`"),
 }
@@ -397,5 +404,5 @@ def test_several_objectives(tmp_path):
 def test_strict_is_a_deprecated_name(tmp_path):
     with pytest.warns(DeprecationWarning, match="engine='population'"):
         tuner = PopulationTuner(unstackable, "val_loss", 1, strict=True, directory=tmp_path)
-    with pytest.raises(NotStackable, match="OrthogonalRegularizer"):
+    with pytest.raises(NotStackable, match="Subclassed"):
         tuner.search(*TRAIN, validation_data=VALIDATION, verbose=0)
