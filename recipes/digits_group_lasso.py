@@ -1,9 +1,9 @@
 """A convnet on digits with a group lasso on its filters, and the smaller network that it leaves.
 
 Command:  kregs run digits_group_lasso
-Time:     58 s on 1 CPU core
-Result:   test accuracy 0.9764 ± 0.0061, unregularized 0.9833 ± 0.0041; data loss 0.0917 ± 0.0062,
-          unregularized 0.0569 ± 0.0077 (5 seeds)
+Time:     44 s on 2 CPU cores
+Result:   test accuracy 0.9835 ± 0.0029, unregularized 0.9831 ± 0.0030; data loss 0.0579 ± 0.0099,
+          unregularized 0.0641 ± 0.0119 (5 seeds)
 Data:     1,797 digits of 8x8 pixels, bundled with scikit-learn; half of them are the test set
 Search:   kregs tune digits_group_lasso
 
@@ -23,9 +23,9 @@ from sklearn.model_selection import train_test_split
 
 import kregs
 
-TUNED = kregs.Regularization(group_l1=0.0054)
-LEARNING_RATE = 0.00096
-EPOCHS = 60
+TUNED = kregs.Regularization(group_l1=0.0013)
+LEARNING_RATE = 0.0043
+EPOCHS = 90
 BATCH_SIZE = 50
 
 
@@ -68,8 +68,8 @@ def sample(hp, regularization: kregs.Regularization | None = None) -> dict[str, 
     """Return arguments of `make_model`, sampled; a regularization, too, unless one is given."""
     return {
         "regularization": regularization
-        or kregs.Regularization.from_hp(hp, base=TUNED, group_l1=(3e-3, 2e-2)),
-        "learning_rate": hp.Float("learning_rate", 2e-3, 5e-3, sampling="log"),
+        or kregs.Regularization.from_hp(hp, base=TUNED, group_l1=(1e-3, 4e-3)),
+        "learning_rate": hp.Float("learning_rate", 4e-3, 6e-3),
     }
 
 
