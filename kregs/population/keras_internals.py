@@ -55,6 +55,7 @@ __all__ = [
     "slot_variables",
     "states_changed_beside",
     "steps_taken",
+    "unwrapped",
     "user_loss_weights",
     "user_metrics",
 ]
@@ -309,12 +310,22 @@ def row_values(metric: keras.metrics.MeanMetricWrapper, y: Any, prediction: Any)
 # ---- optimizers and layers -----------------------------------------------------------------
 
 
+def unwrapped(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Return the optimizer that takes the steps: that inside of one which scales the loss.
+
+    Why: the outer one has a learning rate and a decay of its own, which mean nothing.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer.inner_optimizer
+    return optimizer
+
+
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     """Return an optimizer's learning rate: a variable, or the schedule.
 
     Why: the public `learning_rate` of a schedule is its present value.
     """
-    return optimizer._learning_rate
+    return unwrapped(optimizer)._learning_rate
 
 
 def slot_variables(
@@ -338,7 +349,7 @@ def decays_weight(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
 
     Why: `exclude_from_weight_decay` writes to private lists only.
     """
-    return optimizer._use_weight_decay(variable)
+    return unwrapped(optimizer)._use_weight_decay(variable)
 
 
 def scratch_like(variable: Any) -> keras.Variable:
@@ -367,6 +378,7 @@ def gathered_by(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any])
         ValueError: it keeps something in a way that is not known.
     """
     positions = [optimizer._trainable_variables_indices[optimizer._var_key(v)] for v in variables]
+    inner = unwrapped(optimizer)
     left_out = {id(optimizer._iterations), id(optimizer._learning_rate), *map(id, variables)}
     kept = []
     for name, value in sorted(vars(optimizer).items()):
@@ -377,6 +389,9 @@ def gathered_by(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any])
         elif isinstance(value, (list, tuple)) and len(value) == len(positions):
             of_weights = (value[position] for position in positions)
             kept += [each for each in of_weights if isinstance(each, keras.Variable)]
+    if inner is not optimizer:  # which takes no step where a gradient is infinite
+        kept += [inner._iterations, *gathered_by(inner, variables)]
+        left_out.add(id(inner._learning_rate))
     kept = list({id(v): v for v in kept if id(v) not in left_out}.values())
     if {id(v) for v in optimizer.variables} - left_out - {id(v) for v in kept}:
         raise ValueError(f"the optimizer {type(optimizer).__name__} keeps variables out of sight")
@@ -388,15 +403,16 @@ def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:
 
     Why: the public `iterations` counts updates, of which there are fewer with accumulation.
     """
-    return int(optimizer._iterations.numpy())
+    return int(unwrapped(optimizer)._iterations.numpy())
 
 
 def set_steps_taken(optimizer: keras.optimizers.Optimizer, steps: Any) -> None:
-    """Set what `steps_taken` returns; it may be a tensor.
+    """Set what `steps_taken` returns, unless that is part of what is gathered; may be a tensor.
 
     Why: the public `iterations` cannot be set once the optimizer is built.
     """
-    optimizer._iterations.assign(tf.cast(steps, optimizer._iterations.dtype))
+    if unwrapped(optimizer) is optimizer:
+        optimizer._iterations.assign(tf.cast(steps, optimizer._iterations.dtype))
 
 
 def set_decayed(optimizer: keras.optimizers.Optimizer, decayed: Mapping[int, bool]) -> None:
@@ -404,6 +420,7 @@ def set_decayed(optimizer: keras.optimizers.Optimizer, decayed: Mapping[int, boo
 
     Why: publicly variables are excluded by names or objects, which another optimizer's are not.
     """
+    optimizer = unwrapped(optimizer)
     by_key = {optimizer._var_key(v): decayed[id(v)] for v in optimizer._trainable_variables}
     optimizer._use_weight_decay = lambda variable: by_key[optimizer._var_key(variable)]
 
@@ -413,6 +430,7 @@ def averages_of(optimizer: keras.optimizers.Optimizer) -> list[Any] | None:
 
     Why: publicly they can only be written over the weights.
     """
+    optimizer = unwrapped(optimizer)
     return list(optimizer._model_variables_moving_average) if optimizer.use_ema else None
 
 

@@ -20,14 +20,18 @@ from kregs.population.keras_internals import (
     averages_of,
     decays_weight,
     gathered_by,
+    learning_rate_of,
     scratch_like,
     set_decayed,
     set_steps_taken,
     steps_taken,
+    unwrapped,
 )
 from kregs.population.optimizers import CLIPS, OptimizerState, StackedOptimizer
 from kregs.population.registry import NotStackable
 from kregs.training.proximal import is_proximal
+
+_SCHEDULE = keras.optimizers.schedules.LearningRateSchedule
 
 
 class OptimizerByMember(StackedOptimizer):
@@ -62,27 +66,36 @@ class OptimizerByMember(StackedOptimizer):
     @classmethod
     def check(cls, optimizer: Any) -> None:
         """Raise `NotStackable` if an optimizer cannot be called for one member after the other."""
-        name = type(optimizer).__name__
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            raise NotStackable(f"the optimizer {name} changes the scale of the loss as it goes")
-        if is_proximal(optimizer):
+        inner = unwrapped(optimizer)
+        if is_proximal(inner):
+            name = type(inner).__name__
             raise NotStackable(f"the proximal step of the optimizer {name} has no stacked form")
+        if inner is not optimizer and isinstance(learning_rate_of(inner), _SCHEDULE):
+            raise NotStackable(
+                "a schedule of the learning rate does not count the steps that an optimizer which "
+                "scales the loss leaves out"
+            )
         _fresh(optimizer)
 
     @classmethod
     def structure(cls, optimizer: Any, variables: Sequence[Any]) -> dict[str, Any]:
         """Return what members must share: all but the learning rate and how strong the decay is."""
-        config = config_of(optimizer)
+        inner = unwrapped(optimizer)
+        config = config_of(inner)
         decay = config.pop("weight_decay", None)
         for name in ("name", "learning_rate"):
             config.pop(name, None)
         decayed = None if decay is None else [decays_weight(optimizer, v) for v in variables]
+        config["class"] = type(inner).__name__
+        if inner is not optimizer:
+            config |= {"initial_scale": optimizer.initial_scale}
+            config |= {"dynamic_growth_steps": optimizer.dynamic_growth_steps}
         return {**config, "decayed": decayed}
 
     @classmethod
     def read(cls, optimizer: Any) -> dict[str, float]:
         # the clips are in the config, and the optimizer's own affair
-        decay = getattr(optimizer, "weight_decay", None)
+        decay = getattr(unwrapped(optimizer), "weight_decay", None)
         return {"weight_decay": float(decay or 0.0), **dict.fromkeys(CLIPS, np.inf)}
 
     @classmethod
@@ -102,22 +115,31 @@ class OptimizerByMember(StackedOptimizer):
             optimizer.learning_rate = state.learning_rate
 
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
+        if isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
+            scales = self._stacked_of(self._optimizer.dynamic_scale)
+            return loss * tf.cast(scales, loss.dtype)
         factor = self.template.loss_scale_factor
         return loss if factor is None else loss * factor
+
+    def _stacked_of(self, variable: Any) -> tf.Variable:
+        """The stacked variable of one that the optimizer keeps."""
+        position = [id(each) for each in self._gathered].index(id(variable))
+        return self.state["gathered"][position]
 
     def apply(self, gradients, learning_rate, step, active) -> None:
         stacked = [*self.variables, *self.state["gathered"]]
         scratch = [variable.value for variable in (*self._scratch, *self._gathered)]
-        rates = tf.cast(learning_rate, self._optimizer.learning_rate.dtype)
+        inner = unwrapped(self._optimizer)
+        rates = tf.cast(learning_rate, inner.learning_rate.dtype)
         pairs = list(zip(scratch, stacked, strict=True))
 
         def take(k: tf.Tensor) -> tf.Tensor:
             for one, of_all in pairs:
                 one.assign(tf.gather(of_all, k))
             set_steps_taken(self._optimizer, step[k])
-            self._optimizer.learning_rate.assign(rates[k])
-            if self.template.weight_decay is not None:
-                self._optimizer.weight_decay = self.vectors["weight_decay"][k]
+            inner.learning_rate.assign(rates[k])
+            if inner.weight_decay is not None:
+                inner.weight_decay = self.vectors["weight_decay"][k]
             self._optimizer.apply([g[k] for g in gradients], self._scratch)
             for one, of_all in pairs:
                 of_all.scatter_nd_update(k[None, None], one[None])
@@ -137,11 +159,7 @@ class OptimizerByMember(StackedOptimizer):
         averages = averages_of(self._optimizer)
         if averages is None:
             return {}
-        place = {
-            id(v): stacked
-            for v, stacked in zip(self._gathered, self.state["gathered"], strict=True)
-        }
-        return {position: place[id(v)] for position, v in enumerate(averages)}
+        return {position: self._stacked_of(v) for position, v in enumerate(averages)}
 
 
 def _fresh(optimizer: Any) -> Any:
@@ -150,6 +168,12 @@ def _fresh(optimizer: Any) -> Any:
     Raises:
         NotStackable: it cannot be made from its config.
     """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return keras.optimizers.LossScaleOptimizer(
+            _fresh(optimizer.inner_optimizer),
+            initial_scale=optimizer.initial_scale,
+            dynamic_growth_steps=optimizer.dynamic_growth_steps,
+        )
     try:
         config = optimizer.get_config() | {"learning_rate": 0.0}
         return type(optimizer).from_config(config)

@@ -39,6 +39,10 @@ OPTIMIZERS = {
     "scaled": lambda n: optimizers.Adam(n, loss_scale_factor=8.0, weight_decay=n),
     "schedule": lambda n: optimizers.Nadam(optimizers.schedules.CosineDecay(n, 9)),
     "own": lambda n: Signs(learning_rate=n),
+    # the first steps overflow, and are left out
+    "dynamic scale": lambda n: optimizers.LossScaleOptimizer(
+        optimizers.Adam(n), initial_scale=2.0**127, dynamic_growth_steps=3
+    ),
 }
 
 
@@ -90,7 +94,12 @@ class Broken(Signs):
 
 
 REFUSED = {
-    "scale": (lambda: optimizers.LossScaleOptimizer(optimizers.SGD()), "the scale of the loss"),
+    "scale": (
+        lambda: optimizers.LossScaleOptimizer(
+            optimizers.SGD(optimizers.schedules.CosineDecay(0.1, 9))
+        ),
+        "a schedule of the learning rate",
+    ),
     "config": (lambda: Broken(learning_rate=0.1), "cannot be made anew .* no config"),
 }
 
