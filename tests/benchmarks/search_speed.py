@@ -1,13 +1,14 @@
 """How many trials a second: PopulationTuner beside keras_tuner.RandomSearch.
 
-    python tests/benchmarks/search_speed.py [mlp convnet fashion seeds folds] [--repeats 3]
-        [--peer-trials 8]
+    python tests/benchmarks/search_speed.py [mlp convnet fashion seeds folds transformer mobilenet]
+        [--repeats 3] [--peer-trials 8]
 
 Both search the same space with the same seed, so that the peer's trials are the first of ours, with
 the same epochs and early stopping. Each run is a process of its own, imports left out; building and
 compiling the models is in. Runs alternate; the ratio is that of the medians of seconds a trial. The
 peer's time a trial does not depend on how many it runs, so it may run fewer. In the case `folds`
-kregs judges every trial by 5 folds, the peer by a single split.
+kregs judges every trial by 5 folds, the peer by a single split. `transformer` has layers without a
+stacked form; `mobilenet` is a frozen backbone of random weights with a searched head.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ CASES = {
     "fashion": (16, 5, 1, 3, 5),
     "seeds": (16, 30, 5, 25, 50),
     "folds": (64, 30, 1, 5, 10),
+    "transformer": (16, 10, 1, 3, 3),
+    "mobilenet": (16, 5, 1, 20, 20),
 }
 MLP = ("mlp", "seeds", "folds")
+SHAPES = {"convnet": (-1, 8, 8, 1), "transformer": (-1, 8, 8), "mobilenet": (-1, 8, 8, 1)}
 
 
 def data(case):
@@ -44,14 +48,20 @@ def data(case):
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    x = x.astype("float32").reshape((-1, 8, 8, 1) if case == "convnet" else (-1, 64))
+    x = x.astype("float32").reshape(SHAPES.get(case, (-1, 64)))
+    if case == "mobilenet":
+        x, y = x.repeat(4, 1).repeat(4, 2).repeat(3, 3)[:800], y[:800]
     order = np.random.default_rng(0).permutation(len(x))
-    train, validation = order[:1437], order[1437:]
+    cut = int(0.8 * len(x))
+    train, validation = order[:cut], order[cut:]
     return (x[train], y[train]), (x[validation], y[validation])
 
 
 def make_build(case):
     import kregs
+
+    if case in ("transformer", "mobilenet"):
+        return {"transformer": transformer, "mobilenet": mobilenet}[case]
 
     def build(hp):
         r = kregs.Regularization.from_hp(
@@ -77,6 +87,50 @@ def make_build(case):
         )
 
     return build
+
+
+def transformer(hp):
+    import keras
+    from keras import layers
+
+    rate = hp.Float("dropout", 0.0, 0.5)
+    inputs = keras.Input((8, 8))
+    x = layers.Dense(32)(inputs)
+    for _ in range(2):
+        attended = layers.MultiHeadAttention(4, 8)(x, x)
+        x = layers.LayerNormalization()(x + layers.Dropout(rate)(attended))
+        hidden = layers.Dense(32)(layers.Dense(64, "gelu")(x))
+        x = layers.LayerNormalization()(x + layers.Dropout(rate)(hidden))
+    return compiled(hp, inputs, layers.GlobalAveragePooling1D()(x))
+
+
+def mobilenet(hp):
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)  # in the place of pretrained weights: the same in all trials
+    base = keras.applications.MobileNetV2((32, 32, 3), weights=None, include_top=False)
+    base.trainable = False
+    inputs = keras.Input((32, 32, 3))
+    x = base(layers.Rescaling(1 / 8, -1.0)(inputs), training=False)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(hp.Float("dropout", 0.0, 0.6))(layers.Dense(64, "relu")(x))
+    return compiled(hp, inputs, x)
+
+
+def compiled(hp, inputs, x):
+    import keras
+
+    import kregs
+
+    l2 = keras.regularizers.L2(hp.Float("l2", 1e-6, 1e-2, sampling="log"))
+    model = keras.Model(inputs, keras.layers.Dense(10, "softmax", kernel_regularizer=l2)(x))
+    return kregs.compile_model(
+        model,
+        "sparse_categorical_crossentropy",
+        learning_rate=hp.Float("learning_rate", 1e-4, 1e-2, sampling="log"),
+        metrics=["accuracy"],
+    )
 
 
 def run(case, engine, trials):
