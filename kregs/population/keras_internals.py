@@ -192,6 +192,8 @@ def resolved_losses(model: keras.Model, y: Any, prediction: Any) -> list[Compile
     class Noting(kind):
         """Calls no loss, but notes what each would be called with."""
 
+        _flat_losses: Any
+
         def build(self, y_true: Any, y_pred: Any) -> None:
             super().build(y_true, y_pred)
             self._flat_losses = [
@@ -208,11 +210,20 @@ def resolved_losses(model: keras.Model, y: Any, prediction: Any) -> list[Compile
 
 
 def _place(part: Any, parts: list[Any]) -> int | None:
-    """Return which of these a part is, `None` if it is none.
+    """Return which of these a part is, `None` if it is a structure of several.
 
-    Why: equal arrays may be of different outputs.
+    Why: equal arrays may be of different outputs. Of targets with keys of their own Keras takes the
+    keys for the targets.
+
+    Raises:
+        KeyError: it is none of these.
     """
-    return next((place for place, each in enumerate(parts) if each is part), None)
+    if keras.tree.is_nested(part):
+        return None
+    places = [place for place, each in enumerate(parts) if each is part]
+    if not places:
+        raise KeyError(part)
+    return places[0]
 
 
 def resolved_metrics(model: keras.Model, y: Any, prediction: Any) -> list[CompiledMetric]:

@@ -369,7 +369,8 @@ def _rows(fit: Mapping[str, Any], folds: bool) -> tuple[Rows | Stream, Rows | St
         cut = int(len(keras.tree.flatten(arrays[0])[0]) * (1.0 - fit["validation_split"]))
         validation = keras.tree.map_structure(lambda array: array[cut:], arrays)
         arrays = keras.tree.map_structure(lambda array: array[:cut], arrays)
-    rows = as_rows(*arrays, class_weight=fit["class_weight"])
+    x, y, *weights = arrays
+    rows = as_rows(x, y, weights[0] if weights else None, fit["class_weight"])
     if folds:
         # every run takes its own of all rows, by number; class weights are for training
         return rows, rows if fit["class_weight"] is None else dataclasses.replace(rows, weight=None)
