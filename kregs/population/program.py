@@ -22,7 +22,7 @@ from kregs.population.layout import Layout, Settings
 from kregs.population.metrics import StackedMetrics
 from kregs.population.objective import StackedLoss
 from kregs.population.optimizers import OptimizerState
-from kregs.population.registry import Context
+from kregs.population.registry import Context, NotStackable
 from kregs.population.stacked import per_member
 from kregs.population.stacked_model import StackedModel
 from kregs.population.threefry import Noise
@@ -115,6 +115,8 @@ class Program:
             prediction = few_predictions(template, targets)
             self.loss = StackedLoss(template, targets, prediction)
             self.metrics = StackedMetrics(template, self.loss, targets, prediction)
+            if len({part.output for part in self.loss.parts}) < len(template.outputs):
+                self._check_no_decay()
         self.model = StackedModel(layout, slots)
         self.optimizer = layout.optimizer_form(
             template.optimizer, [self.weights[i] for i in self.model.trainable], slots
@@ -134,6 +136,11 @@ class Program:
         self._functions: dict[_Kind, Callable] = {}
         self._predict: Callable | None = None
         self.kept_weights: dict[str, list[tf.Variable]] = {}
+
+    def _check_no_decay(self) -> None:
+        """Raise where an output without a loss may have weights that Keras would not decay."""
+        if self.layout.decayed.any():
+            raise NotStackable("there is weight decay, and an output without a loss")
 
     def forget(self) -> None:
         """Drop the compiled functions, which refer to the program, so that it need not be found."""

@@ -13,6 +13,7 @@ import kregs
 from kregs.population import NotStackable, Population
 from kregs.population.jobs import Job
 from kregs.population.layout import Layout
+from kregs.population.objective import StackedLoss
 from kregs.population.rows import Feed, as_rows
 from kregs.population.signature import read_member
 from kregs.population.training import Training
@@ -274,3 +275,25 @@ def test_bad_data(data, error, message):
     population = Population.from_models([named("one")])
     with pytest.raises(error, match=message):
         population.fit(**{"x": [B, B], "y": [ONE, ONE], **data})
+
+
+def test_weights_of_each_output_are_left_to_fit():
+    with pytest.raises(NotStackable, match="`sample_weight` has weights for each output"):
+        as_rows(A, (KIND, SIZE), {"kind": WEIGHT, "size": WEIGHT})
+
+
+def test_a_loss_of_several_outputs_at_once_is_left_to_fit():
+    x = keras.Input((1,))
+    model = keras.Model(x, {"both": [layers.Dense(1)(x), layers.Dense(1)(x)]})
+    model.compile("sgd", {"both": lambda y, prediction: y[0] + y[1] - prediction[0]})
+    few = [{"both": [tf.zeros([2, 1]), tf.zeros([2, 1])]} for _ in range(2)]
+    with pytest.raises(NotStackable, match="a loss compares several outputs at once"):
+        StackedLoss(model, *few)
+
+
+def test_an_output_without_a_loss_and_weight_decay_are_left_to_fit():
+    """Keras decays no weight that has no gradient."""
+    model = named("one")
+    model.compile(optimizers.AdamW(), ["mse", None])
+    with pytest.raises(NotStackable, match="weight decay, and an output without a loss"):
+        Population.from_models([model]).fit([B, B], [ONE, ONE])

@@ -284,13 +284,6 @@ def test_several_inputs_are_stacked(tmp_path):
     assert score == pytest.approx(best.metrics.get_last_value("val_loss"), rel=1e-4)
 
 
-def test_weights_of_each_output_are_trained_one_by_one(tmp_path):
-    tuner = PopulationTuner(two_inputs, "loss", 1, seed=1, directory=tmp_path)
-    weights = {"a": np.ones(len(TRAIN[1]))}
-    with pytest.warns(SequentialFallback, match="`sample_weight` has weights for each output"):
-        tuner._loop((), {"x": [TRAIN[0]] * 2, "y": TRAIN[1], "sample_weight": weights})
-
-
 def test_tensorboard_with_hparams(tmp_path):
     logs = tmp_path / "logs"
     tuner = PopulationTuner(build, "val_loss", 2, seed=1, directory=tmp_path)
