@@ -99,8 +99,6 @@ def _train_together(
 
     if len(groups) > 1 and any(group.callbacks for group in groups.values()):
         raise NotStackable("each group has callbacks of its own")
-    if isinstance(train[0], (list, tuple, Mapping)):
-        raise NotStackable("there are several inputs")
     members = [
         (name, model, seed)
         for name, group in groups.items()

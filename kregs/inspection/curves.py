@@ -545,9 +545,7 @@ def _stacked(
 def _as_rows(batch: Batch) -> Rows:
     for part in (batch.x, batch.y):
         if not isinstance(part, np.ndarray):
-            raise NotStackable(
-                "the model has several inputs or outputs; one of each can be stacked"
-            )
+            raise NotStackable("curves of several inputs or outputs are not stacked")
     return as_rows(batch.x, batch.y, batch.sample_weight)
 
 

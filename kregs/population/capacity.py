@@ -37,7 +37,8 @@ def members_at_once(layout: Layout, batch_size: int, max_members: int | None) ->
     nodes = layout.template.graph.nodes
 
     def shape(source: int) -> tuple[int | None, ...]:
-        output = layout.template.model.inputs[0] if source < 0 else nodes[source].layer.output
+        inputs = layout.template.model.inputs
+        output = inputs[-1 - source] if source < 0 else nodes[source].layer.output
         return tuple(output.shape[1:])
 
     outputs = sum(form_of(n.layer).held(n.layer, shape(n.inputs[0].source)) for n in nodes)

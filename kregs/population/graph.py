@@ -9,15 +9,19 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from kregs.population.keras_internals import calls_of, has_mask, inner_functional
 from kregs.population.registry import Argument, Call, NotStackable, form_of, is_by_member
 
-MODEL_INPUT = -1
+
+def input_source(position: int) -> int:
+    """Return by which `source` an edge reads the model's input of this position."""
+    return -1 - position
 
 
 @dataclasses.dataclass(eq=False)
@@ -30,7 +34,7 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
-    """From node `source` (or the model's input), through the optional layers of `chain`."""
+    """From node `source` (or an input, `input_source`), through the optional layers of `chain`."""
 
     source: int
     chain: tuple[Any, ...] = ()
@@ -38,20 +42,20 @@ class Edge:
 
 @dataclasses.dataclass
 class Graph:
-    """A model read as nodes in the order of execution, and the edge to its output."""
+    """A model read as nodes in the order of execution, and the edges to its outputs."""
 
     nodes: list[Node]
-    output: Edge
+    outputs: list[Edge]
 
     def edges(self) -> Iterator[Edge]:
-        """Yield all edges in a fixed order, the output's last."""
+        """Yield all edges in a fixed order, the outputs' last."""
         for node in self.nodes:
             yield from node.inputs
-        yield self.output
+        yield from self.outputs
 
 
 def read_graph(model: keras.Model) -> Graph:
-    """Read a built Sequential or Functional model with one input and one output.
+    """Read a built Sequential or Functional model.
 
     Args:
         model: compiled or not.
@@ -68,14 +72,62 @@ def read_graph(model: keras.Model) -> Graph:
             f"model {model.name!r} is a {type(model).__name__}; only Sequential and Functional "
             "models show their layers"
         )
-    if len(functional.inputs) != 1 or len(functional.outputs) != 1:
-        raise NotStackable(
-            f"model {model.name!r} has {len(functional.inputs)} inputs and "
-            f"{len(functional.outputs)} outputs; one of each can be stacked"
-        )
     nodes: list[Node] = []
-    (output,) = _read_functional(functional, [Edge(MODEL_INPUT)], nodes)
-    return _in_reading_order(nodes, output)
+    sources = [input_source(position) for position in range(len(functional.inputs))]
+    outputs = _read_functional(functional, [Edge(source) for source in sources], nodes)
+    return _in_reading_order(nodes, sources, outputs)
+
+
+def in_order_of_inputs(model: keras.Model, x: Any) -> list[Any]:
+    """Return what is for each of `model.inputs`, matched by name or by order as Keras does.
+
+    Args:
+        model: a built Sequential or Functional model.
+        x: one thing or a structure of them, such as `fit` takes.
+
+    Raises:
+        ValueError: it does not fit the model's inputs.
+
+    Example:
+
+    >>> a, b = keras.Input((1,), name="a"), keras.Input((2,), name="b")
+    >>> model = keras.Model([b, a], keras.layers.Concatenate()([a, b]))
+    >>> in_order_of_inputs(model, {"a": 1, "b": 2}), in_order_of_inputs(model, (1, 2))
+    ([2, 1], [1, 2])
+    """
+    inputs = _functional(model).input
+    if isinstance(inputs, dict):
+        keys = list(inputs)
+        # what is no dictionary has no keys, and Keras sorts those of a dictionary
+        fits = set(x) == set(keys) if isinstance(x, dict) else keys == sorted(keys)
+    else:
+        keys = [tensor.name for tensor in keras.tree.flatten(inputs)]
+        if isinstance(x, dict) and set(keys) <= set(x):
+            return [x[name] for name in keys]
+        fits = not isinstance(x, dict)
+    parts = keras.tree.flatten(x)
+    if not fits or len(parts) != len(model.inputs):
+        received = f"the keys {', '.join(map(repr, x))}" if isinstance(x, dict) else f"{len(parts)}"
+        raise ValueError(
+            f"`x` must hold the inputs of this model, {', '.join(map(repr, keys))}. "
+            f"Received: {received}"
+        )
+    return parts
+
+
+def as_outputs(model: keras.Model, outputs: Sequence[Any]) -> Any:
+    """Return what is for each of `model.outputs` in the structure that the model gives them in.
+
+    Example:
+
+    >>> x = keras.Input((1,))
+    >>> model = keras.Model(x, {"b": keras.layers.Dense(1)(x), "a": keras.layers.Dense(2)(x)})
+    >>> as_outputs(model, [tuple(output.shape) for output in model.outputs])
+    {'b': (None, 1), 'a': (None, 2)}
+    """
+    structure = keras.tree.pack_sequence_as(_functional(model).output, list(outputs))
+    is_list = isinstance(structure, (list, tuple))
+    return structure[0] if is_list and len(structure) == 1 else structure
 
 
 def _functional(model: Any) -> Any:
@@ -85,10 +137,23 @@ def _functional(model: Any) -> Any:
         raise NotStackable(str(error)) from None
 
 
-def _in_reading_order(nodes: list[Node], output: Edge) -> Graph:
-    """Order nodes by who reads them; Keras orders by depth, which optional layers change."""
-    order: dict[int, int] = {MODEL_INPUT: MODEL_INPUT}
-    stack = [output.source]
+def few_predictions(model: keras.Model, y: Any) -> Any:
+    """Return zeros that stand for a model's predictions of a few targets, in their structure."""
+    rows = len(keras.tree.flatten(y)[0])
+    outputs = [tf.zeros([rows, *output.shape[1:]], output.dtype) for output in model.outputs]
+    return as_outputs(model, outputs)
+
+
+def _in_reading_order(nodes: list[Node], sources: list[int], outputs: list[Edge]) -> Graph:
+    """Order nodes by who reads them; Keras orders by depth, which optional layers change.
+
+    Args:
+        nodes: all.
+        sources: of the model's inputs.
+        outputs: the edges of its outputs.
+    """
+    order = {source: source for source in sources}
+    stack = [edge.source for edge in reversed(outputs)]
     while stack:
         index = stack[-1]
         inputs = [] if index in order else nodes[index].inputs
@@ -96,14 +161,14 @@ def _in_reading_order(nodes: list[Node], output: Edge) -> Graph:
         if waiting:
             stack.append(waiting[0])
         else:
-            order.setdefault(stack.pop(), len(order) - 1)
+            order.setdefault(stack.pop(), len(order) - len(sources))
 
     def renumber(edge: Edge) -> Edge:
         return Edge(order[edge.source], edge.chain)
 
-    kept = sorted(order.keys() - {MODEL_INPUT}, key=order.__getitem__)
+    kept = sorted(order.keys() - set(sources), key=order.__getitem__)
     ordered = [Node(nodes[i].layer, [renumber(edge) for edge in nodes[i].inputs]) for i in kept]
-    return Graph(ordered, renumber(output))
+    return Graph(ordered, [renumber(edge) for edge in outputs])
 
 
 def _read_functional(functional: Any, inputs: list[Edge], nodes: list[Node]) -> list[Edge]:

@@ -8,9 +8,11 @@ here.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -29,6 +31,8 @@ from keras.src.utils.naming import to_snake_case
 __all__ = [
     "BUILT",
     "AnyOperation",
+    "CompiledLoss",
+    "CompiledMetric",
     "NotEqualOperation",
     "all_layers",
     "averages_of",
@@ -45,7 +49,7 @@ __all__ = [
     "learning_rate_of",
     "loss_attributes",
     "merge",
-    "resolved_loss",
+    "resolved_losses",
     "resolved_metrics",
     "row_function",
     "row_values",
@@ -135,32 +139,109 @@ def user_metrics(model: keras.Model) -> dict[str, Any]:
     }
 
 
-def resolved_loss(model: keras.Model, y: tf.Tensor, prediction: tf.Tensor) -> tuple[Any, float]:
-    """Return the one loss object that `fit` would use on such targets, and its weight.
-
-    Why: Keras turns a name into a loss only when it builds its private container, which depends on
-    the targets' shape. A fresh one is built, so that the model's stays as it is.
+@dataclasses.dataclass(frozen=True)
+class CompiledLoss:
+    """One of the losses that `fit` adds up.
 
     Args:
-        y, prediction: a few rows of each.
+        loss: the loss object.
+        weight: its `loss_weights`.
+        name: where there are several, its own value is logged as `<name>_loss`.
+        target, output: which ones it compares, by position among the flat targets and predictions;
+            `None`: several at once.
+    """
+
+    loss: Any
+    weight: float
+    name: str
+    target: int | None
+    output: int | None
+
+
+class CompiledMetric(NamedTuple):
+    """A metric that `fit` shows the targets and predictions of one output.
+
+    Args:
+        name: in the logs.
+        metric: the metric object.
+        weighted: whether it sees sample weights.
+        target, output: which ones it sees, by position among the flat targets and predictions.
+    """
+
+    name: str
+    metric: Any
+    weighted: bool
+    target: int
+    output: int
+
+
+def resolved_losses(model: keras.Model, y: Any, prediction: Any) -> list[CompiledLoss]:
+    """Return the losses that `fit` would use on such targets.
+
+    Why: Keras turns a name into a loss, and finds the targets of each output, only in its private
+    container, which depends on the targets' structure and shapes. A fresh one is built, so that the
+    model's stays as it is.
+
+    Args:
+        y, prediction: a few rows of each, in the structure that `fit` has them in.
     """
     compiled = model._compile_loss
-    fresh = type(compiled)(compiled._user_loss, compiled._user_loss_weights)
-    fresh.build(y, prediction)
-    (resolved,) = fresh._flat_losses
-    weight = 1.0 if resolved.loss_weights is None else float(resolved.loss_weights)
-    return resolved.loss, weight
+    flat_y, flat_prediction = keras.tree.flatten(y), keras.tree.flatten(prediction)
+    found = []
+
+    def note(entry: Any, target: Any, output: Any, weight: Any) -> tf.Tensor:
+        places = _place(target, flat_y), _place(output, flat_prediction)
+        factor = 1.0 if entry.loss_weights is None else float(entry.loss_weights)
+        found.append(CompiledLoss(entry.loss, factor, entry.name, *places))
+        return tf.zeros([])
+
+    kind: Any = type(compiled)
+
+    class Noting(kind):
+        """Calls no loss, but notes what each would be called with."""
+
+        _flat_losses: Any
+
+        def build(self, y_true: Any, y_pred: Any) -> None:
+            super().build(y_true, y_pred)
+            self._flat_losses = [
+                entry._replace(loss=functools.partial(note, entry)) for entry in self._flat_losses
+            ]
+
+    fresh = Noting(
+        compiled._user_loss,
+        compiled._user_loss_weights,
+        output_names=getattr(compiled, "output_names", None),
+    )
+    fresh(y, prediction)
+    return found
 
 
-def resolved_metrics(
-    model: keras.Model, y: tf.Tensor, prediction: tf.Tensor
-) -> list[tuple[str, Any, bool]]:
-    """Return (name in the logs, metric, whether it is weighted) of the compiled metrics.
+def _place(part: Any, parts: list[Any]) -> int | None:
+    """Return which of these a part is, `None` if it is a structure of several.
 
-    Why: Keras tells apart metrics of one name while it collects results, nowhere else.
+    Why: equal arrays may be of different outputs. Of targets with keys of their own Keras takes the
+    keys for the targets.
+
+    Raises:
+        KeyError: it is none of these.
+    """
+    if keras.tree.is_nested(part):
+        return None
+    places = [place for place, each in enumerate(parts) if each is part]
+    if not places:
+        raise KeyError(part)
+    return places[0]
+
+
+def resolved_metrics(model: keras.Model, y: Any, prediction: Any) -> list[CompiledMetric]:
+    """Return the compiled metrics as `fit` would use them.
+
+    Why: Keras tells apart metrics of one name while it collects results, and finds the targets of
+    each output while it updates them, nowhere else.
 
     Args:
-        y, prediction: a few rows of each.
+        y, prediction: a few rows of each, in the structure that `fit` has them in.
     """
     fresh = _fresh_metrics(model, y, prediction)
     if fresh is None:
@@ -171,21 +252,25 @@ def resolved_metrics(
     except Exception:
         fresh.reset_state()  # the user's own objects are not to keep the few rows
         raise
-    entries = []
+    pairs: Any = [
+        (_place(target, keras.tree.flatten(y)), _place(output, keras.tree.flatten(prediction)))
+        for target, output in zip(fresh._flatten_y(y), fresh._flatten_y(prediction), strict=True)
+    ]
+    entries: list[Any] = []
     groups = (fresh._flat_metrics, False), (fresh._flat_weighted_metrics, True)
     for containers, weighted in groups:
-        for container in containers or []:
-            if container is not None:
-                entries += [(next(names), metric, weighted) for metric in container.metrics]
+        for container, pair in zip(containers, pairs, strict=True):
+            for metric in [] if container is None else container.metrics:
+                entries.append(CompiledMetric(next(names), metric, weighted, *pair))
     return entries
 
 
-def has_automatic_name(metric: keras.metrics.Metric) -> bool:
-    """Return whether a metric was given no name, so that Keras made one and may have counted it up.
+def has_automatic_name(thing: Any) -> bool:
+    """Return whether a metric, layer or input was given no name, so that Keras made one.
 
-    Why: nothing public says who gave the name.
+    Why: nothing public says who gave the name. Keras may have counted it up.
     """
-    return _number_in_name(metric) is not None
+    return _number_in_name(thing) is not None
 
 
 def built_with_fresh_names(build: Callable[[], Any]) -> Any:
@@ -215,13 +300,13 @@ def _name_counters() -> dict[str, int]:
     return global_state.get_global_attribute("object_name_uids") or {}
 
 
-def _number_in_name(metric: keras.metrics.Metric) -> int | None:
+def _number_in_name(thing: Any) -> int | None:
     """Return the number in a name that Keras may have made, 0 for the first, `None` in others.
 
     Why: how a class's name is written in small letters is not public.
     """
-    kind = to_snake_case(type(metric).__name__)
-    match = re.fullmatch(rf"{kind}(?:_(\d+))?", metric.name)
+    kind = to_snake_case(type(thing).__name__)
+    match = re.fullmatch(rf"{kind}(?:_(\d+))?", thing.name)
     return int(match[1] or 0) if match else None
 
 
@@ -233,7 +318,7 @@ def loss_arguments(loss: keras.losses.Loss) -> dict[str, Any]:
     return getattr(loss, "_fn_kwargs", {})
 
 
-def callback_metrics(model: keras.Model, y: tf.Tensor, prediction: tf.Tensor) -> list[Any]:
+def callback_metrics(model: keras.Model, y: Any, prediction: Any) -> list[Any]:
     """Return `model.metrics` as callbacks find them in `fit`, in a list.
 
     Why: callbacks infer from the built metrics whether more is better; a model that has seen no
@@ -248,7 +333,7 @@ def callback_metrics(model: keras.Model, y: tf.Tensor, prediction: tf.Tensor) ->
     return [fresh if metric is model._compile_metrics else metric for metric in model.metrics]
 
 
-def _fresh_metrics(model: keras.Model, y: tf.Tensor, prediction: tf.Tensor) -> Any:
+def _fresh_metrics(model: keras.Model, y: Any, prediction: Any) -> Any:
     """Return a container of the compiled metrics, built; `None` if there are none.
 
     Why: the model's own stays unbuilt. What is given as a class is made by each build, which counts

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kregs.population.graph import few_predictions
 from kregs.population.jobs import Job, Slot, counters_of
 from kregs.population.keras_internals import callback_metrics
 from kregs.population.layout import Layout
@@ -137,10 +138,8 @@ class Lane:
 
     @functools.cached_property
     def _callback_metrics(self) -> list[Any]:
-        model = self.layout.template.model
-        y = self.feed.data.head
-        prediction = tf.zeros([len(y), *model.output_shape[1:]], model.outputs[0].dtype)
-        return callback_metrics(model, y, prediction)
+        model, y = self.layout.template.model, self.feed.data.head
+        return callback_metrics(model, y, few_predictions(model, y))
 
     def release(self) -> None:
         """Free all slots, whatever trains there."""
@@ -249,7 +248,7 @@ class Lane:
             EpochLogs(
                 i,
                 slot,
-                _of_slot(trained, i) | _of_slot(validated, i),
+                self._program.metrics.in_order(_of_slot(trained, i) | _of_slot(validated, i)),
                 [_of_slot(part, i) for part in by_part],
                 part_passes,
             )
@@ -393,7 +392,7 @@ class Lane:
         logs = total.sums.means()
         if self._program.metrics.others:
             slot_values = [
-                self._program.metrics.compute_others(*concatenated(slot_chunks))
+                self._program.metrics.compute_others(concatenated(slot_chunks))
                 for slot_chunks in zip(*total.predictions, strict=True)
             ]
             logs |= {
@@ -434,10 +433,14 @@ def _total(passes: Sequence[Pass]) -> Pass:
 
 
 def _of_slots(
-    rows: Rows, index: np.ndarray, predictions: np.ndarray | None
+    rows: Rows, index: np.ndarray, predictions: Sequence[np.ndarray] | None
 ) -> list[list[Predicted]]:
-    """The predictions of a chunk by slot, as `Pass` has them."""
+    """The predictions of a chunk by slot, as `Pass` has them.
+
+    Args:
+        predictions: of each output, `(K, steps, batch, ...)`.
+    """
     if predictions is None:
         return []
-    pairs = zip(index, predictions, strict=True)
-    return [[predicted_rows(rows, *pair) for pair in pairs]]
+    slots = zip(index, *predictions, strict=True)
+    return [[predicted_rows(rows, slot_index, parts) for slot_index, *parts in slots]]

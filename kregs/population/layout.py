@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kregs.population.keras_internals import decays_weight
-from kregs.population.objective import label_smoothing_of
+from kregs.population.objective import label_smoothings_of
 from kregs.population.optimizers import CLIPS, OptimizerState, optimizer_form
 from kregs.population.registry import NotStackable, StackedLayer, form_of
 from kregs.population.restraints import (
@@ -49,7 +49,7 @@ class Settings:
         decays: weight decay of each weight, `(weights,)`.
         thresholds: l1 and group_l1 of each weight's proximal step, `(weights, 2)`.
         group_axes: which axes of each weight count its groups; none without a group_l1.
-        smoothing: label smoothing of the loss.
+        smoothing: label smoothing of each loss.
     """
 
     layers: dict[NumberKey, float]
@@ -59,7 +59,7 @@ class Settings:
     decays: np.ndarray
     thresholds: np.ndarray
     group_axes: list[tuple[int, ...]]
-    smoothing: float
+    smoothing: tuple[float, ...]
 
     @property
     def penalized_activities(self) -> set[NumberKey]:
@@ -226,7 +226,7 @@ class Layout:
             np.array(decays),
             np.array([(t.l1, t.group_l1) for t in thresholds]).reshape(-1, 2),
             [threshold.axes for threshold in thresholds],
-            label_smoothing_of(member.model),
+            label_smoothings_of(member.model),
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 from keras import losses, metrics
 
 from kregs.population.keras_internals import (
+    CompiledMetric,
     is_plain_function_loss,
     loss_arguments,
     resolved_metrics,
@@ -26,7 +28,7 @@ from kregs.population.objective import (
     looks_at_last_axis,
 )
 from kregs.population.rows import Rows
-from kregs.training.data_loss import DataLoss
+from kregs.training.data_loss import DataLoss, TotalDataLoss
 
 _SPARSE_FUNCTIONS = frozenset(
     {
@@ -52,8 +54,20 @@ _FUNCTIONS = frozenset(
 # the programs of several devices share the metric objects that the user made
 _ONE_AT_A_TIME = threading.Lock()
 
-# of one member: targets, predictions, sample weights or `None`, and how many rows each batch has
-Predicted = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]
+
+class Predicted(NamedTuple):
+    """What one member predicted.
+
+    Args:
+        y, predictions: of each output, `(rows, ...)`.
+        weight: sample weights or `None`.
+        batches: how many rows each batch has, in order.
+    """
+
+    y: Sequence[np.ndarray]
+    predictions: Sequence[np.ndarray]
+    weight: np.ndarray | None
+    batches: np.ndarray
 
 
 class StackedMetrics:
@@ -67,34 +81,40 @@ class StackedMetrics:
     Args:
         model: the template's, whose metrics all members have.
         loss: its stacked loss.
-        y, prediction: a few rows of each, for Keras to resolve names.
+        y, prediction: a few rows of each, for Keras to resolve names; see `StackedLoss`.
 
     Attributes:
-        data_losses: names of the metrics that are the model's loss without penalties.
-        means, others: (name, metric, whether it is weighted) of both other kinds.
+        data_losses: by name, those that are losses of the model without penalties: which ones they
+            add up, each with its weight.
+        means, others: of both other kinds.
+        within: what a metric logs under other names than its own, with its own.
     """
 
-    def __init__(
-        self, model: keras.Model, loss: StackedLoss, y: tf.Tensor, prediction: tf.Tensor
-    ) -> None:
+    def __init__(self, model: keras.Model, loss: StackedLoss, y: Any, prediction: Any) -> None:
         resolved = resolved_metrics(model, y, prediction)
-        self.data_losses = [
-            name
-            for name, metric, weighted in resolved
-            if weighted and type(metric) is DataLoss and _is_same_loss(metric.loss, loss.loss)
-        ]
-        entries = [entry for entry in resolved if entry[0] not in self.data_losses]
-        pair = y[None], prediction[None]  # of one member
-        self.means = [entry for entry in entries if _is_row_mean(entry[1], *pair)]
-        self.others = [entry for entry in entries if not _is_row_mean(entry[1], *pair)]
+        flat_y, flat_prediction = keras.tree.flatten(y), keras.tree.flatten(prediction)
+        self.data_losses: dict[str, list[tuple[int, float]]] = {}
+        self.within: dict[str, str] = {}
+        self.means: list[CompiledMetric] = []
+        self.others: list[CompiledMetric] = []
+        summed = self._sum_data_losses(resolved, loss)
+        for entry in resolved:
+            if id(entry.metric) in summed:
+                continue
+            # of one member
+            pair = flat_y[entry.target][None], flat_prediction[entry.output][None]
+            (self.means if _is_row_mean(entry.metric, *pair) else self.others).append(entry)
         try:
             self._missing = {
                 name: number_or_array(np.full(np.shape(value), np.nan))
                 for name, value in self._results().items()
             }
+            for entry in resolved:
+                value = entry.metric.result()
+                self.within |= dict.fromkeys(value if isinstance(value, dict) else (), entry.name)
         finally:
-            for _, metric, _ in resolved:  # Keras's own `evaluate` is not to count the few rows
-                metric.reset_state()
+            for entry in resolved:  # Keras's own `evaluate` is not to count the few rows
+                entry.metric.reset_state()
         if model.run_eagerly:  # Keras, too, would run them so
             self._update: Any = self._update_all
             self._result: Any = self._results
@@ -102,23 +122,52 @@ class StackedMetrics:
             self._update = tf.function(self._update_all, autograph=False, reduce_retracing=True)
             self._result = tf.function(self._results, autograph=False)
 
+    def _sum_data_losses(self, resolved: Sequence[CompiledMetric], loss: StackedLoss) -> set[int]:
+        """Find what measures the model's losses, and sums of them; return ids of these metrics."""
+        places: dict[int, int] = {}  # which loss each measures
+        for entry in resolved:
+            metric = entry.metric
+            if not entry.weighted or type(metric) is not DataLoss:
+                continue
+            for place, part in enumerate(loss.parts):
+                pair = part.target, part.output
+                same = pair == (entry.target, entry.output)
+                if same and _is_same_loss(metric.loss, part.loss):
+                    places.setdefault(id(metric), place)
+        for entry in resolved:
+            if type(entry.metric) is not TotalDataLoss:
+                continue
+            parts = entry.metric.parts
+            if all(id(part) in places for part, _ in parts):
+                (name,) = entry.metric.result()
+                self.data_losses[name] = [(places[id(part)], weight) for part, weight in parts]
+                places[id(entry.metric)] = -1
+            else:  # it adds up what Keras's own objects have measured
+                for part, _ in parts:
+                    places.pop(id(part), None)
+        for entry in resolved:
+            if places.get(id(entry.metric), -1) >= 0:
+                self.data_losses[entry.name] = [(places[id(entry.metric)], 1.0)]
+        return set(places)
+
     def sums(
         self,
-        y: tf.Tensor,
-        prediction: tf.Tensor,
+        y: Sequence[tf.Tensor],
+        predictions: Sequence[tf.Tensor],
         weight: tf.Tensor | None,
         rows: tf.Tensor | None,
     ) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """Return, per mean metric, (sum of values, sum of weights) of each member, `(K,)` each.
 
         Args:
-            y, prediction, weight, rows: see `StackedLoss`.
+            y, predictions, weight, rows: see `StackedLoss`.
         """
         sums = []
-        for _, metric, weighted in self.means:
-            pair = (y, prediction)
+        for _, metric, weighted, target, output in self.means:
+            prediction = predictions[output]
+            pair = (y[target], prediction)
             if row_function(metric)[0] in _ALIGNING_FUNCTIONS:
-                pair = aligned(y, prediction)
+                pair = aligned(*pair)
             members, batch = prediction.shape[0], tf.shape(prediction)[1]
             values = tf.cast(row_values(metric, *pair), metric.dtype)
             values = tf.reshape(values, [members, batch, -1])
@@ -134,51 +183,52 @@ class StackedMetrics:
             sums.append((total, tf.reduce_sum(row_weights, 1) * inner))
         return sums
 
-    def compute_others(
-        self,
-        y: np.ndarray,
-        prediction: np.ndarray,
-        weight: np.ndarray | None,
-        batches: np.ndarray,
-    ) -> dict[str, Any]:
+    def compute_others(self, predicted: Predicted) -> dict[str, Any]:
         """Let the metrics that are no means compute themselves on one member's predictions.
 
         Args:
-            y, prediction, weight: of all rows, `(rows, ...)`; `weight` may be `None`.
-            batches: how many rows each batch has, in order.
+            predicted: of all rows.
 
         Returns:
             Their values by name, a number or, where Keras reports one, an array.
         """
+        y, predictions, weight, batches = predicted
         with _ONE_AT_A_TIME:
-            for _, metric, _ in self.others:
-                metric.reset_state()
+            for entry in self.others:
+                entry.metric.reset_state()
             try:
                 self._update(
-                    *(None if a is None else tf.convert_to_tensor(a) for a in (y, prediction)),
+                    [tf.convert_to_tensor(part) for part in y],
+                    [tf.convert_to_tensor(part) for part in predictions],
                     None if weight is None else tf.convert_to_tensor(weight),
                     tf.constant(np.concatenate([[0], np.cumsum(batches)]), tf.int32),
                 )
                 values = self._result()
             except tf.errors.OpError:
-                if np.isfinite(prediction).all():
+                if all(np.isfinite(part).all() for part in predictions):
                     raise
                 return dict(self._missing)  # a member that diverges harms nobody
             finally:
-                for _, metric, _ in self.others:  # Keras's `fit` takes new metrics to be reset
-                    metric.reset_state()
+                for entry in self.others:  # Keras's `fit` takes new metrics to be reset
+                    entry.metric.reset_state()
             return {name: number_or_array(value) for name, value in values.items()}
 
     def _update_all(
-        self, y: tf.Tensor, prediction: tf.Tensor, weight: tf.Tensor | None, starts: tf.Tensor
+        self,
+        y: Sequence[tf.Tensor],
+        predictions: Sequence[tf.Tensor],
+        weight: tf.Tensor | None,
+        starts: tf.Tensor,
     ) -> None:
         """Show all batches to the metrics, `starts` saying where each begins and the last ends."""
 
         def update(step: tf.Tensor) -> tuple[tf.Tensor]:
             batch = slice(starts[step], starts[step + 1])
-            for _, metric, weighted in self.others:
+            for _, metric, weighted, target, output in self.others:
                 row_weights = weight[batch] if weighted and weight is not None else None
-                metric.update_state(y[batch], prediction[batch], sample_weight=row_weights)
+                metric.update_state(
+                    y[target][batch], predictions[output][batch], sample_weight=row_weights
+                )
             return (step + 1,)
 
         count = tf.size(starts) - 1
@@ -187,10 +237,15 @@ class StackedMetrics:
     def _results(self) -> dict[str, Any]:
         """Return the metrics' values by name, those within a value by names of their own."""
         results: dict[str, Any] = {}
-        for name, metric, _ in self.others:
-            value = metric.result()
-            results |= value if isinstance(value, dict) else {name: value}
+        for entry in self.others:
+            value = entry.metric.result()
+            results |= value if isinstance(value, dict) else {entry.name: value}
         return results
+
+    def in_order(self, logs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return logs in the order of Keras's: by name, what is within a metric by the metric's."""
+        names = sorted(logs, key=lambda name: (self.within.get(name, name), name))
+        return {name: logs[name] for name in names}
 
 
 def number_or_array(value: Any) -> Any:
@@ -202,25 +257,34 @@ def number_or_array(value: Any) -> Any:
         return array
 
 
-def predicted_rows(rows: Rows, index: np.ndarray, predictions: np.ndarray) -> Predicted:
+def predicted_rows(rows: Rows, index: np.ndarray, predictions: Sequence[np.ndarray]) -> Predicted:
     """Return what one member predicted on the rows that an index of steps really holds.
 
     Args:
         rows: the data.
         index: of one member, `(steps, batch)`, -1 where there is no row.
-        predictions: `(steps, batch, ...)`.
+        predictions: of each output, `(steps, batch, ...)`.
     """
     real = index >= 0
     numbers = index[real]
-    weights = None if rows.weight is None else rows.weight.numpy()[numbers]
     batches = real.sum(1)
-    return rows.y.numpy()[numbers], predictions[real], weights, batches[batches > 0]
+    return Predicted(
+        [targets.numpy()[numbers] for targets in keras.tree.flatten(rows.y)],
+        [part[real] for part in predictions],
+        None if rows.weight is None else rows.weight.numpy()[numbers],
+        batches[batches > 0],
+    )
 
 
-def concatenated(chunks: tuple[Predicted, ...]) -> list:
-    """Join what one member predicted in several chunks, `None` where there are no weights."""
-    columns = zip(*chunks, strict=True)
-    return [None if column[0] is None else np.concatenate(column) for column in columns]
+def concatenated(chunks: Sequence[Predicted]) -> Predicted:
+    """Join what one member predicted in several chunks."""
+    y, predictions, weight, batches = zip(*chunks, strict=True)
+    return Predicted(
+        [np.concatenate(parts) for parts in zip(*y, strict=True)],
+        [np.concatenate(parts) for parts in zip(*predictions, strict=True)],
+        None if weight[0] is None else np.concatenate(weight),
+        np.concatenate(batches),
+    )
 
 
 def _is_row_mean(metric: Any, y: tf.Tensor, prediction: tf.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,9 +10,10 @@ import tensorflow as tf
 from keras import losses
 
 from kregs.population.keras_internals import (
+    CompiledLoss,
     is_plain_function_loss,
     loss_arguments,
-    resolved_loss,
+    resolved_losses,
 )
 from kregs.population.registry import NotStackable
 from kregs.training.data_loss import smoothing_of, without_smoothing
@@ -33,32 +35,111 @@ _REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight")
 
 
 class StackedLoss:
-    """The loss of every member, without penalties and without its `loss_weights`.
+    """What every member minimizes, without penalties: a loss, or one of each output.
 
     Args:
-        model: the template's, whose loss all members have but for label smoothing.
-        y, prediction: a few rows of each, for Keras to resolve the loss's name.
+        model: the template's, whose losses all members have but for label smoothing.
+        y, prediction: a few rows of each, for Keras to resolve names; of several outputs in the
+            structures that `fit` has them in.
+
+    Attributes:
+        parts: the losses.
+        by_row: whether all look at rows one by one.
+        is_mean: whether all that is logged is a mean over rows, however they are cut into batches.
+        smoothed: whether members may have label smoothing.
+        dtype: of the sum.
+
+    Raises:
+        NotStackable: the model has no loss, one with an unknown reduction, or one that compares
+            several outputs at once.
+        ValueError: the targets do not fit the model's outputs.
+    """
+
+    def __init__(self, model: keras.Model, y: Any, prediction: Any) -> None:
+        flat_y, flat_prediction = keras.tree.flatten(y), keras.tree.flatten(prediction)
+        if len(flat_y) != len(flat_prediction):
+            raise NotStackable(f"{len(flat_y)} targets for {len(flat_prediction)} outputs")
+        if model.loss is None:
+            raise NotStackable("the model is compiled without a loss")
+        try:
+            resolved = resolved_losses(model, y, prediction)
+        except KeyError as error:  # where Keras looks for the target or the loss of an output
+            raise ValueError(
+                "`y` and `loss` must fit the outputs of the model. Received: "
+                f"{keras.tree.map_structure(lambda part: tuple(part.shape), y)}, {model.loss!r}"
+            ) from error
+        if not resolved:
+            raise NotStackable("the model is compiled without a loss")
+        given = given_losses(model)
+        self.parts = []
+        for each in resolved:
+            if each.target is None or each.output is None:
+                raise NotStackable("a loss compares several outputs at once")
+            pair = flat_y[each.target], flat_prediction[each.output]
+            place = next((place for place, one in enumerate(given) if one is each.loss), None)
+            self.parts.append(OutputLoss(each, *pair, place))
+        self.by_row = all(part.by_row for part in self.parts)
+        # Keras logs the loss of one of several outputs as a mean over batches
+        self.is_mean = len(self.parts) == 1 and self.parts[0].is_mean
+        self.smoothed = any(part.smoothed for part in self.parts)
+        self.dtype = self.parts[0].loss.dtype
+
+    def __call__(
+        self,
+        y: Sequence[tf.Tensor],
+        predictions: Sequence[tf.Tensor],
+        weight: tf.Tensor | None,
+        rows: tf.Tensor | None,
+        smoothing: Sequence[tf.Tensor] | None,
+    ) -> list[tf.Tensor]:
+        """Return each loss of each member, `(K,)` each, without its `loss_weights`.
+
+        Args:
+            y, predictions: of each output, of shape `(K, batch, ...)`.
+            weight: sample weights `(K, batch)` or `None`.
+            rows: which rows are real, `(K, batch)`, or `None` if all are.
+            smoothing: label smoothing of each loss that was given, `(K,)`; `None`: leave it out.
+        """
+        values = []
+        for part in self.parts:
+            own = smoothing[part.place] if smoothing is not None and part.smoothed else None
+            value = part(y[part.target], predictions[part.output], weight, rows, own)
+            values.append(tf.cast(value, self.dtype))
+        return values
+
+
+class OutputLoss:
+    """The loss of every member on one output, without its `loss_weights`.
+
+    Args:
+        resolved: as `fit` would use it.
+        y, prediction: a few rows of each.
+        place: among the losses that were given, which may differ in label smoothing; `None` if it
+            was given by name or as a function.
 
     Attributes:
         loss: the resolved Keras loss, without label smoothing where members may differ in it.
         weight: its `loss_weights`.
+        name: what it is logged as, if there are several.
+        target, output: which ones it compares.
         by_row: whether it looks at rows one by one, so that all members are one call.
         is_mean: whether it is the mean over rows, however they are cut into batches.
         smoothed: whether members may have label smoothing.
-
-    Raises:
-        NotStackable: the model has no loss, or one with an unknown reduction.
     """
 
-    def __init__(self, model: keras.Model, y: tf.Tensor, prediction: tf.Tensor) -> None:
-        if model.loss is None:
-            raise NotStackable("the model is compiled without a loss")
-        resolved, self.weight = resolved_loss(model, y, prediction)
-        if resolved.reduction not in _REDUCTIONS:
-            raise NotStackable(f"the loss has reduction={resolved.reduction!r}")
-        self._smoothing_kind = smoothing_kind(resolved)
+    def __init__(
+        self, resolved: CompiledLoss, y: tf.Tensor, prediction: tf.Tensor, place: int | None
+    ) -> None:
+        self.weight, self.name = resolved.weight, f"{resolved.name}_loss"
+        self.target: Any = resolved.target
+        self.output: Any = resolved.output
+        self.place: Any = place
+        loss = resolved.loss
+        if loss.reduction not in _REDUCTIONS:
+            raise NotStackable(f"the loss has reduction={loss.reduction!r}")
+        self._smoothing_kind = None if place is None else smoothing_kind(loss)
         self.smoothed = self._smoothing_kind is not None
-        self.loss = without_smoothing(resolved) if self.smoothed else resolved
+        self.loss = without_smoothing(loss) if self.smoothed else loss
         self._aligns = is_plain_function_loss(self.loss)
         function = self.loss.fn if self._aligns else None
         self._sparse = function is losses.sparse_categorical_crossentropy
@@ -216,7 +297,14 @@ def smoothing_kind(loss: Any) -> str | None:
     return "binary" if "binary" in loss.fn.__name__ else "categorical"
 
 
-def label_smoothing_of(model: keras.Model) -> float:
-    """Return the label smoothing of a model's loss where members may differ in it, else 0."""
-    loss = model.loss
-    return float(smoothing_of(loss) or 0.0) if smoothing_kind(loss) is not None else 0.0
+def given_losses(model: keras.Model) -> list[Any]:
+    """Return the losses that a model was compiled with, in a fixed order."""
+    return keras.tree.flatten(model.loss)
+
+
+def label_smoothings_of(model: keras.Model) -> tuple[float, ...]:
+    """Return the label smoothing of each given loss; 0 where members may not differ in it."""
+    return tuple(
+        float(smoothing_of(loss) or 0.0) if smoothing_kind(loss) is not None else 0.0
+        for loss in given_losses(model)
+    )

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kregs.population.capacity import members_at_once
+from kregs.population.graph import as_outputs
 from kregs.population.jobs import Job, check_callbacks
 from kregs.population.layout import Layout
 from kregs.population.metrics import predicted_rows
@@ -23,6 +24,7 @@ from kregs.population.rows import (
     as_rows,
     as_source,
     as_validation,
+    check_one_target,
     in_steps,
     is_dataset,
 )
@@ -139,14 +141,16 @@ class Population:
         2 and 3 epochs do what one of 5 does.
 
         Args:
-            x, y: arrays, rows first, shared by all members; or a `tf.data.Dataset` or
+            x, y: arrays, rows first, shared by all members, of several inputs or outputs a list or
+                dictionary as in `keras.Model.fit`; or a `tf.data.Dataset` or
                 `keras.utils.PyDataset` of batches `(x, y)` as `x`, which is streamed: all members
                 see the same batches.
             validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset.
             epochs: as in `keras.Model.fit`, one number for all or one a member.
-            batch_size, validation_batch_size, shuffle, sample_weight: as in `keras.Model.fit`.
-            class_weight: as in `keras.Model.fit`; also `"balanced"`: weights with which each class
-                counts the same.
+            batch_size, validation_batch_size, shuffle: as in `keras.Model.fit`.
+            sample_weight: `(rows,)`, for all outputs.
+            class_weight: as in `keras.Model.fit`, for one output; also `"balanced"`: weights with
+                which each class counts the same.
             early_stopping: applied to each member by itself.
             callbacks: further ones of EarlyStopping, ReduceLROnPlateau, LearningRateScheduler,
                 TerminateOnNaN; each member has its own copy.
@@ -158,7 +162,8 @@ class Population:
 
         Returns:
             The history of each member: metric name to a list with one number an epoch, or one array
-            where Keras's metric is itself an array. A member whose loss is not finite ends there;
+            where Keras's metric is itself an array. Outputs and metrics that were given no name
+            are called as those of the first model. A member whose loss is not finite ends there;
             `failures` says so.
 
         Raises:
@@ -186,6 +191,8 @@ class Population:
                 )
         else:
             check_rows(x, y, sample_weight, model=model, training=True)
+            if class_weight is not None:
+                check_one_target(y)
             class_weight = resolve_class_weight(class_weight, y, model)
         _check_validation(validation_data, model)
         batch_order = self._batch_order if shuffle else None
@@ -231,7 +238,7 @@ class Population:
         """Return the loss and each metric of each member on arrays.
 
         Args:
-            x, y: inputs and targets, `(rows, ...)`.
+            x, y: inputs and targets, `(rows, ...)`, or several as in `fit`.
             batch_size: rows at a time.
             sample_weight: `(rows,)`, >= 0.
 
@@ -257,30 +264,35 @@ class Population:
             for position in range(len(chosen)):
                 values.append({name: slots[position] for name, slots in means.items()})
                 if predictions is not None:
-                    predicted = predicted_rows(data, index, predictions[position])
-                    values[-1] |= program.metrics.compute_others(*predicted)
-        return {name: np.array([member[name] for member in values]) for name in values[0]}
+                    own = [outputs[position] for outputs in predictions]
+                    values[-1] |= program.metrics.compute_others(predicted_rows(data, index, own))
+        names = program.metrics.in_order(values[0])
+        return {name: np.array([member[name] for member in values]) for name in names}
 
-    def predict(self, x: Any, *, batch_size: int = 32) -> np.ndarray:
+    def predict(self, x: Any, *, batch_size: int = 32) -> Any:
         """Return the predictions of all members, shape `(members, rows, ...)`.
 
         Args:
-            x: inputs, `(rows, ...)`.
+            x: inputs, `(rows, ...)`, or several as in `fit`.
             batch_size: rows at a time.
+
+        Returns:
+            An array; of several outputs a structure of them, as `keras.Model.predict` gives.
         """
         check_integer("batch_size", batch_size, minimum=1)
         if is_dataset(x):
             raise TypeError(f"`x` must be an array. Received: {type(x).__name__}")
         check_data(x, model=self.models[0])
         self._take_back()
-        rows = as_rows(x, np.zeros(len(x)))  # targets play no part
+        rows = as_rows(x)
         batch_size = min(batch_size, len(rows))
         index = self._steps(len(rows), batch_size)
         groups = []
         for program, chosen in self._programs(None, batch_size):
-            predictions = program.predict(rows.x, index)[: len(chosen)]
-            groups.append(predictions.reshape(len(chosen), -1, *predictions.shape[3:]))
-        return np.concatenate(groups)[:, : len(rows)]
+            predictions = [outputs[: len(chosen)] for outputs in program.predict(rows.x, index)]
+            groups.append([p.reshape(len(chosen), -1, *p.shape[3:]) for p in predictions])
+        outputs = [np.concatenate(parts)[:, : len(rows)] for parts in zip(*groups, strict=True)]
+        return as_outputs(self.models[0], outputs)
 
     def unstack(self) -> list[keras.Model]:
         """Return the members as plain Keras models, as they ended.

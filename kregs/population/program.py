@@ -13,14 +13,16 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from kregs.population.graph import few_predictions
 from kregs.population.layout import Layout, Settings
 from kregs.population.metrics import StackedMetrics
 from kregs.population.objective import StackedLoss
 from kregs.population.optimizers import OptimizerState
-from kregs.population.registry import Context
+from kregs.population.registry import Context, NotStackable
 from kregs.population.stacked import per_member
 from kregs.population.stacked_model import StackedModel
 from kregs.population.threefry import Noise
@@ -82,8 +84,8 @@ class Program:
     Args:
         layout: the members' common structure.
         slots: K.
-        y: a few targets, for Keras to resolve losses and metrics by name; shape `(rows, ...)`.
-            `None`: it only predicts.
+        y: a few targets, for Keras to resolve losses and metrics by name; shape `(rows, ...)`, or a
+            structure of several. `None`: it only predicts.
         batch_size: rows of a full training step.
         accelerate: compile training steps with XLA. `None`: if the loss looks at rows one by one
             and every layer's form runs well under XLA on a CPU (`StackedLayer.accelerated`).
@@ -109,10 +111,12 @@ class Program:
         self._batch_size = batch_size
         template = layout.template.model
         if y is not None:
-            targets = tf.convert_to_tensor(y)
-            prediction = tf.zeros([len(y), *template.output_shape[1:]], template.outputs[0].dtype)
+            targets = keras.tree.map_structure(tf.convert_to_tensor, y)
+            prediction = few_predictions(template, targets)
             self.loss = StackedLoss(template, targets, prediction)
             self.metrics = StackedMetrics(template, self.loss, targets, prediction)
+            if len({part.output for part in self.loss.parts}) < len(template.outputs):
+                self._check_no_decay()
         self.model = StackedModel(layout, slots)
         self.optimizer = layout.optimizer_form(
             template.optimizer,
@@ -138,6 +142,11 @@ class Program:
         self._predict: Callable | None = None
         self.kept_weights: dict[str, list[tf.Variable]] = {}
 
+    def _check_no_decay(self) -> None:
+        """Raise where an output without a loss may have weights that Keras would not decay."""
+        if self.layout.decayed.any():
+            raise NotStackable("there is weight decay, and an output without a loss")
+
     def forget(self) -> None:
         """Drop the compiled functions, which refer to the program, so that it need not be found."""
         self._functions.clear()
@@ -152,14 +161,14 @@ class Program:
 
     def _train_step(
         self, x, y, weight, rows, rate, idle: bool
-    ) -> tuple[list[tuple[tf.Tensor, tf.Tensor]], tf.Tensor]:
+    ) -> tuple[list[tuple[tf.Tensor, tf.Tensor]], list[tf.Tensor]]:
         noise = Noise(self.seeds, self.steps, batch=self._batch_size, compiled=self.accelerated)
         context = Context(True, noise, rows)
         variables = [self.weights[i] for i in self.model.trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            prediction = self.model.forward(x, context)
-            data_loss, loss = self._losses(y, prediction, weight, rows, context)
+            predictions = self.model.forward(x, context)
+            values, loss = self._losses(y, predictions, weight, rows, context)
             total = tf.reduce_sum(self.optimizer.scale_loss(loss))
         gradients = tape.gradient(total, variables, unconnected_gradients="zero")
         alive = tf.reduce_any(rows > 0, axis=1) if idle else None
@@ -171,74 +180,102 @@ class Program:
             variable.assign(value)
         taken = tf.ones_like(self.steps) if alive is None else tf.cast(alive, tf.int32)
         self.steps.assign_add(taken)
-        return self._amounts(y, prediction, weight, rows, data_loss, loss), prediction
+        return self._amounts(y, predictions, weight, rows, values, loss), predictions
 
-    def _test_step(self, x, y, weight, rows) -> tuple[list, tf.Tensor]:
+    def _test_step(self, x, y, weight, rows) -> tuple[list, list[tf.Tensor]]:
         context = Context(False, None, rows)
-        prediction = self.model.forward(x, context)
-        data_loss, loss = self._losses(y, prediction, weight, rows, context)
-        return self._amounts(y, prediction, weight, rows, data_loss, loss), prediction
+        predictions = self.model.forward(x, context)
+        values, loss = self._losses(y, predictions, weight, rows, context)
+        return self._amounts(y, predictions, weight, rows, values, loss), predictions
 
-    def _losses(self, y, prediction, weight, rows, context) -> tuple[tf.Tensor, tf.Tensor]:
-        loss = self.loss(y, prediction, weight, rows, self.model.smoothing)
-        data_loss = loss
+    def _losses(self, y, predictions, weight, rows, context) -> tuple[list, tf.Tensor]:
+        """Return each loss as it is logged, with and without smoothing, and what is minimized."""
+        values = self.loss(y, predictions, weight, rows, self.model.smoothing)
+        data_values = values
         if self.loss.smoothed and self.metrics.data_losses:
-            data_loss = self.loss(y, prediction, weight, rows, None)
-        loss = self.loss.weight * loss
+            data_values = self.loss(y, predictions, weight, rows, None)
+        parts = zip(self.loss.parts, values, strict=True)
+        loss = tf.add_n([part.weight * value for part, value in parts])
         for term in (*self.model.weight_penalties(), *context.penalties):
             loss = loss + tf.cast(term, loss.dtype)
-        return data_loss, loss
+        return [values, data_values], loss
 
     @property
     def sum_names(self) -> list[str]:
         """The names of what a pass adds up, in order."""
-        return ["loss", *self.metrics.data_losses, *(name for name, *_ in self.metrics.means)]
+        metrics = self.metrics
+        return [
+            "loss",
+            *self._output_losses,
+            *metrics.data_losses,
+            *(entry.name for entry in metrics.means),
+        ]
 
-    def _amounts(self, y, prediction, weight, rows, data_loss, loss) -> list:
+    @property
+    def _output_losses(self) -> list[str]:
+        """The names that Keras logs the loss of each of several outputs under."""
+        parts = self.loss.parts
+        return [part.name for part in parts] if len(parts) > 1 else []
+
+    def _amounts(self, y, predictions, weight, rows, values, loss) -> list:
         dtype = loss.dtype
         if rows is None:
-            count = tf.cast(tf.fill([self.slots], tf.shape(prediction)[1]), dtype)
+            count = tf.cast(tf.fill([self.slots], tf.shape(predictions[0])[1]), dtype)
         else:
             count = tf.reduce_sum(tf.cast(rows, dtype), 1)
-            # an empty step of an ended member must not add its 0 / 0
-            data_loss = tf.where(count > 0, data_loss, tf.zeros_like(data_loss))
-            loss = tf.where(count > 0, loss, tf.zeros_like(loss))
-        amounts = [(loss * count, count)]
-        amounts += [(data_loss * count, count)] * len(self.metrics.data_losses)
-        amounts += self.metrics.sums(y, prediction, weight, rows)
+
+        def amount(value: tf.Tensor, times: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            if rows is not None:  # an empty step of an ended member must not add its 0 / 0
+                value = tf.where(count > 0, value, tf.zeros_like(value))
+            return value * times, times
+
+        outputs, data = values
+        amounts = [amount(loss, count)]
+        # a loss of one of several outputs is a mean over batches, unless Keras sees their lengths
+        times = count if self.layout.template.model.run_eagerly else tf.cast(count > 0, dtype)
+        amounts += [amount(value, times) for value in outputs if self._output_losses]
+        for parts in self.metrics.data_losses.values():
+            amounts.append(amount(tf.add_n([w * data[place] for place, w in parts]), count))
+        amounts += self.metrics.sums(y, predictions, weight, rows)
         return [(tf.cast(a, dtype), tf.cast(b, dtype)) for a, b in amounts]
 
     def _loop(
         self, fetch: Callable, count: Any, width: int | None, rates: tf.Tensor, kind: _Kind
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """Run `count` steps in one compiled loop; return totals, counts and predictions.
 
         Args:
-            fetch: of a step's number, its (x, y, weight, rows).
+            fetch: of a step's number, its (x, y, weight, rows), x and y in their structures.
             width: how many rows a step has, where that is known.
             rates: learning rates `(K, count)`; of no use in a test.
         """
         names = len(self.sum_names)
-        dtype = self.loss.loss.dtype
-        zeros = tf.zeros([names, self.slots], dtype)
-        shape = None
-        if self._is_compiled(kind):  # XLA wants to know it before the first step
-            shape = [self.slots, width, *self.layout.template.model.output_shape[1:]]
-        kept = tf.TensorArray(
-            self.layout.template.model.outputs[0].dtype, size=count if kind.collect else 0,
-            infer_shape=False, element_shape=shape,
-        )  # fmt: skip
+        zeros = tf.zeros([names, self.slots], self.loss.dtype)
+        is_compiled = self._is_compiled(kind)
+        kept = [
+            tf.TensorArray(
+                output.dtype,
+                size=count,
+                infer_shape=False,
+                # XLA wants to know it before the first step
+                element_shape=[self.slots, width, *output.shape[1:]] if is_compiled else None,
+            )
+            for output in self.layout.template.model.outputs
+            if kind.collect
+        ]
 
         def body(step, totals, counts, kept):
             x, y, weight, rows = fetch(step)
+            y = keras.tree.flatten(y)
             if kind.train:
-                amounts, prediction = self._train_step(
+                amounts, predictions = self._train_step(
                     x, y, weight, rows, rates[:, step], kind.idle
                 )
             else:
-                amounts, prediction = self._test_step(x, y, weight, rows)
+                amounts, predictions = self._test_step(x, y, weight, rows)
             if kind.collect:
-                kept = kept.write(step, prediction)
+                pairs = zip(kept, predictions, strict=True)
+                kept = [array.write(step, prediction) for array, prediction in pairs]
             totals = totals + tf.stack([a for a, _ in amounts])
             counts = counts + tf.stack([b for _, b in amounts])
             return step + 1, totals, counts, kept
@@ -250,7 +287,7 @@ class Program:
             parallel_iterations=1,
             maximum_iterations=count,
         )
-        return totals, counts, (kept.stack() if kind.collect else tf.zeros([0]))
+        return totals, counts, [array.stack() for array in kept]
 
     def _function(self, kind: _Kind) -> Callable:
         """Return the compiled pass of a kind, traced on its first call."""
@@ -275,7 +312,8 @@ class Program:
                     picked = array[step] if jit else tf.gather(array, tf.maximum(batch_index, 0))
                     return for_all(picked)
 
-                return take(x), take(y), take(weight) if kind.weighted else None, rows
+                inputs, targets = keras.tree.map_structure(take, (x, y))
+                return inputs, targets, take(weight) if kind.weighted else None, rows
 
             return self._loop(fetch, count, index.shape[2], rates, kind)
 
@@ -285,7 +323,7 @@ class Program:
             if jit:
                 # XLA gathers row by row in a loop: gather before it
                 order = tf.maximum(tf.transpose(index, [1, 0, 2]), 0)
-                x, y = tf.gather(x, order), tf.gather(y, order)
+                x, y = keras.tree.map_structure(lambda array: tf.gather(array, order), (x, y))
                 weight = tf.gather(weight, order) if kind.weighted else weight
             return compiled(x, y, weight, index, rates)
 
@@ -307,7 +345,7 @@ class Program:
         *,
         shared: bool = False,
         collect: bool = False,
-    ) -> tuple[Sums, np.ndarray | None]:
+    ) -> tuple[Sums, list[np.ndarray] | None]:
         """Train one epoch.
 
         Args:
@@ -320,13 +358,14 @@ class Program:
             collect: return the predictions, too, each made before its step.
 
         Returns:
-            The sums over all steps, and the predictions `(K, steps, batch, ...)` or `None`.
+            The sums over all steps, and the predictions, `(K, steps, batch, ...)` of each output,
+            or `None`.
         """
         return self._run(rows.tensors, index, rates, budget, collect=collect, shared=shared)
 
     def test(
         self, rows: Any, index: np.ndarray, shared: bool, budget: int, *, collect: bool = False
-    ) -> tuple[Sums, np.ndarray | None]:
+    ) -> tuple[Sums, list[np.ndarray] | None]:
         """Evaluate.
 
         Args:
@@ -334,7 +373,7 @@ class Program:
             collect: return the predictions, too.
 
         Returns:
-            The sums, and the predictions `(K, steps, batch, ...)` or `None`.
+            The sums, and the predictions, `(K, steps, batch, ...)` of each output, or `None`.
         """
         return self._run(rows.tensors, index, None, budget, collect=collect, shared=shared)
 
@@ -347,7 +386,7 @@ class Program:
         *,
         collect: bool,
         shared: bool,
-    ) -> tuple[Sums, np.ndarray | None]:
+    ) -> tuple[Sums, list[np.ndarray] | None]:
         totals: Any = 0.0
         counts: Any = 0.0
         kept = []
@@ -372,12 +411,15 @@ class Program:
             )
             totals, counts = totals + total.numpy(), counts + count.numpy()
             if collect:
-                kept.append(_pad_rows(predictions.numpy().swapaxes(0, 1), index.shape[2]))
-        predictions = np.concatenate(kept, axis=1) if collect else None
-        return Sums(self.sum_names, totals, counts), predictions
+                arrays = [each.numpy().swapaxes(0, 1) for each in predictions]
+                kept.append([_pad_rows(array, index.shape[2]) for array in arrays])
+        outputs = zip(*kept, strict=True)
+        joined = [np.concatenate(arrays, axis=1) for arrays in outputs] if collect else None
+        return Sums(self.sum_names, totals, counts), joined
 
     def _steps_a_call(self, data: tuple, index: np.ndarray, budget: int) -> int:
-        row = sum(int(np.prod(a.shape[1:])) * a.dtype.size for a in data[:2])
+        arrays = keras.tree.flatten(data[:2])
+        row = sum(int(np.prod(array.shape[1:])) * array.dtype.size for array in arrays)
         return max(1, budget // max(1, row * index.shape[0] * index.shape[2]))
 
     @staticmethod
@@ -399,24 +441,30 @@ class Program:
             return [*cut(steps - 1, False), (steps - 1, steps, int(real[0, -1]), False)]
         return cut(steps, not full.all())
 
-    def predict(self, x: tf.Tensor, index: np.ndarray) -> np.ndarray:
-        """Return the predictions `(K, steps, batch, ...)` on rows that all members share.
+    def predict(self, x: Any, index: np.ndarray) -> list[np.ndarray]:
+        """Return the predictions on rows that all members share, of each output.
 
         Args:
-            x: inputs, `(rows, ...)`.
+            x: inputs, `(rows, ...)`, or a structure of several.
             index: which rows each step takes, int32 `(steps, batch)`; what is predicted where it is
                 -1, which is no row, means nothing.
+
+        Returns:
+            `(K, steps, batch, ...)` each.
         """
         if self._predict is None:
 
-            def step(x: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-                batch = tf.gather(x, tf.maximum(numbers, 0))[None]
-                batches = tf.repeat(batch, self.slots, axis=0)
+            def step(x: Any, numbers: tf.Tensor) -> list[tf.Tensor]:
+                def for_all(array: tf.Tensor) -> tf.Tensor:
+                    batch = tf.gather(array, tf.maximum(numbers, 0))[None]
+                    return tf.repeat(batch, self.slots, axis=0)
+
+                batches = keras.tree.map_structure(for_all, x)
                 return self.model.forward(batches, Context(False, None, None))
 
             self._predict = tf.function(step, autograph=False, reduce_retracing=True)
-        steps = [self._predict(x, tf.constant(numbers)).numpy() for numbers in index]
-        return np.stack(steps, axis=1)
+        steps = [self._predict(x, tf.constant(numbers)) for numbers in index]
+        return [np.stack(arrays, axis=1) for arrays in zip(*steps, strict=True)]
 
     # ---- slots -----------------------------------------------------------------------------
 

@@ -241,8 +241,3 @@ def form_of(layer: Any) -> type[StackedLayer]:
 def is_by_member(layer: Any) -> bool:
     """Return whether a layer or operation has no form of its own and is called once a member."""
     return bool(_fallback) and form_of(layer) is _fallback[0]
-
-
-def has_form(layer: Any) -> bool:
-    """Return whether a stacked form is registered for this layer's class."""
-    return type(layer) in _FORMS

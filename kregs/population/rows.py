@@ -27,32 +27,33 @@ class Rows:
     """Arrays on the device.
 
     Args:
-        x: inputs, `(rows, ...)`.
-        y: targets, `(rows, ...)`.
+        x: inputs, `(rows, ...)`, or a structure of several: tuples and dictionaries.
+        y: targets, likewise.
         weight: sample weights, `(rows,)`; `None`: all are 1.
     """
 
-    x: tf.Tensor
-    y: tf.Tensor
+    x: Any
+    y: Any
     weight: tf.Tensor | None = None
 
     def __len__(self) -> int:
-        return int(self.x.shape[0])
+        return int(keras.tree.flatten(self.x)[0].shape[0])
 
     @property
-    def tensors(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    def tensors(self) -> tuple[Any, Any, tf.Tensor | None]:
         """Inputs, targets, weights."""
         return self.x, self.y, self.weight
 
     @property
-    def row_shape(self) -> tuple[int, ...]:
-        """The shape of one input."""
-        return tuple(self.x.shape[1:])
+    def row_shape(self) -> tuple[int, ...] | None:
+        """The shape of one input; `None` if there are several."""
+        return tuple(self.x.shape[1:]) if isinstance(self.x, tf.Tensor) else None
 
     @property
-    def head(self) -> tf.Tensor:
-        """A few targets, which show their type and shape."""
-        return self.y[: min(2, len(self))]
+    def head(self) -> Any:
+        """A few targets, which show their types and shapes, in their structure."""
+        few = min(2, len(self))
+        return keras.tree.map_structure(lambda targets: targets[:few], self.y)
 
 
 def in_steps(order: np.ndarray, steps: int, batch: int) -> np.ndarray:
@@ -63,37 +64,85 @@ def in_steps(order: np.ndarray, steps: int, batch: int) -> np.ndarray:
 
 
 def as_rows(
-    x: Any, y: Any, sample_weight: Any = None, class_weight: Mapping[int, float] | None = None
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
 ) -> Rows:
     """Put arrays on the device, with the types that Keras gives them.
 
     Args:
-        x, y: inputs and targets, `(rows, ...)`.
+        x, y: inputs and targets, `(rows, ...)`; of several a list, tuple or dictionary. `y` may be
+            `None`: targets play no part.
         sample_weight: `(rows,)`.
         class_weight: weight of each class number, instead of `sample_weight`.
 
     Raises:
         TypeError: an array does not hold numbers.
         ValueError: the lengths differ, or both kinds of weights are given.
+        NotStackable: there are weights for each of several outputs.
     """
-    x, y = _as_array("x", x), _as_array("y", y)
-    if len(x) != len(y):
-        raise ValueError(f"`x` and `y` must have the same length. Received: {len(x)} and {len(y)}")
-    if len(x) == 0:
+    x = _as_arrays("x", x)
+    inputs = keras.tree.flatten(x)
+    rows = len(inputs[0])
+    y = np.zeros(rows, "float32") if y is None else _as_arrays("y", y)
+    lengths = [len(part) for part in (*inputs, *keras.tree.flatten(y))]
+    if len(set(lengths)) > 1:
+        words = f"{', '.join(map(str, lengths[:-1]))} and {lengths[-1]}"
+        raise ValueError(f"`x` and `y` must have the same length. Received: {words}")
+    if rows == 0:
         raise ValueError("`x` must have at least one row. Received: 0 rows")
     if class_weight is not None:
         if sample_weight is not None:
             raise ValueError("`sample_weight` and `class_weight` were both given: give one.")
+        check_one_target(y)
         sample_weight = class_weights(y, class_weight)
     if sample_weight is not None:
+        if is_several(sample_weight):
+            raise NotStackable("`sample_weight` has weights for each output")
         sample_weight = np.asarray(sample_weight, keras.config.floatx())
-        if sample_weight.shape != (len(x),):
+        if sample_weight.shape != (rows,):
             raise ValueError(
-                f"`sample_weight` must have shape ({len(x)},), one number a row. "
+                f"`sample_weight` must have shape ({rows},), one number a row. "
                 f"Received: shape {sample_weight.shape}"
             )
         sample_weight = tf.convert_to_tensor(sample_weight)
-    return Rows(tf.convert_to_tensor(x), tf.convert_to_tensor(y), sample_weight)
+    x, y = keras.tree.map_structure(tf.convert_to_tensor, (x, y))
+    return Rows(x, y, sample_weight)
+
+
+def is_several(data: Any) -> bool:
+    """Return whether data are several inputs or targets, not one.
+
+    A dictionary is, and as in Keras a list of arrays; a list of numbers or of lists is one array.
+
+    Example:
+
+    >>> is_several([np.ones(3), np.ones(3)]), is_several([[1.0, 2.0], [3.0, 4.0]])
+    (True, False)
+    """
+    if not isinstance(data, (list, tuple)):
+        return isinstance(data, Mapping)
+    of_arrays = any(getattr(part, "shape", ()) for part in data)
+    return of_arrays or (len(data) > 0 and is_several(data[0]))
+
+
+def check_one_target(y: Any) -> None:
+    """Raise `ValueError` if targets that classes are to be weighted by are several."""
+    if is_several(y):
+        count = len(keras.tree.flatten(y))
+        raise ValueError(
+            f"`class_weight` must be None with several outputs. Received: {count} targets in `y`"
+        )
+
+
+def _as_arrays(name: str, value: Any) -> Any:
+    """Return an array, or several in the structure that Keras gives them: no lists."""
+    if not is_several(value):
+        return _as_array(name, value)
+    if isinstance(value, Mapping):
+        return {key: _as_arrays(f"{name}[{key!r}]", part) for key, part in value.items()}
+    return tuple(_as_arrays(f"{name}[{i}]", part) for i, part in enumerate(value))
 
 
 def _as_array(name: str, value: Any) -> np.ndarray:
@@ -129,7 +178,7 @@ class Stream:
         chunk_bytes: how much is put together.
 
     Raises:
-        NotStackable: a batch is no pair or triple of arrays.
+        NotStackable: a batch is no pair or triple, or has weights for each of several outputs.
         ValueError: the dataset is empty or never ends.
     """
 
@@ -155,7 +204,8 @@ class Stream:
         length = _length(dataset)
         # Keras counts the batches in the first epoch; schedules need them before it
         self.steps = length if length > 0 else sum(1 for _ in self._batches())
-        size = sum(int(np.prod(a.shape)) * a.dtype.size for a in (first.x, first.y))
+        arrays = keras.tree.flatten((first.x, first.y))
+        size = sum(int(np.prod(array.shape)) * array.dtype.size for array in arrays)
         self._chunk_steps = min(self.steps, max(1, chunk_bytes // max(1, size)))
         self._batch_order = batch_order
 
@@ -164,8 +214,6 @@ class Stream:
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise NotStackable("the dataset's batches are not (x, y) or (x, y, sample_weight)")
             x, y, *weight = batch
-            if any(isinstance(part, (dict, tuple, list)) for part in batch):
-                raise NotStackable("the dataset's batches hold several inputs or targets")
             yield as_rows(x, y, weight[0] if weight else None, self._class_weight)
 
     def chunks(self, *, padded: bool = False) -> Iterator[tuple[Rows, np.ndarray]]:
@@ -193,10 +241,15 @@ class Stream:
         weights = [batch.weight for batch in batches]
         weighted = all(weight is not None for weight in weights)
         return Rows(
-            tf.concat([batch.x for batch in batches], 0),
-            tf.concat([batch.y for batch in batches], 0),
+            _joined([batch.x for batch in batches]),
+            _joined([batch.y for batch in batches]),
             tf.concat(weights, 0) if weighted else None,
         ), index
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Join rows of one structure, array by array."""
+    return keras.tree.map_structure(lambda *arrays: tf.concat(arrays, 0), *parts)
 
 
 def is_dataset(data: Any) -> bool:
@@ -330,7 +383,7 @@ class Feed:
 
         with tf.device(device):
             copies = {
-                name: Rows(*map(copied, rows.tensors))
+                name: Rows(*(keras.tree.map_structure(copied, part) for part in rows.tensors))
                 for name in ("data", "validation")
                 if isinstance(rows := getattr(self, name), Rows)
             }

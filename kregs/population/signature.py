@@ -24,13 +24,18 @@ from kregs.population.fingerprint import (
     is_library,
     structure_of_config,
 )
-from kregs.population.graph import Graph, read_graph
-from kregs.population.keras_internals import user_loss_weights, user_metrics
+from kregs.population.graph import Graph, as_outputs, read_graph
+from kregs.population.keras_internals import (
+    has_automatic_name,
+    inner_functional,
+    user_loss_weights,
+    user_metrics,
+)
 from kregs.population.objective import smoothing_kind
 from kregs.population.optimizers import optimizer_form
 from kregs.population.registry import Call, NotStackable, class_of, form_of
 from kregs.population.restraints import other_constraint, other_regularizer
-from kregs.training.data_loss import DataLoss
+from kregs.training.data_loss import DataLoss, TotalDataLoss
 from kregs.training.proximal import group_axes, is_proximal
 
 
@@ -93,8 +98,9 @@ def read_member(model: keras.Model) -> Member:
         )
         for node in graph.nodes
     )
-    shape = (tuple(model.input_shape[1:]), graph.output.source)
-    return Member(model, graph, layers, (parts, shape, _digest(_compiled_structure(model, own))))
+    outputs = tuple(edge.source for edge in graph.outputs)
+    ends = _digest(_ends(model)), outputs
+    return Member(model, graph, layers, (parts, ends, _digest(_compiled_structure(model, own))))
 
 
 def check_same_structure(members: Sequence[Member]) -> None:
@@ -131,7 +137,30 @@ def explain_difference(first: Member, other: Member) -> str:
     field = _first_difference(_compiled_structure(first.model), _compiled_structure(other.model))
     if field is not None:
         return f"what they are compiled with, {field}"
-    return f"input shapes: {first.model.input_shape} and {other.model.input_shape}"
+    field = _first_difference(_ends(first.model), _ends(other.model))
+    return field or "the outputs are those of other layers in the other"
+
+
+def _ends(model: keras.Model) -> dict[str, Any]:
+    """The inputs and outputs that members must share: shapes, and of several how they are called.
+
+    Names that Keras has made count up with every model that is built: they stand for their place.
+    """
+    ends: dict[str, Any] = {"input shapes": [tuple(x.shape[1:]) for x in model.inputs]}
+    functional = inner_functional(model)
+    if isinstance(functional.input, dict) or len(model.inputs) > 1:
+        names = [
+            place if has_automatic_name(tensor) else tensor.name
+            for place, tensor in enumerate(model.inputs)
+        ]
+        ends["inputs"] = keras.tree.pack_sequence_as(functional.input, names)
+    if isinstance(functional.output, dict) or len(model.outputs) > 1:
+        made = {layer.name for layer in model.layers if has_automatic_name(layer)}
+        names = [place if n in made else n for place, n in enumerate(model.output_names)]
+        ends["outputs"] = as_outputs(model, names)
+        # the log of an output is called by its name even where it has a key
+        ends["output names"] = names
+    return ends
 
 
 def optional_kind(layer: keras.layers.Layer) -> tuple:
@@ -228,7 +257,7 @@ def _compiled_structure(model: keras.Model, own: Collection[int] = ()) -> dict[s
         "optimizer class": type(model.optimizer).__name__,
         **optimizer,
         "optimizer.groups": _unusual_groups(model),
-        "loss": _loss_structure(model.loss, own),
+        "loss": keras.tree.map_structure(lambda loss: _loss_structure(loss, own), model.loss),
         "loss_weights": user_loss_weights(model),
         **metrics,
     }
@@ -255,14 +284,14 @@ def _loss_structure(loss: Any, own: Collection[int]) -> Any:
         return fingerprint_of_loss(loss, leave_out=leave_out, own=own)
     if loss is None or callable(loss):
         return _named(loss, own)
-    if isinstance(loss, str):
-        return loss
-    raise NotStackable("the model has several losses")
+    return loss  # a name
 
 
 def _metric_structure(metric: Any, own: Collection[int]) -> Any:
     if isinstance(metric, DataLoss):  # its loss may have a label smoothing of each member's own
         return ["data loss", metric.name, _loss_structure(metric.loss, own)]
+    if isinstance(metric, TotalDataLoss):
+        return [[weight, _metric_structure(part, own)] for part, weight in metric.parts]
     return _named(metric, own)
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kregs.population.graph import MODEL_INPUT
+from kregs.population.graph import in_order_of_inputs, input_source
 from kregs.population.layout import ACTIVITY_NUMBERS, ConstraintKey, Layout, Settings
 from kregs.population.registry import Context, StackedLayer, form_of
 from kregs.population.restraints import by_member, other_regularizer
@@ -27,15 +27,13 @@ class StackedModel:
         weights: variables `(K, *shape)`, in the layout's order.
         trainable: which of them are trained, by position.
         dtype: of numbers and penalties: float64 if any weight is.
-        smoothing: label smoothing of each member, `(K,)`.
+        smoothing: label smoothing of each member, `(K,)` for each loss.
         forms: of all layers.
     """
 
     def __init__(self, layout: Layout, members: int) -> None:
         self.layout = layout
         self.members = members
-        model = layout.template.model
-        self._input_dtype = keras.backend.standardize_dtype(model.inputs[0].dtype)
         self.weights = [
             tf.Variable(tf.zeros([members, *variable.shape], variable.dtype), trainable=False)
             for variable in layout.weights
@@ -56,7 +54,7 @@ class StackedModel:
         # whether a member has a constraint, and its bound
         self._constrained = {key: vector() for key in layout.constraints}
         self._bounds = {key: vector() for key in layout.constraints}
-        self.smoothing = vector()
+        self.smoothing = [vector() for _ in layout.settings[0].smoothing]
         self.forms: list[type[StackedLayer]] = []
         self._build_layers()
 
@@ -82,15 +80,27 @@ class StackedModel:
             for edge, places in enumerate(layout.places)
         ]
 
-    def forward(self, x: tf.Tensor, context: Context) -> tf.Tensor:
-        """Return the predictions `(K, batch, ...)`; penalties of activities go to the context.
+    def forward(self, x: Any, context: Context) -> list[tf.Tensor]:
+        """Return what each output predicts; penalties of activities go to the context.
 
         Args:
-            x: inputs, `(K, batch, ...)`.
+            x: an input, or a structure of several, `(K, batch, ...)` each.
+
+        Returns:
+            `(K, batch, ...)` each, in the order of `model.outputs`.
+
+        Raises:
+            ValueError: an input does not fit the model.
         """
-        graph = self.layout.template.graph
-        model_input = Stacked(tf.cast(x, self._input_dtype), self.members)
-        outputs: dict[int, Stacked] = {MODEL_INPUT: model_input}
+        template = self.layout.template
+        graph = template.graph
+        arrays = in_order_of_inputs(template.model, x)
+        outputs: dict[int, Stacked] = {
+            input_source(position): Stacked(_as_input(value, tensor), self.members)
+            for position, (value, tensor) in enumerate(
+                zip(arrays, template.model.inputs, strict=True)
+            )
+        }
         after_chain: dict[int, Stacked] = {}
         edges = iter(enumerate(graph.edges()))
 
@@ -108,7 +118,7 @@ class StackedModel:
             inputs = tuple(read() for _ in node.inputs)
             layer, key = self._layers[id(node.layer)]
             outputs[position] = self._call(layer, key, inputs, context)
-        return read().member_first()
+        return [read().member_first() for _ in graph.outputs]
 
     def _call(
         self, layer: StackedLayer, key: tuple, inputs: tuple[Stacked, ...], context: Context
@@ -207,15 +217,35 @@ class StackedModel:
             *self._penalties.values(),
             *self._constrained.values(),
             *self._bounds.values(),
-            self.smoothing,
+            *self.smoothing,
         ]
 
-    def settings_values(self, settings: Sequence[Settings]) -> list[list[float]]:
+    def settings_values(self, settings: Sequence[Settings]) -> list[Sequence[float]]:
         """Return what members' numbers are, in the order of `settings_variables`."""
         return [
             *([s.layers[key] for s in settings] for key in self._numbers),
             *([s.penalties[key] for s in settings] for key in self._penalties),
             *([float(key in s.constraints) for s in settings] for key in self._constrained),
             *([s.constraints.get(key, np.inf) for s in settings] for key in self._bounds),
-            [s.smoothing for s in settings],
+            *zip(*(s.smoothing for s in settings), strict=True),
         ]
+
+
+def _as_input(value: tf.Tensor, tensor: keras.KerasTensor) -> tf.Tensor:
+    """Give an input the type of the model's, and its rank as Keras does: an axis of 1 more or less.
+
+    Args:
+        value: `(K, batch, ...)`.
+        tensor: the model's, `(batch, ...)`.
+    """
+    rank, wanted = len(value.shape) - 1, len(tensor.shape)
+    if rank == wanted - 1 and tensor.shape[-1] == 1:
+        value = value[..., None]
+    elif rank == wanted + 1 and value.shape[-1] == 1:
+        value = tf.squeeze(value, -1)
+    if not value.shape[2:].is_compatible_with(tensor.shape[1:]):
+        raise ValueError(
+            f"`x` must have rows of shape {tuple(tensor.shape[1:])} for the input "
+            f"{tensor.name!r}. Received: {tuple(value.shape[2:])}"
+        )
+    return tf.cast(value, keras.backend.standardize_dtype(tensor.dtype))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -123,10 +124,15 @@ class Training:
         """Return the program with this many slots on the first device, made once."""
         return self._lanes[0].program(slots)
 
-    def targets_like(self, head: tf.Tensor) -> bool:
-        """Return whether targets have the type and the shape of those that it trains on."""
+    def targets_like(self, head: Any) -> bool:
+        """Return whether targets have the structure, types and shapes of those it trains on."""
         own = self._lanes[0].feed.data.head
-        return own.dtype == head.dtype and own.shape[1:] == head.shape[1:]
+        try:
+            keras.tree.assert_same_structure(own, head)
+        except ValueError:
+            return False
+        pairs = zip(keras.tree.flatten(own), keras.tree.flatten(head), strict=True)
+        return all(a.dtype == b.dtype and a.shape[1:] == b.shape[1:] for a, b in pairs)
 
     def forget(self) -> None:
         """Give back the memory of all programs, which are compiled anew if they are needed."""

@@ -133,12 +133,17 @@ class TotalDataLoss(keras.metrics.Metric):
         pairs = tuple(parts)
         self._parts = lambda: pairs  # out of the reach of Keras, which would track them twice
 
+    @property
+    def parts(self) -> tuple[tuple[DataLoss, float], ...]:
+        """What it adds up: the outputs' metrics with their weights."""
+        return self._parts()
+
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Do nothing: the outputs' metrics are updated by Keras."""
 
     def result(self) -> dict[str, Any]:
         """Return the sum under its name: Keras would put that of an output before it."""
-        return {"data_loss": sum(weight * part.result() for part, weight in self._parts())}
+        return {"data_loss": sum(weight * part.result() for part, weight in self.parts)}
 
 
 def smoothing_of(loss: Any) -> float | None:

@@ -378,9 +378,10 @@ def test_shapes_have_the_same_loss_or_an_error_as_in_keras(loss, weighted, maske
 
         def ours(y=y, prediction=prediction, model=model, pair=pair):
             stacked = StackedLoss(model, tf.constant(y[:2]), tf.constant(prediction[:2]))
-            smoothing = tf.constant([0.0, 0.3 if loss == "smoothed" else 0.0])
+            smoothing = [tf.constant([0.0, 0.3 if loss == "smoothed" else 0.0])]
             rows = tf.constant(mask) if masked else None
-            return stacked(pair(y), pair(prediction), pair(weight), rows, smoothing)[1]
+            (value,) = stacked([pair(y)], [pair(prediction)], pair(weight), rows, smoothing)
+            return value[1]
 
         case = f"targets {target}, outputs {output}"
         fails.append(assert_same_outcome(outcome(ours), theirs, case))

@@ -159,8 +159,8 @@ BAD = {
     "no targets": (lambda: batches(X), NotStackable, "not \\(x, y\\)"),
     "several inputs": (
         lambda: tf.data.Dataset.from_tensor_slices(((X, X), Y)).batch(8),
-        NotStackable,
-        "several inputs",
+        ValueError,
+        "`x` must hold the inputs of this model, .* Received: 2",
     ),
 }
 

@@ -334,7 +334,10 @@ def test_several_outputs_are_divided_by_rows(tmp_path):
         return model
 
     y = {"one": SUM, "two": -SUM}
-    result = tune(tmp_path, build, LINEAR, y, folds=2, max_trials=1, epochs=1, objective="val_loss")
+    result = tune(
+        tmp_path, build, LINEAR, y, folds=2, max_trials=1, epochs=1, objective="val_loss",
+        engine="population",
+    )  # fmt: skip
     assert result.protocol.data.held_out_share == 1.0
     assert result.protocol.data.rows == 60
 

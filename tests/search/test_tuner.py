@@ -277,15 +277,15 @@ def test_datasets_are_streamed(tmp_path):
     assert score["loss"] == pytest.approx(best.metrics.get_last_value("val_loss"), rel=1e-4)
 
 
-def test_several_inputs_are_trained_one_by_one(tmp_path):
-    tuner = PopulationTuner(two_inputs, "loss", 2, seed=1, directory=tmp_path)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", SequentialFallback)
-        tuner.search([TRAIN[0], TRAIN[0]], TRAIN[1], epochs=1, verbose=0)
-    assert "the data are a list" in str(
-        next(w.message for w in said if w.category is SequentialFallback)
+def test_several_inputs_are_stacked(tmp_path):
+    tuner = PopulationTuner(
+        two_inputs, "val_loss", 2, seed=1, engine="population", directory=tmp_path
     )
-    assert len(completed(tuner)) == 2
+    held = [VALIDATION[0]] * 2, VALIDATION[1]
+    tuner.search([TRAIN[0]] * 2, TRAIN[1], validation_data=held, epochs=1, verbose=0)
+    best = tuner.oracle.get_best_trials()[0]
+    score = tuner.get_best_models()[0].evaluate(*held, verbose=0)
+    assert score == pytest.approx(best.metrics.get_last_value("val_loss"), rel=1e-4)
 
 
 def test_tensorboard_with_hparams(tmp_path):

@@ -21,7 +21,16 @@ from kregs.population.capacity import members_at_once
 from kregs.population.jobs import Job, check_callbacks
 from kregs.population.layout import Layout
 from kregs.population.registry import NotStackable
-from kregs.population.rows import Feed, Rows, Stream, as_rows, as_source, as_validation, is_dataset
+from kregs.population.rows import (
+    Feed,
+    Rows,
+    Stream,
+    as_rows,
+    as_source,
+    as_validation,
+    is_dataset,
+    is_several,
+)
 from kregs.population.signature import Member, read_member
 from kregs.population.training import Training
 from kregs.search.failures import reason_of
@@ -130,6 +139,8 @@ class StackedTrainer:
     def _member_job(self, job: RunJob) -> Job:
         model = job.shared_model()
         if not model.built:
+            if self.row_shape is None:
+                raise NotStackable("the model is not built, and there are several inputs")
             try:
                 model.build((None, *self.row_shape))
             except FatalError:
@@ -329,11 +340,11 @@ def _check_stackable(tuner: Any, fit: Mapping[str, Any]) -> None:
     elif validation is not None and not is_dataset(validation):
         kind = type(validation).__name__
         raise NotStackable(f"`validation_data` is a {kind}, no arrays and no dataset")
-    for part in parts:
+    for part in keras.tree.flatten(parts):
         # for Keras a list or a dictionary is several inputs
         if not (isinstance(part, (np.ndarray, tf.Tensor)) or hasattr(part, "__array__")):
             kind = type(part).__name__
-            raise NotStackable(f"the data are a {kind}, no arrays and no dataset")
+            raise NotStackable(f"the data hold a {kind}, no arrays and no dataset")
 
 
 def _rows(fit: Mapping[str, Any], folds: bool) -> tuple[Rows | Stream, Rows | Stream | None]:
@@ -348,15 +359,18 @@ def _rows(fit: Mapping[str, Any], folds: bool) -> tuple[Rows | Stream, Rows | St
             batch_order=np.random.default_rng(0) if fit["shuffle"] else None,
         )
         return data, None if validation is None else as_validation(validation)
-    x, y, weight = np.asarray(fit["x"]), np.asarray(fit["y"]), fit["sample_weight"]
+    weight = fit["sample_weight"]
+    if weight is not None and not is_several(weight):
+        weight = np.asarray(weight)
+    arrays = (fit["x"], fit["y"], *(() if weight is None else (weight,)))
     if validation is None and fit["validation_split"]:
+        arrays = keras.tree.map_structure(np.asarray, arrays)
         # as Keras: the last rows
-        cut = int(len(x) * (1.0 - fit["validation_split"]))
-        weight = None if weight is None else np.asarray(weight)
-        validation = (x[cut:], y[cut:], *(() if weight is None else (weight[cut:],)))
-        x, y = x[:cut], y[:cut]
-        weight = None if weight is None else weight[:cut]
-    rows = as_rows(x, y, weight, fit["class_weight"])
+        cut = int(len(keras.tree.flatten(arrays[0])[0]) * (1.0 - fit["validation_split"]))
+        validation = keras.tree.map_structure(lambda array: array[cut:], arrays)
+        arrays = keras.tree.map_structure(lambda array: array[:cut], arrays)
+    x, y, *weights = arrays
+    rows = as_rows(x, y, weights[0] if weights else None, fit["class_weight"])
     if folds:
         # every run takes its own of all rows, by number; class weights are for training
         return rows, rows if fit["class_weight"] is None else dataclasses.replace(rows, weight=None)

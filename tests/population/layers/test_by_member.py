@@ -112,7 +112,7 @@ def test_a_layer_is_shown_the_rows_that_a_member_has(double):
         variable.assign(np.stack(values))
     rows = tf.constant([[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
     x = np.stack([X[:4], X[4:8]])
-    predictions = stacked.forward(tf.constant(x), Context(False, None, rows))
+    (predictions,) = stacked.forward(tf.constant(x), Context(False, None, rows))
     np.testing.assert_allclose(predictions[0, :3], models[0](x[0, :3]), rtol=1e-9)
     np.testing.assert_allclose(predictions[1, :2], models[1](x[1, :2]), rtol=1e-9)
 
