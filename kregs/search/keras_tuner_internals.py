@@ -38,6 +38,8 @@ class QuietTuner(keras_tuner.Tuner):
 
     def __init__(self, **kwargs: Any) -> None:
         self._saved_state: str | None = None
+        # whether it was explored before, fit and all: no build is needed to find hyperparameters
+        self.space_is_whole = getattr(kwargs["oracle"], "space_is_whole", False)
         folder = Path(kwargs["directory"], kwargs["project_name"])
         if not kwargs.get("overwrite") and not is_worker():
             self._check_files(folder)
@@ -81,7 +83,7 @@ class QuietTuner(keras_tuner.Tuner):
             write_text(tuner_file, "{}")  # all that keras-tuner keeps there
 
     def _populate_initial_space(self) -> None:
-        if not self.oracle.get_space().space:
+        if not self.space_is_whole:
             super()._populate_initial_space()
 
     def save(self) -> None:

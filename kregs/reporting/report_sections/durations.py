@@ -8,6 +8,7 @@ from kregs.reporting.figures import time_histogram
 from kregs.reporting.report_sections.facts import SearchFacts
 from kregs.reporting.report_sections.parts import PageTable, Picture, picture_of, table_of
 from kregs.reporting.tables import format_duration
+from kregs.search.engines import engine_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,5 +33,10 @@ def durations(facts: SearchFacts) -> Durations:
     picture = None
     if len(seconds) > 1:
         picture = picture_of(time_histogram(seconds.to_numpy()), "Histogram of the trials' times")
-    rows = ({"": words, "time": format_duration(float(value))} for words, value in values.items())
+    rows = [{"": words, "time": format_duration(float(value))} for words, value in values.items()]
+    trained = engine_words(
+        (trial.get("engine"), trial.get("unstacked")) for trial in facts.result.record.trials
+    )
+    if trained is not None:
+        rows.append({"": "trained together", "time": trained})
     return Durations(table_of(rows), picture)
