@@ -279,7 +279,7 @@ class SearchLoop:
                 f"`build` must return a keras.Model. Received: {type(model).__name__}"
             )
         check_model_size(self._tuner, model)
-        if under_way.facts is None:
+        if under_way.facts is None and model.compiled:  # else its `fit` compiles it
             under_way.facts = fingerprint(model)
             self._check_promoted(under_way.facts, hp.values.get("tuner/trial_id"))
         return model

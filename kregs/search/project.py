@@ -65,7 +65,8 @@ class SearchTask:
         protocol: how trials are judged.
         space: all hyperparameters, conditional ones too.
         data: the rows.
-        model: what `build` makes of the defaults, as `kregs.search.fingerprint` tells it.
+        model: what `build` makes of the defaults, as `kregs.search.fingerprint` tells it; `None` if
+            the hypermodel's `fit` compiles it.
         findings: what the audit of that model found; `None` if it could not be audited.
         directory, project_name: where the search's files are.
     """
@@ -74,7 +75,7 @@ class SearchTask:
     protocol: Protocol
     space: keras_tuner.HyperParameters
     data: Data
-    model: dict[str, Any]
+    model: dict[str, Any] | None
     findings: list[dict[str, Any]] | None
     directory: str
     project_name: str
@@ -219,10 +220,11 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
         **rows,
     )
     check_restraint_is_searched(settings.restraint, space.get_config()["space"])
-    facts = fingerprint(model)  # before it has seen any row
+    # before it has seen any row; the hypermodel's own `fit` may compile it
+    facts = fingerprint(model) if model.compiled else None
     defaults = fit_arguments(settings.hypermodel, space.copy())
     batch_size = settings.batch_size or defaults["batch_size"]
-    findings = _audited(model, batch_size)
+    findings = _audited(model, batch_size) if model.compiled else None
     logged = logged_metrics(settings.hypermodel, model, data, rows=batch_size)
     if logged is not None:
         check_logged(settings.objective, logged)
@@ -450,7 +452,7 @@ def _begin_record(folder: Path, task: SearchTask) -> SearchRecord:
             f"`resume`: the search in {str(folder)!r} is another one; its trials could not be "
             f"compared. Expected {name}: {before}. Received: {now}. Choose another project_name"
         )
-    if earlier.model is not None:
+    if earlier.model is not None and task.model is not None:
         try:
             check_same_model(earlier.model, task.model, "the default hyperparameters")
         except ValueError as error:

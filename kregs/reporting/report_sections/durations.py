@@ -8,7 +8,6 @@ from kregs.reporting.figures import time_histogram
 from kregs.reporting.report_sections.facts import SearchFacts
 from kregs.reporting.report_sections.parts import PageTable, Picture, picture_of, table_of
 from kregs.reporting.tables import format_duration
-from kregs.search.engines import engine_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +33,6 @@ def durations(facts: SearchFacts) -> Durations:
     if len(seconds) > 1:
         picture = picture_of(time_histogram(seconds.to_numpy()), "Histogram of the trials' times")
     rows = [{"": words, "time": format_duration(float(value))} for words, value in values.items()]
-    trained = engine_words(
-        (trial.get("engine"), trial.get("unstacked")) for trial in facts.result.record.trials
-    )
-    if trained is not None:
-        rows.append({"": "trained together", "time": trained})
+    if facts.result.trained is not None:
+        rows.append({"": "trained together", "time": facts.result.trained})
     return Durations(table_of(rows), picture)

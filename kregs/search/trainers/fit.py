@@ -97,7 +97,7 @@ class FitTrainer:
         model = job.build()
         if job.start is not None:
             go_on(model, job.start)
-        optimizer = model.optimizer
+        optimizer = getattr(model, "optimizer", None)  # its `fit` may compile it
         if model.built and optimizer is not None and not optimizer.built:
             # else Keras traces the first step twice
             optimizer.build(model.trainable_variables)
