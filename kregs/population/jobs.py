@@ -113,6 +113,8 @@ class Job:
             second `fit`: the order of rows goes on after them.
         learning_rate: that it goes on with; `None`: that of its model.
         counters: of each callback the numbers that it goes on with, see `counters_of`.
+        validation_freq: it is validated every so many epochs, or after those listed, counted from
+            1, as in `fit`; in the others its history has NaN. With `validation_parts` it is 1.
         keep_end: it ends with all that a job that goes on from it needs: its last weights, the
             state of its optimizer, its learning rate and its callbacks' counters.
 
@@ -152,6 +154,7 @@ class Job:
     learning_rate: float | None = None
     counters: Sequence[Mapping[str, Any]] = ()
     keep_end: bool = False
+    validation_freq: int | Sequence[int] = 1
 
     epoch: int = dataclasses.field(init=False)
     history: dict[str, list[float]] = dataclasses.field(init=False)
@@ -186,6 +189,12 @@ class Job:
         self.failure = None
         self.seconds = 0.0
         self.stop_training = False
+
+    @property
+    def validates(self) -> bool:
+        """Whether it is validated after the epoch that it is in."""
+        freq, number = self.validation_freq, self.epoch + 1
+        return number % freq == 0 if isinstance(freq, int) else number in freq
 
     def rows_of(self, part: int | None) -> np.ndarray | None:
         """The numbers of its own validation rows, or those of a part of them."""

@@ -33,7 +33,7 @@ class EpochLogs:
     Args:
         position: of the slot.
         slot: whose job trained.
-        logs: metric name to number, over all validation rows.
+        logs: metric name to number, over all validation rows; NaN where it was not validated.
         by_part: the same on each part of them.
         part_passes: what that was computed from, of all slots.
     """
@@ -242,18 +242,23 @@ class Lane:
 
     def _epoch(self) -> list[EpochLogs]:
         trained = self._logs([self._train(self.active)])
-        validated, part_passes = self._validate()
+        validated: dict[str, np.ndarray] = {}
+        part_passes: list[Pass] = []
+        if any(slot.job.validates for _, slot in self.active):
+            validated, part_passes = self._validate()
         by_part = [self._validation_logs([part]) for part in part_passes]
-        return [
-            EpochLogs(
-                i,
-                slot,
-                self._program.metrics.in_order(_of_slot(trained, i) | _of_slot(validated, i)),
-                [_of_slot(part, i) for part in by_part],
-                part_passes,
-            )
-            for i, slot in self.active
-        ]
+        slot_logs, in_order = [], self._program.metrics.in_order
+        for i, slot in self.active:
+            logs = _of_slot(trained, i)
+            if slot.job.validates:
+                logs |= _of_slot(validated, i)
+                parts = [_of_slot(part, i) for part in by_part]
+                slot_logs.append(EpochLogs(i, slot, in_order(logs), parts, part_passes))
+                continue
+            if self.feed.validation is not None:
+                logs |= {f"val_{name}": math.nan for name in logs}
+            slot_logs.append(EpochLogs(i, slot, in_order(logs), [], []))
+        return slot_logs
 
     def _train(self, active: list[tuple[int, Slot]]) -> Pass:
         program = self._program

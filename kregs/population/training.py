@@ -254,9 +254,11 @@ class Training:
             self._keep_parts(ended)
             is_best = self._judge(slot.job, ended.logs)
             logs = dict(ended.logs)  # as in `fit`, callbacks add to it: the learning rate
+            if not slot.job.validates:
+                logs = {name: value for name, value in logs.items() if not name.startswith("val_")}
             for callback in slot.job.callbacks:
                 callback.on_epoch_end(slot.job.epoch, logs)
-            slot.job.log(logs, ended.by_part)
+            slot.job.log(ended.logs | logs, ended.by_part)
             slot.job.epoch += 1
             slot.job.seconds += lane.seconds / len(slot_logs)
             if is_best:

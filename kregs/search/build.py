@@ -5,15 +5,20 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import keras_tuner
+from keras_tuner.errors import FatalError
 
 from kregs.logs import numbers_of
 from kregs.population.keras_internals import built_with_fresh_names
+from kregs.population.registry import NotStackable
 from kregs.search.data import Data
+from kregs.search.failures import reason_of
+from kregs.search.own_fit import OwnFit, has_stock_fit
+from kregs.search.searched_fit import fit_arguments
 
 _MOST_BUILDS = 200  # to find all conditions; a space has a few of them
 
@@ -73,13 +78,73 @@ def explore(
     """
     space = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(space)
-    first: keras.Model | None = None
+
+    def build(hp: Any) -> keras.Model:
+        try:
+            model = built_with_fresh_names(functools.partial(hypermodel.build, hp))
+        except Exception as error:
+            values = ", ".join(f"{name}={value!r}" for name, value in hp.values.items())
+            error.add_note(f"`build` raised this before any training. Received: hp of {values}")
+            raise
+        fit_arguments(hypermodel, hp)  # those that are functions of `hp` have some, too
+        return _checked(model, needs_compile=has_stock_fit(hypermodel))
+
+    return space, _explore(space, build)
+
+
+def explore_fit(
+    hypermodel: keras_tuner.HyperModel,
+    build: Callable[[Any], keras.Model],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    space: keras_tuner.HyperParameters,
+    once: bool = False,
+) -> keras_tuner.HyperParameters:
+    """Return a space with the hyperparameters of a hypermodel's own `fit`, all conditions tried.
+
+    Args:
+        hypermodel: with a `fit` of its own.
+        build: returns the model of `hp`.
+        args, kwargs: of `fit`.
+        space: what is known of it; it is changed.
+        once: try the defaults only: the space is known.
+
+    Raises:
+        NotStackable: `fit` does more than change arguments, or a build or `fit` raises.
+        keras_tuner.errors.FatalError: one has raised that.
+    """
+    own_fit = OwnFit(hypermodel)
+
+    def build_and_fit(hp: Any) -> None:
+        callbacks = copy.deepcopy(list(kwargs.get("callbacks") or []))
+        try:
+            model = build(hp)
+        except FatalError:
+            raise
+        except Exception as error:  # the trials will tell
+            raise NotStackable(f"`build` raises {reason_of(error)}") from error
+        given = {**kwargs, **fit_arguments(hypermodel, hp), "callbacks": callbacks}
+        own_fit.arguments(hp, model, args, given)
+
+    if once:
+        build_and_fit(space.copy())
+    else:
+        _explore(space, build_and_fit)
+    return space
+
+
+def _explore(space: keras_tuner.HyperParameters, build: Callable[[Any], Any]) -> Any:
+    """Build with the defaults, then once a condition; `space` gets all hyperparameters.
+
+    Returns:
+        What the first build has returned.
+    """
+    results: list[Any] = []
     seen: list[list[Any]] = []
     unseen: list[list[Any]] = []
-    builds = 0
-    while first is None or unseen:
-        builds += 1
-        if builds > _MOST_BUILDS:
+    while not results or unseen:
+        if len(results) >= _MOST_BUILDS:
             raise ValueError(
                 "`build` must have conditions that are the same in every call. Received: another "
                 f"condition in each of {_MOST_BUILDS} calls"
@@ -88,14 +153,8 @@ def explore(
         for condition in unseen[0] if unseen else ():
             hp.values[condition.name] = condition.values[0]
         hp.ensure_active_values()
-        try:
-            model = built_with_fresh_names(functools.partial(hypermodel.build, hp))
-        except Exception as error:
-            values = ", ".join(f"{name}={value!r}" for name, value in hp.values.items())
-            error.add_note(f"`build` raised this before any training. Received: hp of {values}")
-            raise
-        checked = _checked(model)
-        first = checked if first is None else first
+        result = build(hp)
+        results.append(None if results else result)  # a model is large
         space.merge([h for h in hp.space if not space._exists(h.name, h.conditions)])
         seen += [copy.deepcopy(scope) for scope in hp.active_scopes if scope not in seen]
         if unseen:
@@ -106,16 +165,16 @@ def explore(
             if scope not in seen and scope not in unseen
         ]
         unseen = [scope for scope in unseen if scope not in seen]
-    return space, first
+    return results[0]
 
 
-def _checked(model: Any) -> keras.Model:
+def _checked(model: Any, *, needs_compile: bool) -> keras.Model:
     if not isinstance(model, keras.Model):
         raise TypeError(
             "`build` must return a compiled keras.Model. "
             f"Received: {model!r} of type {type(model).__name__}"
         )
-    if not model.compiled:
+    if needs_compile and not model.compiled:
         raise ValueError(
             "`build` must return a compiled model: end it with "
             "`return kregs.compile_model(model, loss)`. Received: a model that is not compiled"
@@ -127,7 +186,7 @@ def logged_metrics(
     hypermodel: keras_tuner.HyperModel, model: keras.Model, data: Data, *, rows: int
 ) -> list[str] | None:
     """Return the names that training will log, or `None` if the user's own `fit` decides them."""
-    if type(hypermodel).fit is not keras_tuner.HyperModel.fit:
+    if not has_stock_fit(hypermodel):
         return None
     names = numbers_of(model.evaluate(**data.sample(rows), return_dict=True, verbose=0))
     model.reset_metrics()  # objects that all builds share are not to keep these rows

@@ -95,7 +95,7 @@ def load_checkpoint(model: keras.Model, folder: str | os.PathLike[str]) -> None:
         config = json.loads(Path(folder, BUILD_CONFIG_FILE).read_text(encoding="utf-8"))
         model.build_from_config(config)
     path = Path(folder, CHECKPOINT_FILE)
-    optimizer = model.optimizer
+    optimizer = getattr(model, "optimizer", None)  # the hypermodel's `fit` may compile it
     holds_slots = _holds_slots(path)
     if optimizer is not None and not optimizer.built and holds_slots:
         optimizer.build(model.trainable_variables)

@@ -38,6 +38,8 @@ class QuietTuner(keras_tuner.Tuner):
 
     def __init__(self, **kwargs: Any) -> None:
         self._saved_state: str | None = None
+        # whether it was explored before, fit and all: no build is needed to find hyperparameters
+        self.space_is_whole = getattr(kwargs["oracle"], "space_is_whole", False)
         folder = Path(kwargs["directory"], kwargs["project_name"])
         if not kwargs.get("overwrite") and not is_worker():
             self._check_files(folder)
@@ -81,7 +83,7 @@ class QuietTuner(keras_tuner.Tuner):
             write_text(tuner_file, "{}")  # all that keras-tuner keeps there
 
     def _populate_initial_space(self) -> None:
-        if not self.oracle.get_space().space:
+        if not self.space_is_whole:
             super()._populate_initial_space()
 
     def save(self) -> None:
@@ -438,7 +440,19 @@ def close_brackets(oracle: Any, brackets: Sequence[dict[str, Any]]) -> None:
 
 def build_model(tuner: keras_tuner.Tuner, hp: Any) -> Any:
     """Build as keras-tuner does: the hypermodel's model, compiled anew if the tuner says how."""
-    return built_with_fresh_names(lambda: keras_tuner.Tuner._build_hypermodel(tuner, hp))
+    from keras_tuner.src.engine.tuner import maybe_distribute
+
+    def build() -> Any:
+        # keras-tuner's own looks for the optimizer of a model that has none yet
+        with maybe_distribute(tuner.distribution_strategy):
+            model = tuner.hypermodel.build(hp)
+            overrides = tuner.optimizer or tuner.loss or tuner.metrics
+            if overrides and isinstance(model, keras.Model) and not model.compiled:
+                model.compile("rmsprop", tuner.loss)
+            tuner._override_compile_args(model)
+        return model
+
+    return built_with_fresh_names(build)
 
 
 def tensorboard_folder(tuner: Any, log_dir: Any, trial_id: str, number: int) -> str:

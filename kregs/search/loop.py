@@ -26,7 +26,8 @@ from kregs.search.judging.model_restraints import kernel_summary, model_restrain
 from kregs.search.judging.score import Judgement, judge
 from kregs.search.keras_tuner_internals import build_model, check_model_size
 from kregs.search.randomness import derived_seed, fresh_session
-from kregs.search.runs import Run, RunJob, RunOutcome, RunState
+from kregs.search.runs import Run, RunJob, RunOutcome, RunState, make_runs
+from kregs.search.searched_fit import fit_arguments
 from kregs.search.storage import (
     CUT_SHORT,
     BrokenFile,
@@ -55,13 +56,16 @@ class TrialUnderWay:
         trial: keras-tuner's.
         build: returns a fresh model with the initial weights of one of the seeds.
         facts: what that model is, as `kregs.search.fingerprint` tells it.
-        engine: what trains it, as in `TrialRecord`.
+        engine, unstacked, arguments: what trains it, why it is not stacked, and arguments of `fit`
+            that are its own, as in `TrialRecord`.
     """
 
     trial: Any
     build: Callable[[int], keras.Model]
     facts: dict[str, Any] | None = None
     engine: str | None = None
+    unstacked: str | None = None
+    arguments: dict[str, int] = dataclasses.field(default_factory=dict)
     started: float = dataclasses.field(default_factory=time.perf_counter)
     outcomes: dict[int, RunOutcome] = dataclasses.field(default_factory=dict)
     jobs: list[RunJob] = dataclasses.field(default_factory=list)
@@ -85,7 +89,8 @@ class SearchLoop:
         tuner: a `PopulationTuner`.
         stacked: trains runs together; `None` if nothing can be.
         alone: trains what the other refuses.
-        epochs: of a trial, but for Hyperband, which says itself.
+        epochs, first_epoch: of a trial, as in `fit`, but for Hyperband, which says itself.
+        unstacked: why nothing can be trained together.
         row_shape: of one row of the inputs, for models that are built without; `None` if it is not
             known.
     """
@@ -97,11 +102,14 @@ class SearchLoop:
         alone: Trainer,
         *,
         epochs: int,
+        first_epoch: int = 0,
+        unstacked: str | None = None,
         row_shape: tuple[int, ...] | None = None,
     ) -> None:
         self._tuner, self._oracle = tuner, tuner.oracle
         self._stacked, self._alone = stacked, alone
-        self._epochs, self._row_shape = epochs, row_shape
+        self._epochs, self._first_epoch = epochs, first_epoch
+        self._unstacked, self._row_shape = unstacked, row_shape
         self._stacked_jobs: collections.deque[RunJob] = collections.deque()
         self._alone_jobs: collections.deque[RunJob] = collections.deque()
         self._under_way: dict[str, TrialUnderWay] = {}
@@ -190,7 +198,9 @@ class SearchLoop:
         under_way = self._begin(trial)
         try:
             under_way.jobs = self._jobs(under_way)
-        except (OSError, ValueError) as error:  # what it goes on from cannot be read
+        except keras_tuner.errors.FatalError:
+            raise
+        except Exception as error:  # what it goes on from cannot be read, or a function of hp fails
             self._fail(under_way, error)
             return
         if not under_way.jobs:  # all were trained before the search was killed
@@ -201,13 +211,18 @@ class SearchLoop:
         queue.extend(under_way.jobs)
 
     def _begin(self, trial: Any) -> TrialUnderWay:
-        under_way = TrialUnderWay(trial, build=lambda seed: self._build(under_way, seed))
+        under_way = TrialUnderWay(
+            trial, build=lambda seed: self._build(under_way, seed), unstacked=self._unstacked
+        )
         return under_way
 
     def _jobs(self, under_way: TrialUnderWay) -> list[RunJob]:
         """Return a job for each run that has not been trained before the search was killed."""
         jobs = []
         folder = self._tuner.get_trial_dir(under_way.trial.trial_id)
+        own = fit_arguments(self._tuner.hypermodel, under_way.trial.hyperparameters)
+        under_way.arguments = own
+        epochs = under_way.values.get("tuner/epochs", own.get("epochs", self._epochs))
         for run in self._tuner.runs:
             outcome = read_outcome(folder, run)
             if outcome is not None:
@@ -218,8 +233,8 @@ class SearchLoop:
                     trial=under_way.trial,
                     run=run,
                     seed=self._run_seed(run),
-                    epochs=under_way.values.get("tuner/epochs", self._epochs),
-                    first_epoch=under_way.values.get("tuner/initial_epoch", 0),
+                    epochs=epochs,
+                    first_epoch=self._first_epoch_of(under_way),
                     build=functools.partial(under_way.build, run.seed),
                     shared_model=functools.partial(under_way.model, run.seed),
                     start=self._start_of(under_way.values.get("tuner/trial_id"), run),
@@ -227,6 +242,11 @@ class SearchLoop:
                 )
             )
         return jobs
+
+    def _first_epoch_of(self, under_way: TrialUnderWay) -> int:
+        if under_way.jobs:  # a `fit` of one's own may have asked for another
+            return under_way.jobs[0].first_epoch
+        return under_way.values.get("tuner/initial_epoch", self._first_epoch)
 
     def _run_seed(self, run: Run) -> int:
         """The seed of a run's batches and noise; folds share initial weights, but not luck."""
@@ -255,9 +275,11 @@ class SearchLoop:
         fresh_session()
         model = build_model(self._tuner, hp)
         if not isinstance(model, keras.Model):
-            raise TypeError(f"`build` returned no keras.Model but {type(model).__name__}")
+            raise keras_tuner.errors.FatalTypeError(  # no trial would have one
+                f"`build` must return a keras.Model. Received: {type(model).__name__}"
+            )
         check_model_size(self._tuner, model)
-        if under_way.facts is None:
+        if under_way.facts is None and model.compiled:  # else its `fit` compiles it
             under_way.facts = fingerprint(model)
             self._check_promoted(under_way.facts, hp.values.get("tuner/trial_id"))
         return model
@@ -284,6 +306,7 @@ class SearchLoop:
                 continue
             if outcome.refusal is not None:
                 self._tuner.say_unstacked(outcome.refusal)
+                under_way.unstacked = outcome.refusal
                 self._alone_jobs.append(job)
             elif outcome.error is not None:
                 if is_disk_full(outcome.error):  # no fault of this trial's
@@ -368,7 +391,7 @@ class SearchLoop:
         trained = record.initial_epoch + max(
             (max(map(len, history.values()), default=0) for history in record.histories), default=0
         )
-        epochs = under_way.values.get("tuner/epochs", self._epochs)
+        epochs = max(job.epochs for job in under_way.jobs)
         words = f"max_time was up after {trained} of {epochs} epochs"
         if len(runs) < len(self._tuner.runs):
             words += f" and {len(runs)} of {len(self._tuner.runs)} runs"
@@ -378,9 +401,11 @@ class SearchLoop:
         return TrialRecord(
             histories=[outcome.history for outcome in outcomes if outcome.by_epoch],
             halves=[outcome.halves for outcome in outcomes],
-            initial_epoch=under_way.values.get("tuner/initial_epoch", 0),
+            initial_epoch=self._first_epoch_of(under_way),
             seconds=sum(outcome.seconds for outcome in outcomes),
             engine=under_way.engine,
+            unstacked=under_way.unstacked,
+            arguments=under_way.arguments,
             model=under_way.facts,
         )
 
@@ -442,7 +467,9 @@ class SearchLoop:
         trial.status = "FAILED" if isinstance(error, FailedTrialError) else "INVALID"
         trial.message = traceback_of(error)
         record = record or TrialRecord(
-            seconds=time.perf_counter() - under_way.started, engine=under_way.engine
+            seconds=time.perf_counter() - under_way.started,
+            engine=under_way.engine,
+            unstacked=under_way.unstacked,
         )
         record.status, record.message = "failed", reason_of(error)
         record.traceback = trial.message
@@ -451,6 +478,7 @@ class SearchLoop:
     def _end(self, trial: Any, record: TrialRecord, score: float | None) -> None:
         folder = self._tuner.get_trial_dir(trial.trial_id)
         record.write(folder)
+        self._tuner.trained.append((record.engine, record.unstacked))
         self._tuner.progress.trial_ended(trial.trial_id, score, record.message)
         self._tuner.on_trial_end(trial)
         # only now is the trial's end on disk: killed before, it is judged by these, not trained
@@ -479,7 +507,7 @@ class SearchLoop:
         self._under_way[trial.trial_id] = under_way
         try:
             outcomes = self._tuner.outcomes_of_own_trial(trial)
-            judgement = self._judge(outcomes)
+            judgement = self._judge(outcomes, make_runs(None, len(outcomes)))
         except keras_tuner.errors.FatalError:
             raise
         except Exception as error:

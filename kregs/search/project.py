@@ -20,8 +20,9 @@ import tensorflow as tf
 
 import kregs
 from kregs.files import DiskFull, disk_full, is_disk_full
+from kregs.population.registry import NotStackable
 from kregs.population.rows import is_dataset
-from kregs.search.build import explore, logged_metrics
+from kregs.search.build import explore, explore_fit, logged_metrics
 from kregs.search.data import Data, prepare_data
 from kregs.search.failures import NothingCompleted
 from kregs.search.fingerprint import check_same_model, fingerprint
@@ -34,7 +35,8 @@ from kregs.search.progress import Progress
 from kregs.search.protocol import Difference, Protocol
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import SearchResult
-from kregs.search.runs import without_halves
+from kregs.search.runs import Run, without_halves
+from kregs.search.searched_fit import fit_arguments
 from kregs.search.settings import SearchSettings
 from kregs.search.storage import (
     CUT_SHORT,
@@ -46,6 +48,7 @@ from kregs.search.storage import (
     read_trials,
     write_record,
 )
+from kregs.search.trainers.feeds import rows_of
 from kregs.search.tuner import PopulationTuner
 from kregs.training.targets import said_before
 from kregs.validation import check_file_name, check_flag, check_path
@@ -62,7 +65,8 @@ class SearchTask:
         protocol: how trials are judged.
         space: all hyperparameters, conditional ones too.
         data: the rows.
-        model: what `build` makes of the defaults, as `kregs.search.fingerprint` tells it.
+        model: what `build` makes of the defaults, as `kregs.search.fingerprint` tells it; `None` if
+            the hypermodel's `fit` compiles it.
         findings: what the audit of that model found; `None` if it could not be audited.
         directory, project_name: where the search's files are.
     """
@@ -71,7 +75,7 @@ class SearchTask:
     protocol: Protocol
     space: keras_tuner.HyperParameters
     data: Data
-    model: dict[str, Any]
+    model: dict[str, Any] | None
     findings: list[dict[str, Any]] | None
     directory: str
     project_name: str
@@ -109,15 +113,17 @@ class SearchTask:
             objective=settings.objective,
             space=self.space,
             max_trials=settings.max_trials,
-            epochs=settings.epochs,
+            epochs=settings.epochs or 1,
             seed=settings.seed,
         )
 
     def fit_arguments(self) -> dict[str, Any]:
         """Return the arguments of `fit`."""
         settings, x = self.settings, self.data.fit["x"]
-        fit = {**self.data.fit, "epochs": settings.epochs, "callbacks": settings.callbacks}
-        if not is_dataset(x):
+        fit = {**self.data.fit, "callbacks": settings.callbacks}
+        if settings.epochs is not None:  # else each trial has its own
+            fit["epochs"] = settings.epochs
+        if not is_dataset(x) and settings.batch_size is not None:
             fit["batch_size"] = settings.batch_size
         elif isinstance(x, tf.data.Dataset):
             fit["shuffle"] = False  # the dataset's own affair: Keras warns of its default
@@ -195,6 +201,11 @@ def run_search(
 
 def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any) -> SearchTask:
     """Explore the space, check and divide the rows."""
+    if settings.batch_size is None and is_dataset(x):
+        raise ValueError(
+            "`batch_size` must be left out with a dataset, which makes its own batches. "
+            "Received: a function of hp"
+        )
     keras.utils.set_random_seed(derived_seed(settings.seed, 0))
     space, model = explore(settings.hypermodel)
     data = prepare_data(
@@ -209,14 +220,17 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
         **rows,
     )
     check_restraint_is_searched(settings.restraint, space.get_config()["space"])
-    facts = fingerprint(model)  # before it has seen any row
-    findings = _audited(model, settings.batch_size)
-    logged = logged_metrics(settings.hypermodel, model, data, rows=settings.batch_size)
+    # before it has seen any row; the hypermodel's own `fit` may compile it
+    facts = fingerprint(model) if model.compiled else None
+    defaults = fit_arguments(settings.hypermodel, space.copy())
+    batch_size = settings.batch_size or defaults["batch_size"]
+    findings = _audited(model, batch_size) if model.compiled else None
+    logged = logged_metrics(settings.hypermodel, model, data, rows=batch_size)
     if logged is not None:
         check_logged(settings.objective, logged)
     if settings.objective_error is not None:
         raise settings.objective_error
-    return SearchTask(
+    task = SearchTask(
         model=facts,
         findings=findings,
         settings=settings,
@@ -226,6 +240,14 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
         directory=os.fspath(folder.parent),
         project_name=folder.name,
     )
+    if settings.has_stock_fit:
+        return task
+    rows = task.fit_arguments() | {"verbose": 0}
+    if data.splits is not None:
+        rows = rows_of(Run(0, 0, 0, data.splits[0]), rows)
+    with contextlib.suppress(NotStackable):  # what its `fit` searches shows in the trials
+        explore_fit(settings.hypermodel, settings.hypermodel.build, (), rows, space=space)
+    return task
 
 
 def _audited(model: keras.Model, batch_size: int | None) -> list[dict[str, Any]] | None:
@@ -430,7 +452,7 @@ def _begin_record(folder: Path, task: SearchTask) -> SearchRecord:
             f"`resume`: the search in {str(folder)!r} is another one; its trials could not be "
             f"compared. Expected {name}: {before}. Received: {now}. Choose another project_name"
         )
-    if earlier.model is not None:
+    if earlier.model is not None and task.model is not None:
         try:
             check_same_model(earlier.model, task.model, "the default hyperparameters")
         except ValueError as error:

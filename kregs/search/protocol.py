@@ -14,6 +14,7 @@ SELECTIONS = ("best", "one_standard_error")
 SCORE_AT = ("best_epoch", "last_epoch")
 ORACLES = ("random", "bayesian", "hyperband", "grid")
 ENGINES = ("auto", "population", "sequential")
+FUNCTION = "function of hp"  # in place of a number that is each trial's own
 
 
 class Difference(NamedTuple):
@@ -84,8 +85,8 @@ class Protocol:
         data: which rows train and which validate.
         oracle: what proposes trials: one of `ORACLES`, or the class of an oracle object.
         max_trials: upper bound of their number; `None`: the oracle's own.
-        epochs: the most epochs of a trial.
-        batch_size: rows a step; `None` for a dataset, which makes its own batches.
+        epochs: the most epochs of a trial; `FUNCTION` where they are a function of `hp`.
+        batch_size: rows a step, or `FUNCTION`; `None` for a dataset, which makes its own batches.
         seeds: models trained for each trial and fold.
         selection: which trial the search ends with, one of `SELECTIONS`.
         restraint: names of hyperparameters that say for `"one_standard_error"` how restrained a
@@ -115,8 +116,8 @@ class Protocol:
     data: DataSummary
     oracle: str = "random"
     max_trials: int | None = None
-    epochs: int = 30
-    batch_size: int | None = 32
+    epochs: int | str = 30
+    batch_size: int | str | None = 32
     seeds: int = 1
     selection: str = "best"
     restraint: tuple[str, ...] | None = None
@@ -201,7 +202,11 @@ class Protocol:
                 f"Each trial is trained {self.runs} times{seeds}; its score is the mean."
             )
         training = f"Up to {self.epochs} epochs"
-        if self.batch_size:
+        if self.epochs == FUNCTION:
+            training = "Epochs by hyperparameters"
+        if self.batch_size == FUNCTION:
+            training += ", rows a step by hyperparameters"
+        elif self.batch_size:
             training += f", {self.batch_size} rows a step"
         if self.callbacks:
             training += "; callbacks: " + ", ".join(f"`{words}`" for words in self.callbacks)
@@ -272,7 +277,9 @@ class Protocol:
         else:
             yield f"oracle=oracle,  # yours: {_one_line(self.oracle)}"
         for name in ("max_trials", "epochs", "batch_size"):
-            if getattr(self, name) is not None:
+            if getattr(self, name) == FUNCTION:
+                yield f"{name}={name},  # yours: a function of hp"
+            elif getattr(self, name) is not None:
                 yield f"{name}={getattr(self, name)!r},"
         if self.objective != "val_data_loss":
             pair = f"{_quoted(self.objective)}, {_quoted(self.direction)}"

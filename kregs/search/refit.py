@@ -42,9 +42,11 @@ def refit(
             "`refit` needs the build function, which no file holds: pass it to "
             "kregs.load_result(path, build=build)"
         )
+    trial = next(t for t in result.record.trials if t["trial"] == result.chosen_trial)
+    own = trial.get("arguments") or {}  # where they are functions of the hyperparameters
     if epochs is None:
         # a user's own `fit` may not tell its epochs
-        epochs = result.best_epoch or result.protocol.epochs
+        epochs = result.best_epoch or own.get("epochs", result.protocol.epochs)
     epochs = check_integer("epochs", epochs, minimum=1)
     seed = result.seed if seed is None else check_seed("seed", seed)
     if class_weight is None and sample_weight is None and not is_dataset(x):
@@ -81,7 +83,7 @@ def refit(
             )
         sample_weight = check_sample_weight("sample_weight", sample_weight, rows)
         if batch_size is None:
-            batch_size = result.protocol.batch_size
+            batch_size = own.get("batch_size", result.protocol.batch_size)
         fit |= {"y": y, "sample_weight": sample_weight}
         fit["batch_size"] = check_integer("batch_size", batch_size, minimum=1)
     elif y is not None or sample_weight is not None or isinstance(class_weight, str):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kregs.files import PREPROCESSING_FILE, DiskFull, atomic_path
+from kregs.search.engines import engine_words
 from kregs.search.judging.bias import bias_of_best
 from kregs.search.judging.compare import Comparison, compare
 from kregs.search.protocol import Protocol
@@ -75,6 +76,8 @@ class SearchResult:
         protocol: how trials were judged, a `kregs.search.protocol.Protocol`.
         objective, direction, seed: the protocol's.
         seconds: the time the search took, over all its parts.
+        trained: how many trials were trained stacked, how many were not, and why, in one line;
+            `None` if none was trained.
         best_trial, chosen_trial: the numbers of the trial with the best score, and of the one that
             the search ended with.
         space: the hyperparameters, as keras-tuner serializes them.
@@ -137,6 +140,10 @@ class SearchResult:
     @property
     def seconds(self) -> float:
         return self.record.seconds
+
+    @property
+    def trained(self) -> str | None:
+        return engine_words((t.get("engine"), t.get("unstacked")) for t in self.record.trials)
 
     @property
     def name(self) -> str:

@@ -16,7 +16,9 @@ from kregs.search.data import Data
 from kregs.search.judging.restraint import check_restraint
 from kregs.search.objective import is_of_validation, make_objective
 from kregs.search.oracles import check_oracle
-from kregs.search.protocol import ENGINES, SCORE_AT, SELECTIONS, Protocol
+from kregs.search.own_fit import has_stock_fit
+from kregs.search.protocol import ENGINES, FUNCTION, SCORE_AT, SELECTIONS, Protocol
+from kregs.search.searched_fit import SearchedFit, check_count
 from kregs.training.callbacks import early_stopping
 from kregs.training.targets import check_class_weight
 from kregs.validation import check_choice, check_integer, check_number, check_seed
@@ -32,8 +34,8 @@ class SearchSettings:
     objective: keras_tuner.Objective
     oracle: str | keras_tuner.Oracle
     max_trials: int | None
-    epochs: int
-    batch_size: int
+    epochs: int | None  # `None`: a function of `hp`, which the hypermodel knows
+    batch_size: int | None
     validation_split: float
     folds: Any
     seeds: int
@@ -55,7 +57,7 @@ class SearchSettings:
     @property
     def has_stock_fit(self) -> bool:
         """Whether `HyperModel.fit` is keras-tuner's: another may do anything with the rows."""
-        return type(self.hypermodel).fit is keras_tuner.HyperModel.fit
+        return has_stock_fit(self.hypermodel)
 
     def protocol(self, data: Data) -> Protocol:
         """Return how trials are judged on these rows."""
@@ -66,8 +68,8 @@ class SearchSettings:
             data=data.summary,
             oracle=self.oracle if isinstance(self.oracle, str) else type(self.oracle).__name__,
             max_trials=self.max_trials,
-            epochs=self.epochs,
-            batch_size=None if is_dataset(data.fit["x"]) else self.batch_size,
+            epochs=self.epochs or FUNCTION,
+            batch_size=None if is_dataset(data.fit["x"]) else self.batch_size or FUNCTION,
             seeds=self.seeds,
             selection=self.selection,
             restraint=self.restraint,
@@ -128,8 +130,22 @@ def check_settings(
     if max_trials is not None:
         max_trials = check_integer("max_trials", max_trials, minimum=1)
     check_oracle(oracle, max_trials, goal)
-    epochs = check_integer("epochs", epochs, minimum=1)
-    batch_size = check_integer("batch_size", batch_size, minimum=1)
+    counts = {"batch_size": batch_size, "epochs": epochs}
+    functions = {name: value for name, value in counts.items() if callable(value)}
+    if functions:
+        hypermodel = SearchedFit(hypermodel, functions)
+    if "epochs" in functions and (
+        oracle == "hyperband" or isinstance(oracle, keras_tuner.oracles.HyperbandOracle)
+    ):
+        raise ValueError(
+            "`epochs` must be an integer with Hyperband, which shares them out. "
+            f"Received: epochs={epochs!r}"
+        )
+    for name in counts.keys() - functions.keys():
+        counts[name] = check_count(name, counts[name])
+    epochs, batch_size = (
+        None if name in functions else counts[name] for name in ("epochs", "batch_size")
+    )
     validation_split = check_number("validation_split", validation_split, above=0.0, below=1.0)
     seeds = check_integer("seeds", seeds, minimum=1, maximum=_MOST_SEEDS)
     keep = check_integer("keep", keep, minimum=1)
@@ -175,7 +191,7 @@ def check_settings(
 
 
 def _callbacks(
-    callbacks: Any, objective: keras_tuner.Objective, epochs: int, score_at: str
+    callbacks: Any, objective: keras_tuner.Objective, epochs: int | None, score_at: str
 ) -> list[keras.callbacks.Callback]:
     if callbacks is None and score_at == "last_epoch":
         return []  # early stopping would choose the last epoch
@@ -185,7 +201,7 @@ def _callbacks(
             early_stopping(
                 objective.name,
                 mode=objective.direction,
-                patience=max(5, epochs // 5),
+                patience=max(5, (epochs or 0) // 5),
                 restore_best_weights=False,
             )
         ]

@@ -78,6 +78,7 @@ class SearchRecord:
             `score`, `standard_error`, `scores` (one entry a run), `metrics` (the others, at the
             scored epoch), `initial_epoch`, `goes_on_from` (the `id` of the trial that trained the
             epochs before, with Hyperband), `best_epoch`, `seconds`, `message`, `engine`,
+            `unstacked`, `arguments`,
             `hyperparameters`, `restraints`, `kernels`.
         best, chosen: the trial with the best score, and the one that the selection rule takes.
         nested: the scores of outer folds, if there were any.
@@ -224,6 +225,9 @@ class TrialRecord:
         score: of a trial that was cut short; keras-tuner has that of one that ended.
         metrics: the mean of each metric over the runs, at the epochs that they are scored at.
         engine: what trained it: `"population"`, `"sequential"`, or the tuner's own `"run_trial"`.
+        unstacked: why it was not trained stacked; `None` if it was.
+        arguments: of `fit`, where they are functions of the hyperparameters: `batch_size`,
+            `epochs`.
         model: the model that was trained, as `kregs.search.fingerprint` tells it.
         traceback: of a failure.
     """
@@ -242,6 +246,8 @@ class TrialRecord:
     score: float | None = None
     metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
     engine: str | None = None
+    unstacked: str | None = None
+    arguments: dict[str, int] = dataclasses.field(default_factory=dict)
     model: dict[str, Any] | None = None
     traceback: str | None = None
 
@@ -343,6 +349,8 @@ def _entry(trial_id: str, state: Mapping[str, Any], training: TrialRecord | None
         "status": status,
         "message": training.message if status in ("failed", CUT_SHORT) else None,
         "engine": training.engine,
+        "unstacked": training.unstacked,
+        "arguments": training.arguments,
         "hyperparameters": searched_values(state["hyperparameters"]["values"]),
         "restraints": training.restraints,
         "kernels": training.kernels,

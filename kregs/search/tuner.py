@@ -20,8 +20,9 @@ import keras_tuner
 from kregs.logs import no_retracing_warning
 from kregs.population.registry import NotStackable
 from kregs.population.training import check_devices
-from kregs.search.build import make_hypermodel
+from kregs.search.build import explore_fit, make_hypermodel
 from kregs.search.checkpoints import Checkpoints, load_checkpoint
+from kregs.search.engines import engine_words
 from kregs.search.keras_tuner_internals import (
     QuietTuner,
     build_model,
@@ -34,12 +35,14 @@ from kregs.search.keras_tuner_internals import (
 from kregs.search.loop import SearchLoop, TimeUp
 from kregs.search.objective import is_unset, make_objective
 from kregs.search.oracles import ORACLE_CLASSES, check_oracle, trials_to_go_on_from
+from kregs.search.own_fit import by_name, has_stock_fit
 from kregs.search.progress import Progress
 from kregs.search.protocol import ENGINES, SCORE_AT
 from kregs.search.randomness import cheap_collection, fresh_session, preserved_state
 from kregs.search.runs import Halves, RunJob, RunOutcome, Split, make_runs
 from kregs.search.storage import locked, remove_outcomes, remove_weights, searched_values
 from kregs.search.trainers import RunControl, TrainerSettings
+from kregs.search.trainers.feeds import rows_of
 from kregs.search.trainers.fit import FitTrainer, outcome_of
 from kregs.search.trainers.stacked import StackedTrainer
 from kregs.validation import (
@@ -89,7 +92,9 @@ class PopulationTuner(QuietTuner):
     - It prints nothing but its progress, and writes a `TrialRecord` into each trial's directory.
 
     Args:
-        hypermodel: a function of `hp` that returns a compiled model, or a `HyperModel`.
+        hypermodel: a function of `hp` that returns a compiled model, or a `HyperModel`. One whose
+            own `fit` only changes arguments of `model.fit` is stacked. `None`: for a subclass whose
+            `run_trial` needs none.
         objective: what the oracle optimizes; of an `oracle` object its own.
         max_trials: how many trials; an `oracle` object and Hyperband have their own bound. Default:
             all points of a grid, 10 otherwise.
@@ -139,7 +144,7 @@ class PopulationTuner(QuietTuner):
 
     def __init__(
         self,
-        hypermodel: Callable[[Any], keras.Model] | keras_tuner.HyperModel,
+        hypermodel: Callable[[Any], keras.Model] | keras_tuner.HyperModel | None = None,
         objective: Any = None,
         max_trials: int | None = None,
         *,
@@ -196,7 +201,10 @@ class PopulationTuner(QuietTuner):
         if progress is not None and not isinstance(progress, Progress):
             raise TypeError(f"`progress` must be a Progress. Received: {in_words(progress)}")
         self.max_members = max_members
-        if self.trains_trials_itself:
+        model = None
+        if hypermodel is not None or not self.trains_trials_itself:
+            model = make_hypermodel(hypermodel)
+        if self.trains_trials_itself or not has_stock_fit(model):
             halves = None  # what it trains by is its own affair: all trials are scored alike
         self.runs = make_runs(splits, executions, halves)
         self.score_at = check_choice("score_at", score_at, SCORE_AT)
@@ -209,9 +217,10 @@ class PopulationTuner(QuietTuner):
         self._deadline = math.inf if max_time is None else time.monotonic() + max_time
         self._given_progress = progress
         self._reasons: set[str] = set()  # why trials were trained one by one
+        self.trained: list[tuple[str | None, str | None]] = []  # see `engine_words`
         write_whole_files(oracle)
         super().__init__(
-            hypermodel=make_hypermodel(hypermodel),
+            hypermodel=model,
             oracle=oracle,
             directory=os.fspath(directory or "."),
             project_name=project_name or "untitled_project",
@@ -235,7 +244,7 @@ class PopulationTuner(QuietTuner):
             kregs.search.storage.FolderInUse: another process searches in the project directory.
         """
         if is_unset(self.oracle.objective) and not (
-            self.trains_trials_itself or type(self.hypermodel).fit is not keras_tuner.HyperModel.fit
+            self.trains_trials_itself or not has_stock_fit(self.hypermodel)
         ):
             raise ValueError(
                 "`objective` must be given to PopulationTuner, or to its oracle, such as "
@@ -258,12 +267,48 @@ class PopulationTuner(QuietTuner):
                 stack.enter_context(self.oracle.alive())
             else:
                 stack.callback(save_now, self.oracle)
+            unstacked = self._explore_fit(fit_args, fit_kwargs)
             if is_chief():
                 self._serve()
                 return
             self.on_search_begin()
-            self._loop(fit_args, fit_kwargs).run()
+            loop = self._loop(fit_args, fit_kwargs, unstacked)
+            try:
+                loop.run()
+            finally:
+                self.say_trained()
             self.on_search_end()
+
+    def say_trained(self) -> None:
+        """Say how many trials were stacked, how many were not, and why."""
+        words = engine_words(self.trained)
+        if words is not None:
+            self.progress.note(words)
+
+    def _explore_fit(self, args: Sequence[Any], kwargs: dict[str, Any]) -> str | None:
+        """Let the oracle know the hyperparameters of the hypermodel's own `fit`.
+
+        Trials are proposed together, before any has called it.
+
+        Returns:
+            Why it cannot be stacked; `None` if it can.
+        """
+        if self.trains_trials_itself or has_stock_fit(self.hypermodel):
+            return None
+        try:
+            space = explore_fit(
+                self.hypermodel,
+                functools.partial(build_model, self),
+                args,
+                rows_of(self.runs[0], dict(kwargs)),
+                space=self.oracle.get_space(),
+                once=self.space_is_whole or is_worker(),
+            )
+        except NotStackable as error:
+            return str(error)
+        if not (self.space_is_whole or is_worker()):
+            self.oracle.update_space(space)
+        return None
 
     def _shown_progress(self) -> Progress:
         from kregs.reporting.progress import SearchProgress
@@ -282,16 +327,21 @@ class PopulationTuner(QuietTuner):
 
         serve(self.oracle, self.progress, self.forget_weights, self.check_time)
 
-    def _loop(self, args: Sequence[Any], kwargs: dict[str, Any]) -> SearchLoop:
+    def _loop(
+        self, args: Sequence[Any], kwargs: dict[str, Any], unstacked: str | None
+    ) -> SearchLoop:
         settings = self._trainer_settings()
         self._fit_arguments = args, kwargs
         stacked, row_shape = None, None
+        reason: str | None = "engine='sequential'"
         if self._engine != "sequential":
             try:
                 if self.trains_trials_itself:
                     raise NotStackable("the tuner has a `run_trial` of its own")
                 if own_hooks(self):
                     raise NotStackable(f"the tuner has an `{own_hooks(self)[0]}` of its own")
+                if unstacked is not None:
+                    raise NotStackable(unstacked)
                 stacked = StackedTrainer(
                     settings,
                     args,
@@ -301,12 +351,21 @@ class PopulationTuner(QuietTuner):
                     max_members=self.max_members,
                     devices=self._devices,
                 )
-                row_shape = stacked.row_shape
+                reason, row_shape = None, stacked.row_shape
             except NotStackable as error:
-                self.say_unstacked(str(error))
+                reason = str(error)
+                self.say_unstacked(reason)
         alone = FitTrainer(settings, args, kwargs)
-        epochs = kwargs.get("epochs", 1)
-        return SearchLoop(self, stacked, alone, epochs=epochs, row_shape=row_shape)
+        fit = _named(args, kwargs)
+        return SearchLoop(
+            self,
+            stacked,
+            alone,
+            epochs=fit.get("epochs", 1),
+            first_epoch=fit.get("initial_epoch", 0),
+            unstacked=reason,
+            row_shape=row_shape,
+        )
 
     def _trainer_settings(self) -> TrainerSettings:
         return TrainerSettings(
@@ -362,15 +421,28 @@ class PopulationTuner(QuietTuner):
     def run_trial(self, trial: Any, *fit_args: Any, **fit_kwargs: Any) -> list[RunOutcome]:
         """Train one trial's model by `fit`, once per run; for subclasses that override it."""
         alone = FitTrainer(self._trainer_settings(), fit_args, fit_kwargs)
-        loop = SearchLoop(self, None, alone, epochs=fit_kwargs.get("epochs", 1))
+        fit = _named(fit_args, fit_kwargs)
+        loop = SearchLoop(
+            self,
+            None,
+            alone,
+            epochs=fit.get("epochs", 1),
+            first_epoch=fit.get("initial_epoch", 0),
+        )
         return loop.run_trial(trial)
 
     def outcomes_of_own_trial(self, trial: Any) -> list[RunOutcome]:
         """Return what a subclass's `run_trial` returned, one outcome a run."""
         args, kwargs = self._fit_arguments
         results = self.run_trial(trial, *args, **kwargs)
+        told = self.oracle.get_trial(trial.trial_id).metrics
+        name = self.oracle.objective.name
+        if results is None and told.exists(name):  # keras-tuner's way of old: `update_trial`
+            results = {metric: told.get_best_value(metric) for metric in told.metrics}
         results = results if isinstance(results, list) else [results]
-        return [outcome_of(result, self.oracle.objective) for result in results]
+        return [
+            outcome_of(result, self.oracle.objective, source="`run_trial`") for result in results
+        ]
 
     # ---- keras-tuner's hooks ---------------------------------------------------------------
 
@@ -454,6 +526,14 @@ class PopulationTuner(QuietTuner):
         model = build_model(self, trial.hyperparameters)
         load_checkpoint(model, self.get_trial_dir(trial.trial_id))
         return model
+
+
+def _named(args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of `fit` by name, where they are such: a `fit` of one's own may differ."""
+    try:
+        return by_name(args, kwargs)
+    except TypeError:
+        return kwargs
 
 
 def _make_oracle(

@@ -40,8 +40,8 @@ def tune(
     class_weight: Mapping[int, float] | str | None = None,
     oracle: str | keras_tuner.Oracle = "random",
     max_trials: int | None = None,
-    epochs: int = 30,
-    batch_size: int = 32,
+    epochs: int | Callable[[Any], int] = 30,
+    batch_size: int | Callable[[Any], int] = 32,
     objective: str | keras_tuner.Objective = "val_data_loss",
     callbacks: Iterable[keras.callbacks.Callback] | None = None,
     max_time: float | None = None,
@@ -117,13 +117,15 @@ def tune(
         max_trials: upper bound. Default: 20 for `"random"` and `"bayesian"`, all points for
             `"grid"`, one sweep for `"hyperband"`, which with a bound makes the largest sweep that
             fits.
-        epochs: the most epochs of a trial.
-        batch_size: rows per step; not used with a dataset.
+        epochs: the most epochs of a trial, or a function of `hp` that returns them, such as
+            `lambda hp: hp.Int("epochs", 5, 50)`; not with Hyperband, which shares epochs out.
+        batch_size: rows per step, or a function of `hp` that returns them; not used with a dataset.
+            Trials of one batch size are stacked.
         objective: a metric in the logs, its direction inferred from the name, or a
             `keras_tuner.Objective`.
         callbacks: for every trial, each of which gets a copy. Default: early stopping on the
-            objective, with a patience of a fifth of the epochs and at least 5. `[]` for none. The
-            weights of the best epoch are kept either way.
+            objective, with a patience of a fifth of the epochs and at least 5 (5 if they are a
+            function of `hp`). `[]` for none. The weights of the best epoch are kept either way.
         max_time: seconds after which the search ends, at the end of an epoch. Trials that are under
             way then have the status `"cut short"`: they are scored by the epochs that they had,
             rank by that score, and are a result like any other. Those whose folds or seeds had not
@@ -211,7 +213,12 @@ def tune(
         seed=seed,
         engine=engine,
         workers=check_workers(
-            workers, build=build, x=x, validation_data=validation_data, oracle=oracle
+            workers,
+            build=build,
+            x=x,
+            validation_data=validation_data,
+            oracle=oracle,
+            functions={"epochs": epochs, "batch_size": batch_size},
         ),
         verbose=verbose,
     )

@@ -151,6 +151,7 @@ class FakeResult:
     history_seconds: float = 0.0
     read: list = dataclasses.field(default_factory=list)
     found: pd.DataFrame | None = None
+    trained: str | None = "24 trials: all stacked"
 
     @property
     def best_trial(self) -> int:

@@ -32,5 +32,7 @@ def durations(facts: SearchFacts) -> Durations:
     picture = None
     if len(seconds) > 1:
         picture = picture_of(time_histogram(seconds.to_numpy()), "Histogram of the trials' times")
-    rows = ({"": words, "time": format_duration(float(value))} for words, value in values.items())
+    rows = [{"": words, "time": format_duration(float(value))} for words, value in values.items()]
+    if facts.result.trained is not None:
+        rows.append({"": "trained together", "time": facts.result.trained})
     return Durations(table_of(rows), picture)

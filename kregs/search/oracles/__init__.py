@@ -94,6 +94,7 @@ def make_oracle(
             oracle.objective = objective
         oracle.update_space(space)
         oracle.verbose = 0
+        oracle.space_is_whole = True  # of this search
         return oracle
     common: dict[str, Any] = {
         "objective": objective,
@@ -116,6 +117,7 @@ def make_oracle(
         )
     fresh.update_space(space)
     fresh.verbose = 0
+    fresh.space_is_whole = True
     return fresh
 
 

@@ -15,7 +15,8 @@ from kregs.population.rows import class_weights, epoch_order
 # of `fit`: with any other the batches are left to Keras
 _KNOWN = {
     "x", "y", "sample_weight", "class_weight", "batch_size", "shuffle", "epochs", "initial_epoch",
-    "validation_data", "validation_split", "validation_batch_size", "verbose", "callbacks",
+    "validation_data", "validation_split", "validation_batch_size", "validation_freq", "verbose",
+    "callbacks",
 }  # fmt: skip
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import functools
 import gc
-import inspect
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import keras
 import keras_tuner
 import numpy as np
-from keras_tuner.errors import FatalError
+from keras_tuner.errors import FatalError, FatalTypeError, FatalValueError
 
 from kregs.logs import numbers_of
 from kregs.population.jobs import counters_of, set_counters
@@ -27,6 +28,7 @@ from kregs.search.checkpoints import (
     state_of,
 )
 from kregs.search.keras_tuner_internals import callbacks_of_run, hooks_of_tuner
+from kregs.search.own_fit import by_name, has_stock_fit, replaced_fit
 from kregs.search.replay import acts_on_training
 from kregs.search.runs import (
     Histories,
@@ -36,8 +38,10 @@ from kregs.search.runs import (
     RunState,
     histories_of,
 )
+from kregs.search.searched_fit import fit_arguments
 from kregs.search.trainers import ListenerError, TrainerSettings
 from kregs.search.trainers.batches import OrderedBatches
+from kregs.search.trainers.feeds import rows_of
 
 
 class FitTrainer:
@@ -79,20 +83,21 @@ class FitTrainer:
 
     def _train(self, job: RunJob) -> RunOutcome:
         settings, values = self._settings, job.trial.hyperparameters.values
-        fit = dict(self._kwargs)
+        hypermodel = settings.tuner.hypermodel
+        fit = {**self._kwargs, **fit_arguments(hypermodel, job.trial.hyperparameters)}
         if "tuner/epochs" in values:  # Hyperband
-            fit |= {"epochs": job.epochs, "initial_epoch": job.first_epoch}
+            fit |= {"epochs": values["tuner/epochs"], "initial_epoch": job.first_epoch}
         callbacks = callbacks_of_run(settings.tuner, self._callbacks, job.trial, job.run.number)
         stock = self._has_stock_fit
         if stock:  # what is given by position is given by name
-            fit = _by_name(self._args, fit)
-        fit = _rows_of(job.run, fit)
+            fit = by_name(self._args, fit)
+        fit = rows_of(job.run, fit)
         best_epoch, halves = _BestEpoch(settings), _HalvesHistory(settings, job.run, fit)
         gc.collect()
         model = job.build()
         if job.start is not None:
             go_on(model, job.start)
-        optimizer = model.optimizer
+        optimizer = getattr(model, "optimizer", None)  # its `fit` may compile it
         if model.built and optimizer is not None and not optimizer.built:
             # else Keras traces the first step twice
             optimizer.build(model.trainable_variables)
@@ -101,20 +106,25 @@ class FitTrainer:
         batches, last = OrderedBatches(job.seed), _LastEpoch(job, callbacks)
         averages = _Averages(callbacks)
         rates = [_LearningRates()] if any(map(acts_on_training, callbacks)) else []
-        if stock and type(model).fit is keras.Model.fit:
-            fit = batches.arguments(fit)
-        result = settings.tuner.hypermodel.fit(
-            job.trial.hyperparameters,
-            model,
-            *(() if stock else self._args),
-            callbacks=[
-                batches, last.before, *callbacks, *hooks_of_tuner(settings.tuner, job.trial),
-                *rates, averages, halves, best_epoch, averages.swapped_back,
-                _ReportEpochs(settings, job), last,
-            ],
-            **fit,
-        )  # fmt: skip
+        ordered: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if type(model).fit is keras.Model.fit and settings.tuner.distribution_strategy is None:
+            ordered = replaced_fit(model, functools.partial(_fit_in_order, model, batches))
+        logs = _EpochLogs()
+        with ordered:
+            result = hypermodel.fit(
+                job.trial.hyperparameters,
+                model,
+                *(() if stock else self._args),
+                callbacks=[
+                    batches, last.before, *callbacks, *hooks_of_tuner(settings.tuner, job.trial),
+                    *rates, averages, halves, best_epoch, averages.swapped_back,
+                    _ReportEpochs(settings, job), last, logs,
+                ],
+                **fit,
+            )  # fmt: skip
         outcome = outcome_of(result, settings.objective, best_epoch, halves.histories, model)
+        if len({len(values) for values in outcome.history.values()}) > 1:  # `validation_freq`
+            outcome.history = logs.aligned
         outcome.crossed = halves.crossed
         if job.may_go_on:
             outcome.last = last.state or last_state_of(model)  # a `fit` that calls no callbacks
@@ -123,8 +133,17 @@ class FitTrainer:
     @property
     def _has_stock_fit(self) -> bool:
         tuner = self._settings.tuner
-        stock = type(tuner.hypermodel).fit is keras_tuner.HyperModel.fit
-        return stock and tuner.distribution_strategy is None
+        return has_stock_fit(tuner.hypermodel) and tuner.distribution_strategy is None
+
+
+def _fit_in_order(
+    model: keras.Model, batches: OrderedBatches, *args: Any, **kwargs: Any
+) -> keras.callbacks.History:
+    """Call a model's own `fit`: the batches in the order of a population's."""
+    fit = by_name(args, kwargs)
+    if any(callback is batches for callback in fit.get("callbacks") or ()):
+        fit = batches.arguments(fit)
+    return type(model).fit(model, **fit)
 
 
 def outcome_of(
@@ -133,6 +152,7 @@ def outcome_of(
     best_epoch: _BestEpoch | None = None,
     halves: Sequence[Histories] = (),
     model: keras.Model | None = None,
+    source: str = "`HyperModel.fit`",
 ) -> RunOutcome:
     """Return what a `fit`, or a user's own `run_trial`, has returned as an outcome.
 
@@ -142,9 +162,11 @@ def outcome_of(
         best_epoch: the callback that kept the weights of the epoch that counts.
         halves: histories on the halves of the validation rows.
         model: what was trained.
+        source: what has returned it, in words.
 
     Raises:
-        TypeError: `result` is something else.
+        keras_tuner.errors.FatalTypeError, keras_tuner.errors.FatalValueError: `result` is something
+            else, or a dictionary without the objective; it would be so in all trials.
     """
     outcome = RunOutcome(halves=list(halves), model=model)
     if best_epoch is not None:
@@ -161,8 +183,9 @@ def outcome_of(
     if isinstance(result, (int, float, np.number)):
         result = {objective.name: result}
     if not isinstance(result, dict) or objective.name not in result:
-        raise TypeError(
-            "`HyperModel.fit` must return what `model.fit` returns, the objective as a number, "
+        kind = FatalValueError if isinstance(result, dict) else FatalTypeError
+        raise kind(
+            f"{source} must return what `model.fit` returns, the objective as a number, "
             f"or a dictionary with {objective.name!r}. Received: {result!r}"
         )
     outcome.history = histories_of({name: [value] for name, value in result.items()})
@@ -189,6 +212,23 @@ class _BestEpoch(keras.callbacks.Callback):
             self.value, self.epoch = value, self._epochs
             self.state = state_of(self.model)
         self._epochs += 1
+
+
+class _EpochLogs(keras.callbacks.Callback):
+    """Keeps the logs of all epochs: in a History those that were not validated leave no gap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logs: list[dict[str, float]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._logs.append(numbers_of(logs or {}))
+
+    @property
+    def aligned(self) -> Histories:
+        """Each metric's values by epoch, NaN where it was not logged."""
+        names = dict.fromkeys(name for logs in self._logs for name in logs)
+        return {name: [logs.get(name, math.nan) for logs in self._logs] for name in names}
 
 
 class _LearningRates(keras.callbacks.Callback):
@@ -395,22 +435,3 @@ class _ModelControl:
 
     def change(self, model: keras.Model) -> None:
         raise NotStackable("`fit` has traced the model's numbers: they cannot be changed any more")
-
-
-def _by_name(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `fit` by name."""
-    bound = inspect.signature(keras.Model.fit).bind(None, *args, **kwargs).arguments
-    return dict(list(bound.items())[1:])
-
-
-def _rows_of(run: Run, fit: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `fit` with a fold's rows in place of all."""
-    if run.split is None:
-        return fit
-    parts = {name: fit[name] for name in ("x", "y", "sample_weight") if fit.get(name) is not None}
-
-    def taken(rows: np.ndarray) -> dict[str, Any]:
-        return keras.tree.map_structure(lambda array: array[rows], parts)
-
-    held_out = tuple(taken(run.split.validation_places).values())
-    return {**fit, **taken(run.split.train_places), "validation_data": held_out}

@@ -6,12 +6,11 @@ import collections
 import contextlib
 import copy
 import dataclasses
-import inspect
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
-import keras_tuner
 import numpy as np
 import tensorflow as tf
 from keras_tuner.errors import FatalError
@@ -21,34 +20,19 @@ from kregs.population.capacity import members_at_once
 from kregs.population.jobs import Job, check_callbacks
 from kregs.population.layout import Layout
 from kregs.population.registry import NotStackable
-from kregs.population.rows import (
-    Feed,
-    Rows,
-    Stream,
-    as_rows,
-    as_source,
-    as_validation,
-    is_dataset,
-    is_several,
-)
+from kregs.population.rows import Feed
 from kregs.population.signature import Member, read_member
 from kregs.population.training import Training
 from kregs.search.failures import reason_of
 from kregs.search.keras_tuner_internals import tensorboard_folder
-from kregs.search.runs import (
-    Halves,
-    RunJob,
-    RunOutcome,
-    RunState,
-    histories_of,
-)
+from kregs.search.own_fit import OwnFit, by_name, has_stock_fit
+from kregs.search.runs import Halves, RunJob, RunOutcome, RunState, histories_of
+from kregs.search.searched_fit import fit_arguments
 from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
 from kregs.search.trainers import ListenerError, TrainerSettings
+from kregs.search.trainers.feeds import ROWS, Feeds, rows_of, same_rows, with_defaults
+from kregs.validation import check_integer
 
-_FIT_ARGUMENTS = (
-    "x", "y", "validation_data", "validation_split", "batch_size", "epochs", "callbacks",
-    "class_weight", "sample_weight", "shuffle", "verbose", "validation_batch_size",
-)  # fmt: skip
 # how many structures stay compiled: more only matter to a search that comes back to them, and each
 # holds the weights, gradients and best weights of all its members
 _COMPILED = 3
@@ -57,7 +41,10 @@ _REFUSALS = (NotStackable, tf.errors.OpError, TypeError, ValueError)
 
 
 class StackedTrainer:
-    """Groups jobs by the structure of their models and trains each group as one population.
+    """Groups jobs by the structure of their models and by what they ask of `fit`.
+
+    Each group is trained as one population: one batch size, one order of rows, the same data;
+    epochs and callbacks may differ.
 
     Args:
         settings: about the search.
@@ -84,27 +71,29 @@ class StackedTrainer:
         devices: Sequence[str] | None = None,
     ) -> None:
         self._settings = settings
-        fit = _bind_fit(args, kwargs)
-        _check_stackable(settings.tuner, fit)
-        callbacks = list(fit["callbacks"] or [])
-        self._tensorboards = [c for c in callbacks if is_plain_tensorboard(c)]
-        self._callbacks = [c for c in callbacks if not is_plain_tensorboard(c)]
-        check_callbacks(self._callbacks)
+        if settings.tuner.distribution_strategy is not None:
+            raise NotStackable("a distribution strategy is used")
+        self._args, self._kwargs = tuple(args), {"verbose": 0, **kwargs}
         self._max_members, self._devices = max_members, devices
-        data, validation = _rows(fit, folds)
-        self.row_shape = data.row_shape
-        self._feed = Feed(
-            data,
-            validation,
-            fit["batch_size"] or 32,
-            fit["validation_batch_size"],
-            halves or (),
-            bool(fit["shuffle"]),
-        )
+        self._halves = halves
+        self._feeds = Feeds((args, kwargs), folds=folds, halves=halves or ())
+        self.row_shape: tuple[int, ...] | None = None
+        hypermodel = settings.tuner.hypermodel
+        self._own_fit: OwnFit | None = None
+        self._fit: dict[str, Any] = {}
+        if has_stock_fit(hypermodel):  # it asks the same in all trials
+            self._fit = with_defaults(by_name(self._args, self._kwargs))
+            check_callbacks(_callbacks_of(self._fit)[0])
+            self.row_shape = self._feeds.get(self._fit)[1].data.row_shape
+        else:
+            self._own_fit = OwnFit(hypermodel)
         # the last ones whose programs are compiled, the latest at the end
         self._trainings: list[tuple[tuple, Training]] = []
-        # jobs whose structure is known, by it
+        # jobs of which it is known what trains with them: models of their structure on their feed
         self._waiting: dict[tuple, list[tuple[RunJob, Job]]] = {}
+        self._feed_of: dict[tuple, Feed] = {}
+        self._tensorboards: weakref.WeakKeyDictionary[RunJob, list[Any]]
+        self._tensorboards = weakref.WeakKeyDictionary()
 
     def run(self, jobs: collections.deque[RunJob]) -> Iterator[RunOutcome]:
         """See `Trainer.run`."""
@@ -113,8 +102,8 @@ class StackedTrainer:
             if not self._waiting:
                 return
             # the largest group first: later results may still add to the others
-            signature = max(self._waiting, key=lambda s: len(self._waiting[s]))
-            yield from self._train(signature, jobs)
+            group = max(self._waiting, key=lambda g: len(self._waiting[g]))
+            yield from self._train(group, jobs)
 
     # ---- grouping --------------------------------------------------------------------------
 
@@ -133,16 +122,42 @@ class StackedTrainer:
             except Exception as error:
                 yield RunOutcome(job=job, error=error)
             else:
-                waiting = self._waiting.setdefault(member_job.member.signature, [])
-                waiting.append((job, member_job))
+                group, ready = member_job
+                self._waiting.setdefault(group, []).append((job, ready))
 
-    def _member_job(self, job: RunJob) -> Job:
-        model = job.shared_model()
+    def _asked(self, job: RunJob, model: keras.Model) -> dict[str, Any]:
+        """Return the arguments of `fit` of one run by name, a fold's with all rows."""
+        hp = job.trial.hyperparameters
+        searched = fit_arguments(self._settings.tuner.hypermodel, hp)
+        if self._own_fit is None:
+            epochs = {"epochs": job.epochs, "initial_epoch": job.first_epoch}
+            return {**self._fit, **searched, **epochs}
+        given = rows_of(job.run, {**self._kwargs, **searched})
+        if "tuner/epochs" in hp.values:  # Hyperband
+            given |= {"epochs": job.epochs, "initial_epoch": job.first_epoch}
+        given["callbacks"] = copy.deepcopy(list(given.get("callbacks") or []))
+        keras.utils.set_random_seed(job.seed)  # as if it were called to train
+        asked = with_defaults(self._own_fit.arguments(hp, model, self._args, given))
+        if job.run.split is None:
+            return asked
+        if not same_rows(asked, given):
+            raise NotStackable("the hypermodel's own `fit` changes the rows of a fold")
+        return {**asked, **{name: self._kwargs.get(name) for name in ROWS}}
+
+    def _member_job(self, job: RunJob) -> tuple[tuple, Job]:
+        """Return what the job trains with, models of one structure on one feed, and its member."""
+        several = self._own_fit is not None and job.run.split is not None
+        model = job.build() if several else job.shared_model()  # `fit` may compile it
+        asked = self._asked(job, model)
+        key, feed = self._feeds.get(asked)
+        self.row_shape = feed.data.row_shape
+        callbacks, tensorboards = _callbacks_of(asked)
+        check_callbacks(callbacks)
         if not model.built:
             if self.row_shape is None:
                 raise NotStackable("the model is not built, and there are several inputs")
             try:
-                model.build((None, *self.row_shape))
+                model.build((None, *feed.data.row_shape))
             except FatalError:
                 raise
             except Exception as error:
@@ -154,7 +169,14 @@ class StackedTrainer:
         if start.optimizer is not None:
             raise NotStackable("what it goes on from was trained by `fit`")
         split = job.run.split
-        return Job(
+        if asked["validation_freq"] != 1:
+            self._check_frequency(asked["validation_freq"], job)
+        job.epochs = check_integer("epochs", asked["epochs"], minimum=1)
+        job.first_epoch = check_integer("initial_epoch", asked["initial_epoch"], minimum=0)
+        group = member.signature, key
+        self._feed_of[group] = feed
+        self._tensorboards[job] = tensorboards
+        return group, Job(
             member=member,
             weights=_of_member(member, start.weights),
             state=start.population,
@@ -162,9 +184,10 @@ class StackedTrainer:
             counters=start.counters,
             keep_end=job.may_go_on,
             seed=job.seed,
-            callbacks=copy.deepcopy(self._callbacks),
+            callbacks=copy.deepcopy(callbacks),
             epochs=job.epochs,
             first_epoch=job.first_epoch,
+            validation_freq=asked["validation_freq"],
             train_rows=None if split is None else split.train_places,
             validation_rows=None if split is None else split.validation_places,
             validation_parts=()
@@ -173,17 +196,24 @@ class StackedTrainer:
             name=job,
         )
 
+    def _check_frequency(self, frequency: Any, job: RunJob) -> None:
+        """Raise `NotStackable` unless a `validation_freq` is one that populations have."""
+        if not (isinstance(frequency, list) or (isinstance(frequency, int) and frequency > 0)):
+            raise NotStackable(f"`validation_freq` is {frequency!r}, no list and no integer > 0")
+        if self._halves or job.run.halves is not None:
+            raise NotStackable("`validation_freq` is given, and trials are judged half by half")
+
     # ---- training --------------------------------------------------------------------------
 
-    def _train(self, signature: tuple, jobs: collections.deque[RunJob]) -> Iterator[RunOutcome]:
-        """Train a group; jobs of its structure that are added meanwhile join it."""
-        group = [pair for pair in self._waiting.pop(signature) if not pair[0].cancelled]
-        if not group:
+    def _train(self, group: tuple, jobs: collections.deque[RunJob]) -> Iterator[RunOutcome]:
+        """Train a group; jobs of it that are added meanwhile join it."""
+        pairs = [pair for pair in self._waiting.pop(group) if not pair[0].cancelled]
+        if not pairs:
             return
-        under_way = {id(job): job for job, _ in group}
+        under_way = {id(job): job for job, _ in pairs}
         try:
-            training = self._training(signature, [member_job for _, member_job in group])
-            queue = collections.deque(member_job for _, member_job in group)
+            training = self._training(group, [member_job for _, member_job in pairs])
+            queue = collections.deque(member_job for _, member_job in pairs)
             with contextlib.closing(training.run(queue)) as ended:
                 for member_job in ended:
                     under_way.pop(id(member_job.name), None)  # it may be of an earlier run
@@ -192,12 +222,12 @@ class StackedTrainer:
                     for waiting in [j for j in queue if j.name.cancelled]:
                         queue.remove(waiting)
                         under_way.pop(id(waiting.name), None)
-                    for job, new in self._waiting.pop(signature, []):
+                    for job, new in self._waiting.pop(group, []):
                         if training.layout.fits(new.member):
                             under_way[id(job)] = job
                             queue.append(new)
                         else:
-                            self._waiting.setdefault(signature, []).append((job, new))
+                            self._waiting.setdefault(group, []).append((job, new))
         except FatalError:
             raise
         except ListenerError as error:
@@ -207,18 +237,18 @@ class StackedTrainer:
             for job in under_way.values():
                 yield RunOutcome(job=job, refusal=reason_of(error))
 
-    def _training(self, signature: tuple, jobs: list[Job]) -> Training:
+    def _training(self, group: tuple, jobs: list[Job]) -> Training:
         """Return a training that the jobs fit, compiled already if one of this structure was."""
         for place, (trained, training) in enumerate(self._trainings):
-            if trained == signature and all(training.layout.fits(job.member) for job in jobs):
+            if trained == group and all(training.layout.fits(job.member) for job in jobs):
                 self._trainings.append(self._trainings.pop(place))
                 return training
-        settings = self._settings
+        settings, feed = self._settings, self._feed_of[group]
         layout = Layout([job.member for job in jobs])
         training = Training(
             layout,
-            members_at_once(layout, self._feed.step_rows, self._max_members),
-            self._feed,
+            members_at_once(layout, feed.step_rows, self._max_members),
+            feed,
             objective=settings.value,
             keep_last=settings.score_at == "last_epoch",
             cross_fit=settings.cross_fits,
@@ -230,14 +260,14 @@ class StackedTrainer:
                 _Member(training, member_job),
             ),
         )
-        self._trainings.append((signature, training))
+        self._trainings.append((group, training))
         while len(self._trainings) > _COMPILED:
             self._trainings.pop(0)[1].forget()
         return training
 
     def _outcome(self, member_job: Job) -> RunOutcome:
         job: RunJob = member_job.name
-        for callback in self._tensorboards:
+        for callback in self._tensorboards.get(job, ()):
             folder = tensorboard_folder(
                 self._settings.tuner, callback.log_dir, job.trial_id, job.run.number
             )
@@ -312,66 +342,8 @@ def _reordered(
     return [by_variable[id(variable)] for variable in wanted]
 
 
-def _bind_fit(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `fit` by name, with Keras's defaults."""
-    parameters = inspect.signature(keras.Model.fit)
-    bound = dict(parameters.bind(None, *args, **kwargs).arguments)
-    bound.pop("self", None)
-    if set(bound) - set(_FIT_ARGUMENTS):
-        raise NotStackable("`search` is given arguments of `fit` that populations have not")
-    defaults = {
-        name: parameter.default
-        for name, parameter in parameters.parameters.items()
-        if name in _FIT_ARGUMENTS
-    }
-    return {**defaults, **bound}
-
-
-def _check_stackable(tuner: Any, fit: Mapping[str, Any]) -> None:
-    """Raise `NotStackable` if nothing that is given could be trained together."""
-    if type(tuner.hypermodel).fit is not keras_tuner.HyperModel.fit:
-        raise NotStackable("the hypermodel has a `fit` of its own")
-    if tuner.distribution_strategy is not None:
-        raise NotStackable("a distribution strategy is used")
-    x, validation = fit["x"], fit["validation_data"]
-    parts = [] if is_dataset(x) else [x, fit["y"]]
-    if isinstance(validation, (tuple, list)):
-        parts += validation[:2]
-    elif validation is not None and not is_dataset(validation):
-        kind = type(validation).__name__
-        raise NotStackable(f"`validation_data` is a {kind}, no arrays and no dataset")
-    for part in keras.tree.flatten(parts):
-        # for Keras a list or a dictionary is several inputs
-        if not (isinstance(part, (np.ndarray, tf.Tensor)) or hasattr(part, "__array__")):
-            kind = type(part).__name__
-            raise NotStackable(f"the data hold a {kind}, no arrays and no dataset")
-
-
-def _rows(fit: Mapping[str, Any], folds: bool) -> tuple[Rows | Stream, Rows | Stream | None]:
-    """Return the training and the validation rows on the device, datasets as streams."""
-    validation = fit["validation_data"]
-    if is_dataset(fit["x"]):
-        data = as_source(
-            fit["x"],
-            fit["y"],
-            fit["sample_weight"],
-            fit["class_weight"],
-            batch_order=np.random.default_rng(0) if fit["shuffle"] else None,
-        )
-        return data, None if validation is None else as_validation(validation)
-    weight = fit["sample_weight"]
-    if weight is not None and not is_several(weight):
-        weight = np.asarray(weight)
-    arrays = (fit["x"], fit["y"], *(() if weight is None else (weight,)))
-    if validation is None and fit["validation_split"]:
-        arrays = keras.tree.map_structure(np.asarray, arrays)
-        # as Keras: the last rows
-        cut = int(len(keras.tree.flatten(arrays[0])[0]) * (1.0 - fit["validation_split"]))
-        validation = keras.tree.map_structure(lambda array: array[cut:], arrays)
-        arrays = keras.tree.map_structure(lambda array: array[:cut], arrays)
-    x, y, *weights = arrays
-    rows = as_rows(x, y, weights[0] if weights else None, fit["class_weight"])
-    if folds:
-        # every run takes its own of all rows, by number; class weights are for training
-        return rows, rows if fit["class_weight"] is None else dataclasses.replace(rows, weight=None)
-    return rows, None if validation is None else as_validation(validation)
+def _callbacks_of(asked: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Return the callbacks that run in the training, and those that write what it has logged."""
+    callbacks = list(asked["callbacks"] or [])
+    tensorboards = [callback for callback in callbacks if is_plain_tensorboard(callback)]
+    return [callback for callback in callbacks if callback not in tensorboards], tensorboards

@@ -46,7 +46,13 @@ with open(sys.argv[1], "rb") as file:
 
 
 def check_workers(
-    workers: Any, *, build: Any, x: Any, validation_data: Any, oracle: Any
+    workers: Any,
+    *,
+    build: Any,
+    x: Any,
+    validation_data: Any,
+    oracle: Any,
+    functions: Mapping[str, Any] | None = None,
 ) -> int | None:
     """Return how many workers there shall be, or raise if the search cannot be shared by them.
 
@@ -76,8 +82,9 @@ def check_workers(
                 f"`{name}` must be arrays if there are `workers`: a dataset cannot be sent to "
                 f"another process. Received: {type(data).__name__}"
             )
-    _check_picklable("build", build)
-    _check_importable("build", build)
+    for name, function in {"build": build, **(functions or {})}.items():
+        _check_picklable(name, function)
+        _check_importable(name, function)
     return workers
 
 

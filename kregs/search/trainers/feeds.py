@@ -1,0 +1,196 @@
+"""The rows that runs ask for, on the device once, whatever the batch size."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kregs.population.registry import NotStackable
+from kregs.population.rows import (
+    Feed,
+    Rows,
+    Stream,
+    as_rows,
+    as_source,
+    as_validation,
+    is_dataset,
+    is_several,
+)
+from kregs.search.runs import Run
+
+# arguments of `fit` that hold rows
+ROWS = ("x", "y", "sample_weight", "validation_data")
+# those that populations have not, if they are given
+_UNKNOWN = ("steps_per_epoch", "validation_steps")
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(keras.Model.fit).parameters.items()
+    if parameter.default is not parameter.empty
+}
+# sets of rows that runs make of their own: each stays on the device
+_MOST_OWN = 8
+
+
+def with_defaults(fit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `fit` with Keras's defaults for the others.
+
+    Raises:
+        NotStackable: one of them is given that populations have not.
+    """
+    for name in _UNKNOWN:
+        if fit.get(name) is not None:
+            raise NotStackable(f"populations have no such arguments of `fit` as `{name}`")
+    return {**_DEFAULTS, **fit}
+
+
+def rows_of(run: Run, fit: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `fit` with a fold's rows in place of all."""
+    if run.split is None:
+        return fit
+    parts = {name: fit[name] for name in ("x", "y", "sample_weight") if fit.get(name) is not None}
+
+    def taken(rows: np.ndarray) -> dict[str, Any]:
+        return keras.tree.map_structure(lambda array: array[rows], parts)
+
+    held_out = tuple(taken(run.split.validation_places).values())
+    return {**fit, **taken(run.split.train_places), "validation_data": held_out}
+
+
+def same_rows(asked: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether two sets of arguments of `fit` hold the very same arrays."""
+    sides = (keras.tree.flatten([side.get(name) for name in ROWS]) for side in (asked, given))
+    one, other = sides
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+
+
+class Feeds:
+    """Feeds by what `fit` is asked: those that differ in their steps share the rows.
+
+    Args:
+        given: what the search was given; datasets in it may be trained on.
+        folds: whether runs have rows of their own.
+        halves: without folds, two halves of the validation rows.
+
+    Example:
+
+    >>> x, y = np.ones((70, 3)), np.ones(70)
+    >>> feeds = Feeds((x, y), folds=False)
+    >>> keys, found = zip(*[
+    ...     feeds.get(with_defaults({"x": x, "y": y, "batch_size": size})) for size in (16, 16, 32)
+    ... ])
+    >>> keys[0] == keys[1], keys[0] == keys[2], found[0].data is found[2].data
+    (True, False, True)
+    """
+
+    def __init__(self, given: Any, *, folds: bool, halves: Sequence[np.ndarray] = ()) -> None:
+        # what is held has an id of its own
+        self._given = {id(leaf): leaf for leaf in keras.tree.flatten(given)}
+        self._folds, self._halves = folds, halves
+        self._feeds: dict[Hashable, Feed] = {}
+        self._own: set[Hashable] = set()
+
+    def get(self, fit: Mapping[str, Any]) -> tuple[tuple, Feed]:
+        """Return a feed and its key, equal for the same rows in the same steps.
+
+        Args:
+            fit: all arguments of `fit` by name.
+
+        Raises:
+            NotStackable: the data are neither arrays nor a dataset that the search was given.
+        """
+        _check_data(fit)
+        weights = fit["class_weight"]
+        rows_key = (
+            tuple(map(self._token, keras.tree.flatten([fit[name] for name in ROWS]))),
+            None if weights is None else tuple(sorted(weights.items())),
+            fit["validation_split"] or 0.0,
+            is_dataset(fit["x"]) and bool(fit["shuffle"]),
+        )
+        if rows_key not in self._feeds:
+            self._feeds[rows_key] = self._on_device(fit, rows_key)
+        feed = self._feeds[rows_key]
+        steps = {
+            "batch_size": feed.batch_size if isinstance(feed.data, Stream) else fit["batch_size"],
+            "validation_batch_size": fit["validation_batch_size"],
+            "shuffle": bool(fit["shuffle"]),
+        }
+        steps["batch_size"] = steps["batch_size"] or 32  # Keras's default
+        key = (rows_key, *steps.values())
+        if key not in self._feeds:
+            self._feeds[key] = dataclasses.replace(feed, **steps)
+        return key, self._feeds[key]
+
+    def _token(self, part: Any) -> Hashable:
+        """Return what is equal for equal rows."""
+        if part is None or id(part) in self._given:
+            return id(part)
+        if is_dataset(part):
+            raise NotStackable("the hypermodel's own `fit` makes a dataset for each trial")
+        array = np.ascontiguousarray(part)
+        digest = hashlib.blake2b(array.view(np.uint8).data).hexdigest()
+        return array.dtype.str, array.shape, digest
+
+    def _on_device(self, fit: Mapping[str, Any], key: Hashable) -> Feed:
+        if self._feeds:
+            self._own.add(key)
+        if len(self._own) > _MOST_OWN:
+            self._own.discard(key)
+            raise NotStackable(
+                f"the hypermodel's own `fit` has more than {_MOST_OWN} kinds of rows or class "
+                "weights"
+            )
+        data, validation = _rows(fit, self._folds)
+        return Feed(data, validation, 32, None, self._halves)
+
+
+def _check_data(fit: Mapping[str, Any]) -> None:
+    """Raise `NotStackable` unless the data are arrays or datasets."""
+    x, validation = fit["x"], fit["validation_data"]
+    parts = [] if is_dataset(x) else [x, fit["y"]]
+    if isinstance(validation, (tuple, list)):
+        parts += validation[:2]
+    elif validation is not None and not is_dataset(validation):
+        kind = type(validation).__name__
+        raise NotStackable(f"`validation_data` is a {kind}, no arrays and no dataset")
+    for part in keras.tree.flatten(parts):
+        # for Keras a list or a dictionary is several inputs
+        if not (isinstance(part, (np.ndarray, tf.Tensor)) or hasattr(part, "__array__")):
+            kind = type(part).__name__
+            raise NotStackable(f"the data hold a {kind}, no arrays and no dataset")
+
+
+def _rows(fit: Mapping[str, Any], folds: bool) -> tuple[Rows | Stream, Rows | Stream | None]:
+    """Return the training and the validation rows on the device, datasets as streams."""
+    validation = fit["validation_data"]
+    if is_dataset(fit["x"]):
+        data = as_source(
+            fit["x"],
+            fit["y"],
+            fit["sample_weight"],
+            fit["class_weight"],
+            batch_order=np.random.default_rng(0) if fit["shuffle"] else None,
+        )
+        return data, None if validation is None else as_validation(validation)
+    weight = fit["sample_weight"]
+    if weight is not None and not is_several(weight):
+        weight = np.asarray(weight)
+    arrays = (fit["x"], fit["y"], *(() if weight is None else (weight,)))
+    if validation is None and fit["validation_split"]:
+        arrays = keras.tree.map_structure(np.asarray, arrays)
+        # as Keras: the last rows
+        cut = int(len(keras.tree.flatten(arrays[0])[0]) * (1.0 - fit["validation_split"]))
+        validation = keras.tree.map_structure(lambda array: array[cut:], arrays)
+        arrays = keras.tree.map_structure(lambda array: array[:cut], arrays)
+    x, y, *weights = arrays
+    rows = as_rows(x, y, weights[0] if weights else None, fit["class_weight"])
+    if folds:
+        # every run takes its own of all rows, by number; class weights are for training
+        return rows, rows if fit["class_weight"] is None else dataclasses.replace(rows, weight=None)
+    return rows, None if validation is None else as_validation(validation)
