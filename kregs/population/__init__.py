@@ -8,6 +8,7 @@
     learning rate, ... (`layout.py`). Most layer classes have a stacked form (`registry.py`,
     `layers/`), which computes on tensors of K members (`stacked.py`) and draws noise by each
     member's seed (`threefry.py`); any other layer is called once a member (`layers/by_member.py`).
+    A part that is frozen in all can be computed beforehand (`frozen.py`).
 3.  A `Program` is the stacked model (`stacked_model.py`) with loss, metrics (`objective.py`) and
     optimizer (`optimizers.py`; any other by `optimizer_by_member.py`), compiled once, with a slot
     for each of K members (`program.py`).

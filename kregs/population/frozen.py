@@ -64,13 +64,15 @@ def frozen_part(model: keras.Model) -> FrozenPart | None:
         functional = inner_functional(model)
     except ValueError:  # not built
         return None
-    if functional is None or len(functional.inputs) != 1 or len(functional.outputs) != 1:
+    if functional is None:
         return None
+    if not all(isinstance(shape, tuple) for shape in (model.input_shape, model.output_shape)):
+        return None  # several, or one in a dictionary
     cut = _where_training_begins(functional)
     if cut is None:
         return None
-    trunk = keras.Model(functional.inputs, cut)
-    head = keras.Model(cut, functional.outputs)
+    trunk = keras.Model(functional.inputs[0], cut)
+    head = keras.Model(cut, functional.outputs[0])
     if not trunk.weights or {id(v) for v in trunk.weights} & {id(v) for v in head.weights}:
         return None
     head.compile(

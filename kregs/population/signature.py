@@ -41,12 +41,26 @@ from kregs.training.proximal import group_axes, is_proximal
 
 @dataclasses.dataclass
 class Member:
-    """A model read for stacking: its graph, its layers, each once, and its signature."""
+    """A model read for stacking.
+
+    Args:
+        model: what trains.
+        graph: of its layers.
+        layers: each once.
+        signature: what members must share.
+        whole: the model that `model` is the head of, if its frozen part is computed beforehand.
+    """
 
     model: keras.Model
     graph: Graph
     layers: list[keras.layers.Layer]
     signature: tuple
+    whole: keras.Model | None = None
+
+    @property
+    def whole_model(self) -> keras.Model:
+        """The model that was given, whose head may be all that trains (`frozen.py`)."""
+        return self.whole or self.model
 
     @property
     def weights(self) -> list[Any]:

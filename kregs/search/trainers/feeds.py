@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kregs.population.frozen import FrozenPart
 from kregs.population.registry import NotStackable
 from kregs.population.rows import (
     Feed,
@@ -34,6 +36,9 @@ _DEFAULTS = {
     for name, parameter in inspect.signature(keras.Model.fit).parameters.items()
     if parameter.default is not parameter.empty
 }
+# what a frozen part makes of all rows is kept if it is no larger
+FROZEN_BYTES = 2**30
+_FROZEN_BATCH = 256
 # sets of rows that runs make of their own: each stays on the device
 _MOST_OWN = 8
 
@@ -126,6 +131,44 @@ class Feeds:
         if key not in self._feeds:
             self._feeds[key] = dataclasses.replace(feed, **steps)
         return key, self._feeds[key]
+
+    @staticmethod
+    def has_arrays(feed: Feed) -> bool:
+        """Return whether all rows are arrays, one input each."""
+        rows = [feed.data, feed.validation]
+        return all(each is None or (isinstance(each, Rows) and each.row_shape) for each in rows)
+
+    def after(self, key: Hashable, feed: Feed, parts: FrozenPart) -> Feed | None:
+        """Return a feed with the outputs of a frozen part in place of the inputs, computed once.
+
+        Args:
+            key: of the feed.
+            feed: of arrays.
+            parts: whose trunk reads the rows.
+
+        Returns:
+            The feed, or `None` if the outputs would take more than `FROZEN_BYTES`.
+        """
+        own_key = (key, parts.digest)
+        if own_key in self._feeds:
+            return self._feeds[own_key]
+        row = math.prod(parts.head.input_shape[1:]) * tf.as_dtype(parts.head.inputs[0].dtype).size
+        sets = {id(rows): rows for rows in (feed.data, feed.validation) if isinstance(rows, Rows)}
+        if row * sum(map(len, sets.values())) > FROZEN_BYTES:
+            return None
+        computed = {  # folds train and validate on the same rows
+            id(rows.x): tf.convert_to_tensor(
+                parts.trunk.predict(rows.x, batch_size=_FROZEN_BATCH, verbose=0)
+            )
+            for rows in sets.values()
+        }
+        replaced: dict[str, Any] = {
+            name: dataclasses.replace(rows, x=computed[id(rows.x)])
+            for name in ("data", "validation")
+            if isinstance(rows := getattr(feed, name), Rows)
+        }
+        self._feeds[own_key] = dataclasses.replace(feed, **replaced)
+        return self._feeds[own_key]
 
     def _token(self, part: Any) -> Hashable:
         """Return what is equal for equal rows."""

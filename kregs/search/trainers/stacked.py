@@ -6,6 +6,7 @@ import collections
 import contextlib
 import copy
 import dataclasses
+import math
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from keras_tuner.errors import FatalError
 
 from kregs.logs import numbers_of
 from kregs.population.capacity import members_at_once
+from kregs.population.frozen import frozen_part
 from kregs.population.jobs import Job, check_callbacks
 from kregs.population.layout import Layout
 from kregs.population.registry import NotStackable
@@ -89,6 +91,7 @@ class StackedTrainer:
             self._own_fit = OwnFit(hypermodel)
         # the last ones whose programs are compiled, the latest at the end
         self._trainings: list[tuple[tuple, Training]] = []
+        self._said: set[str] = set()
         # jobs of which it is known what trains with them: models of their structure on their feed
         self._waiting: dict[tuple, list[tuple[RunJob, Job]]] = {}
         self._feed_of: dict[tuple, Feed] = {}
@@ -157,14 +160,14 @@ class StackedTrainer:
             if self.row_shape is None:
                 raise NotStackable("the model is not built, and there are several inputs")
             try:
-                model.build((None, *feed.data.row_shape))
+                model.build((None, *self.row_shape))
             except FatalError:
                 raise
             except Exception as error:
                 raise NotStackable(
                     f"the model cannot be built from the shape of a row: {reason_of(error)}"
                 ) from error
-        member = read_member(model)
+        member, key, feed = self._without_frozen_part(model, key, feed)
         start = job.start or RunState(None)
         if start.optimizer is not None:
             raise NotStackable("what it goes on from was trained by `fit`")
@@ -195,6 +198,23 @@ class StackedTrainer:
             else [split.validation_places[half] for half in job.run.halves or ()],
             name=job,
         )
+
+    def _without_frozen_part(
+        self, model: keras.Model, key: tuple, feed: Feed
+    ) -> tuple[Member, tuple, Feed]:
+        """Return what of a model trains, and the rows as the frozen part before it sees them."""
+        parts = frozen_part(model) if self._feeds.has_arrays(feed) else None
+        computed = None if parts is None else self._feeds.after(key, feed, parts)
+        if parts is None or computed is None:
+            return read_member(model), key, feed
+        if parts.digest not in self._said:
+            self._said.add(parts.digest)
+            count = sum(math.prod(v.shape) for v in parts.trunk.weights)
+            self._settings.tuner.progress.note(
+                f"the frozen part of the models, {count:,} weights, is computed once for all trials"
+            )
+        member = dataclasses.replace(read_member(parts.head), whole=model)
+        return member, (key, parts.digest), computed
 
     def _check_frequency(self, frequency: Any, job: RunJob) -> None:
         """Raise `NotStackable` unless a `validation_freq` is one that populations have."""
@@ -284,7 +304,7 @@ class StackedTrainer:
             halves=[histories_of(part) for part in member_job.part_histories],
             crossed=numbers_of(member_job.crossed_logs),
             job=job,
-            model=member_job.member.model,
+            model=member_job.member.whole_model,
             signature=member_job.member.signature,
         )
 
@@ -320,26 +340,30 @@ class _Member:
         self.training.replace(self.job, weights=weights, state=state.population)
 
     def change(self, model: keras.Model) -> None:
-        self.training.replace(self.job, member=read_member(model))
+        member = read_member(model)
+        parts = None if self.job.member.whole is None else frozen_part(model)
+        if parts is not None:
+            member = dataclasses.replace(read_member(parts.head), whole=model)
+        self.training.replace(self.job, member=member)
 
 
 def _of_member(member: Member, weights: list[np.ndarray] | None) -> list[np.ndarray] | None:
-    """Return weights in the order of `model.weights` in that of `member.weights`."""
-    return _reordered(weights, member.model.weights, member.weights)
+    """Return weights in the order of the model's in that of `member.weights`."""
+    if weights is None:
+        return None
+    by_variable = dict(zip(map(id, member.whole_model.weights), weights, strict=True))
+    return [by_variable[id(variable)] for variable in member.weights]
 
 
 def _of_model(member: Member, weights: list[np.ndarray] | None) -> list[np.ndarray] | None:
-    """Return weights in the order of `member.weights` in that of `model.weights`."""
-    return _reordered(weights, member.weights, member.model.weights)
-
-
-def _reordered(
-    weights: list[np.ndarray] | None, variables: Sequence[Any], wanted: Sequence[Any]
-) -> list[np.ndarray] | None:
+    """Return weights in the order of `member.weights` in that of the model's."""
     if weights is None:
         return None
-    by_variable = {id(v): weight for v, weight in zip(variables, weights, strict=True)}
-    return [by_variable[id(variable)] for variable in wanted]
+    by_variable = dict(zip(map(id, member.weights), weights, strict=True))
+    return [  # those of a frozen part are the model's own
+        by_variable[id(v)] if id(v) in by_variable else v.numpy()
+        for v in member.whole_model.weights
+    ]
 
 
 def _callbacks_of(asked: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
