@@ -103,10 +103,10 @@ WITH_PYTHON = [
     pytest.param(
         section,
         id=f"{section.page.stem}-{section.heading}",
-        # those of README are quick tests, those of the other pages minutes together
-        marks=pytest.mark.slow
-        if section.slow or section.page.name != "README.md"
-        else pytest.mark.quick,
+        # those of README are quick tests, those of the other pages many minutes together
+        marks=pytest.mark.nightly
+        if section.page.name != "README.md"
+        else (pytest.mark.slow if section.slow else pytest.mark.quick),
     )
     for section in SECTIONS
     if section.program
