@@ -86,7 +86,7 @@ def bare(hp):
 
 def test_what_the_tuner_compiles(tmp_path):
     tuner = PopulationTuner(
-        bare, "val_loss", 2, seed=1, engine="population", directory=tmp_path,
+        bare, "val_loss", 1, seed=1, engine="population", directory=tmp_path,
         optimizer=keras.optimizers.SGD(0.25), loss="mae", metrics=["mse"],
     )  # fmt: skip
     tuner.search(X[:30], Y[:30], **FIT)
