@@ -239,9 +239,12 @@ def two_inputs(hp):
 
 FALLBACKS = {
     "layer": (unstackable, {}, "Doubling, which has no stacked form"),
-    "callback": (build, {"callbacks": [keras.callbacks.LambdaCallback()]}, "LambdaCallback"),
+    "callback": (
+        build, {"callbacks": [keras.callbacks.LambdaCallback(on_train_batch_end=max)]},
+        "LambdaCallback has on_train_batch_end",
+    ),
     "steps": (build, {"steps_per_epoch": 3}, "arguments of `fit`"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FALLBACKS)

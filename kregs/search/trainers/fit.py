@@ -17,7 +17,7 @@ import numpy as np
 from keras_tuner.errors import FatalError
 
 from kregs.logs import numbers_of
-from kregs.population.jobs import counters_of, set_counters
+from kregs.population.callbacks import counters_of, set_counters
 from kregs.population.registry import NotStackable
 from kregs.search.checkpoints import (
     go_on,
@@ -27,7 +27,7 @@ from kregs.search.checkpoints import (
     state_of,
 )
 from kregs.search.keras_tuner_internals import callbacks_of_run, hooks_of_tuner
-from kregs.search.replay import acts_on_training
+from kregs.search.replay import LoggedRates, acts_on_training
 from kregs.search.runs import (
     Histories,
     Run,
@@ -100,7 +100,7 @@ class FitTrainer:
         keras.utils.set_random_seed(job.seed)
         batches, last = OrderedBatches(job.seed), _LastEpoch(job, callbacks)
         averages = _Averages(callbacks)
-        rates = [_LearningRates()] if any(map(acts_on_training, callbacks)) else []
+        rates = [LoggedRates()] if any(map(acts_on_training, callbacks)) else []
         if stock and type(model).fit is keras.Model.fit:
             fit = batches.arguments(fit)
         result = settings.tuner.hypermodel.fit(
@@ -189,21 +189,6 @@ class _BestEpoch(keras.callbacks.Callback):
             self.value, self.epoch = value, self._epochs
             self.state = state_of(self.model)
         self._epochs += 1
-
-
-class _LearningRates(keras.callbacks.Callback):
-    """Logs each epoch's learning rate, as Keras's own callbacks that change it do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._rate: float | None = None
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._rate = learning_rate_value(self.model)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if logs is not None and self._rate is not None:
-            logs["learning_rate"] = self._rate
 
 
 class _Averages(keras.callbacks.Callback):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import copy
 import dataclasses
+import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,15 +17,17 @@ import tensorflow as tf
 from keras_tuner.errors import FatalError
 
 from kregs.logs import numbers_of
+from kregs.population.callbacks import check_callbacks
 from kregs.population.capacity import members_at_once
-from kregs.population.jobs import Job, check_callbacks
+from kregs.population.jobs import Job
 from kregs.population.layout import Layout
 from kregs.population.registry import NotStackable
 from kregs.population.rows import Feed, Rows, Stream, as_rows, as_source, as_validation, is_dataset
 from kregs.population.signature import Member, read_member
 from kregs.population.training import Training
 from kregs.search.failures import reason_of
-from kregs.search.keras_tuner_internals import tensorboard_folder
+from kregs.search.keras_tuner_internals import callbacks_of_run, tensorboard_folder
+from kregs.search.replay import LoggedRates, acts_on_training
 from kregs.search.runs import (
     Halves,
     RunJob,
@@ -35,6 +37,7 @@ from kregs.search.runs import (
 )
 from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
 from kregs.search.trainers import ListenerError, TrainerSettings
+from kregs.search.trainers.csv_files import CsvFiles
 
 _FIT_ARGUMENTS = (
     "x", "y", "validation_data", "validation_split", "batch_size", "epochs", "callbacks",
@@ -81,6 +84,8 @@ class StackedTrainer:
         self._tensorboards = [c for c in callbacks if is_plain_tensorboard(c)]
         self._callbacks = [c for c in callbacks if not is_plain_tensorboard(c)]
         check_callbacks(self._callbacks)
+        self._csv_files = CsvFiles()
+        self._verbose = kwargs.get("verbose", 0)  # as `FitTrainer` has it
         self._max_members, self._devices = max_members, devices
         data, validation = _rows(fit, folds)
         self.row_shape = data.row_shape
@@ -143,6 +148,12 @@ class StackedTrainer:
         if start.optimizer is not None:
             raise NotStackable("what it goes on from was trained by `fit`")
         split = job.run.split
+        callbacks = callbacks_of_run(
+            self._settings.tuner, self._callbacks, job.trial, job.run.number
+        )
+        self._csv_files.set_aside(callbacks)
+        if any(map(acts_on_training, callbacks)):
+            callbacks.append(LoggedRates())
         return Job(
             member=member,
             weights=_of_member(member, start.weights),
@@ -151,7 +162,9 @@ class StackedTrainer:
             counters=start.counters,
             keep_end=job.may_go_on,
             seed=job.seed,
-            callbacks=copy.deepcopy(self._callbacks),
+            callbacks=callbacks,
+            own_model=functools.partial(self._own_model, job),
+            verbose=self._verbose,
             epochs=job.epochs,
             first_epoch=job.first_epoch,
             train_rows=None if split is None else split.train_places,
@@ -161,6 +174,13 @@ class StackedTrainer:
             else [split.validation_places[half] for half in job.run.halves or ()],
             name=job,
         )
+
+    def _own_model(self, job: RunJob) -> keras.Model:
+        """Return a model of the run's own: the shared one is not to be changed."""
+        model = job.build()
+        if not model.built:
+            model.build((None, *self.row_shape))
+        return model
 
     # ---- training --------------------------------------------------------------------------
 
@@ -226,6 +246,14 @@ class StackedTrainer:
 
     def _outcome(self, member_job: Job) -> RunOutcome:
         job: RunJob = member_job.name
+        self._csv_files.put_back(member_job.callbacks)
+        error = member_job.error
+        if isinstance(error, FatalError):
+            raise error
+        if isinstance(error, NotStackable):
+            return RunOutcome(job=job, refusal=str(error))
+        if error is not None:
+            return RunOutcome(job=job, error=error)
         for callback in self._tensorboards:
             folder = tensorboard_folder(
                 self._settings.tuner, callback.log_dir, job.trial_id, job.run.number
