@@ -416,8 +416,7 @@ class OwnModel:
             self._put, self._current, self._steps_current = found, True, True
 
     def _weights(self) -> list[np.ndarray]:
-        # a copy: the array of a variable may be a view of what is overwritten
-        return [np.array(v.value) for v in self._member.weights]  # type: ignore[union-attr]
+        return [v.value.numpy() for v in self._member.weights]  # type: ignore[union-attr]
 
 
 def _rate_in(optimizer: Any) -> float:
