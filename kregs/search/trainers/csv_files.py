@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ class CsvFiles:
     """
 
     def __init__(self) -> None:
-        self._folder: tempfile.TemporaryDirectory | None = None
+        self._folder: str | None = None
         self._given: dict[str, str] = {}
         self._count = 0
 
@@ -36,9 +38,10 @@ class CsvFiles:
         for callback in callbacks:
             if isinstance(callback, keras.callbacks.CSVLogger):
                 if self._folder is None:
-                    self._folder = tempfile.TemporaryDirectory(prefix="kregs-")
+                    self._folder = tempfile.mkdtemp(prefix="kregs-")
+                    weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
                 self._count += 1
-                name = os.path.join(self._folder.name, f"{self._count}.csv")
+                name = os.path.join(self._folder, f"{self._count}.csv")
                 self._given[name] = callback.filename
                 callback.filename = name
 
