@@ -539,6 +539,10 @@ class OptimizerView:
         return self._own.look().optimizer.__reduce_ex__(protocol)
 
 
+def _swaps_for_validation(callback: keras.callbacks.Callback) -> bool:
+    return isinstance(callback, keras.callbacks.SwapEMAWeights) and not callback.swap_on_epoch
+
+
 # ---- how they are called -----------------------------------------------------------------------
 
 
@@ -588,6 +592,16 @@ class MemberCallbacks:
                 ):
                     callback.on_batch_end(last_step, logs)
         self.call("on_epoch_end", epoch, logs)
+
+    @property
+    def judged_by_averages(self) -> bool:
+        """Whether an epoch is validated by averages, which are not in the model after it."""
+        return any(map(_swaps_for_validation, self._callbacks))
+
+    def swap(self, hook: str) -> None:
+        """Put averages into the model as before validation, or back as after it."""
+        for callback in filter(_swaps_for_validation, self._callbacks):
+            self._call(callback, hook, {})
 
     def _call(self, callback: keras.callbacks.Callback, hook: str, *arguments: Any) -> None:
         if _is_known(callback):

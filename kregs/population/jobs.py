@@ -218,6 +218,11 @@ class Slot:
         self._try(self.callbacks.end_epoch, epoch, last_step, logs)
         self.model.history.epoch.append(epoch)
 
+    def swap_averages(self, hook: str) -> None:
+        """Let the weights be as they are judged while they are kept: averaged ones, if so."""
+        if self.callbacks.judged_by_averages:
+            self._try(self.callbacks.swap, hook)
+
     def _try(self, call: Callable[..., None], *arguments: Any) -> None:
         if self.job.error is not None:
             return

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kregs.population.jobs import Job
+from kregs.population.jobs import Job, Slot
 from kregs.population.lane import EpochLogs, Lane
 from kregs.population.layout import Layout
 from kregs.population.optimizers import OptimizerState
@@ -267,6 +267,7 @@ class Training:
     def _record(self, lane: Lane, slot_logs: list[EpochLogs]) -> None:
         """Add an epoch to the jobs of a lane, and remember weights that are the best so far."""
         keeps: dict[str, list[int]] = collections.defaultdict(list)
+        judged: list[Slot] = []
         for ended in slot_logs:
             slot, job = ended.slot, ended.slot.job
             self._keep_parts(ended)
@@ -283,12 +284,16 @@ class Training:
             job.log({**ended.logs, **logs}, ended.by_part)
             if self._judge(job, epoch, logs):
                 keeps["best"].append(ended.position)
+                judged.append(slot)
+                slot.swap_averages("on_test_begin")
             if self.objective is None:
                 for name in slot.model.keep_requested:
                     keeps[name].append(ended.position)
             slot.model.keep_requested.clear()
         for name, positions in keeps.items():
             lane.keep(name, positions)
+        for slot in judged:
+            slot.swap_averages("on_test_end")
 
     def _keep_parts(self, ended: EpochLogs) -> None:
         """Keep what one part gave in an epoch that is the best so far on the other."""

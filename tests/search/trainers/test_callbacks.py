@@ -49,6 +49,14 @@ class Largest(C.Callback):
         layer.bias.assign(layer.bias + 0.125)
 
 
+class Halved(C.SwapEMAWeights):
+    """Validates by other weights than it trains, without an optimizer that averages."""
+
+    def _swap_variables(self):
+        for variable in self.model.trainable_variables:
+            variable.assign(0.5 * variable if not self._ema_weights_in_model else 2.0 * variable)
+
+
 def search(path, engine, callbacks, objective=None, **options):
     objective = objective or keras_tuner.Objective("val_loss", "min")
     tuner = PopulationTuner(
@@ -73,6 +81,7 @@ def test_both_engines_call_callbacks_alike_and_leave_the_same_files(tmp_path):
             tmp_path / engine,
             engine,
             [
+                Halved(),
                 Largest(notes),
                 C.CSVLogger(str(folder / "all.csv"), append=True),
                 C.CSVLogger(str(folder / "last.csv")),
