@@ -369,10 +369,10 @@ class OwnModel:
             return self.model
         self._looked = True
         if not self._current:
+            self._take_rate()  # which it may have set before it looks
             weights, state = self._values.read()
             self._values.put(self._member, weights, state)
-            self._put = self._weights(), self._values.state_in(self._member)
-            self._current = True
+            self._put, self._current = (weights, state), True
         return self.model
 
     @contextlib.contextmanager
@@ -400,11 +400,7 @@ class OwnModel:
             return
         if self.model.optimizer is not self._optimizer:
             raise NotStackable(f"the callback {name} compiles the model anew")
-        if self._rate_looked and self._rates[0] is not None:
-            rate = _rate_in(self._optimizer)
-            if rate != self._rates[1]:
-                self.shared.optimizer.learning_rate = rate
-                self._rates = self.shared.optimizer.constant, rate
+        self._take_rate()
         if not self._looked:
             return
         if [v.trainable for v in self._member.weights] != self._trainable:
@@ -414,6 +410,13 @@ class OwnModel:
             weights, state = found
             self._values.write(weights, state)  # type: ignore[arg-type]
             self._put, self._current, self._steps_current = found, True, True
+
+    def _take_rate(self) -> None:
+        if self._rate_looked and self._rates[0] is not None:
+            rate = _rate_in(self._optimizer)
+            if rate != self._rates[1]:
+                self.shared.optimizer.learning_rate = rate
+                self._rates = self.shared.optimizer.constant, rate
 
     def _weights(self) -> list[np.ndarray]:
         return [v.value.numpy() for v in self._member.weights]  # type: ignore[union-attr]

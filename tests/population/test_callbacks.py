@@ -242,9 +242,10 @@ class Watcher(C.Callback):
 
 
 class Shifting(C.Callback):
-    """Writes weights after or before others have kept them."""
+    """Sets the rate, and writes weights after or before others have kept them."""
 
     def on_epoch_end(self, epoch, logs=None):
+        self.model.optimizer.learning_rate *= 0.9
         self.model.layers[-1].bias.assign(self.model.layers[-1].bias + 0.3)
 
 
