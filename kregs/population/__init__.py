@@ -14,7 +14,8 @@
     for each of K members (`program.py`).
 4.  A `Training` takes `Job`s, members to be trained (`jobs.py`), from a queue, puts them into the
     slots of each device (`lane.py`) with their rows (`rows.py`), epoch by epoch, as many as memory
-    holds (`capacity.py`), and yields each job when it has ended (`training.py`).
+    holds (`capacity.py`), and yields each job when it has ended (`training.py`). Keras callbacks
+    are called for each member, which they see as a Keras model of its own (`callbacks.py`).
 5.  A job then has its history and weights; `Population` hands them back as plain Keras models.
 
 Every private name of Keras that this needs is in `keras_internals.py`.

@@ -2,96 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from kregs.population.keras_internals import learning_rate_of
+from kregs.population.callbacks import (
+    MemberCallbacks,
+    MemberModel,
+    OwnModel,
+    SlotValues,
+    set_counters,
+)
 from kregs.population.optimizers import OptimizerState, schedule_table
 from kregs.population.registry import NotStackable
-from kregs.population.signature import Member
-
-# these look at one member's logs, weights and learning rate, which a member has
-STACKED_CALLBACKS = (
-    keras.callbacks.EarlyStopping,
-    keras.callbacks.ReduceLROnPlateau,
-    keras.callbacks.LearningRateScheduler,
-    keras.callbacks.TerminateOnNaN,
-)
-
-
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Check that callbacks can serve one member of a population.
-
-    Raises:
-        TypeError: something is no keras callback.
-        NotStackable: a callback wants a whole model; the message names it.
-    """
-    for callback in callbacks:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise TypeError(f"`callbacks` must hold keras callbacks. Received: {callback!r}")
-        if not isinstance(callback, STACKED_CALLBACKS):
-            known = ", ".join(c.__name__ for c in STACKED_CALLBACKS)
-            raise NotStackable(
-                f"the callback {type(callback).__name__} wants one model (populations run {known})"
-            )
-
-
-# Keras's own facts about a training; it gives `min_delta` its sign in the first epoch of each
-_NO_COUNTERS = ("params", "model", "min_delta")
-
-
-def counters_of(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """Return the numbers that a callback counts by: how long it has waited, its best value.
-
-    `on_train_begin` sets them back; a training that goes on where an earlier one ended needs them
-    (`set_counters`). Numbers and lists and dictionaries of them, which JSON can hold.
-
-    Example:
-
-    >>> stopping = keras.callbacks.EarlyStopping(patience=4)
-    >>> stopping.on_train_begin()
-    >>> stopping.wait = 3
-    >>> counters = counters_of(stopping)
-    >>> stopping.on_train_begin()
-    >>> set_counters(stopping, counters)
-    >>> stopping.wait, stopping.patience
-    (3, 4)
-    """
-    if isinstance(callback, keras.callbacks.SwapEMAWeights):
-        return {}  # it knows where the averages are, and a training begins with them swapped back
-    return {
-        name: _plain(value)
-        for name, value in vars(callback).items()
-        if name.lstrip("_") not in _NO_COUNTERS and _counts(value)
-    }
-
-
-def set_counters(callback: keras.callbacks.Callback, counters: Mapping[str, Any]) -> None:
-    """Let a callback count on from where another one has come, see `counters_of`."""
-    for name, value in counters.items():
-        setattr(callback, name, copy.deepcopy(value))
-
-
-def _counts(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _counts(part) for key, part in value.items())
-    if isinstance(value, list):
-        return all(map(_counts, value))
-    return isinstance(value, (bool, int, float, np.number, np.bool_))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    return value.item() if isinstance(value, np.generic) else value
+from kregs.population.signature import Member, read_member
 
 
 @dataclasses.dataclass(eq=False)
@@ -107,6 +35,9 @@ class Job:
         train_rows, validation_rows: numbers of the rows that are its own; `None` for all.
         validation_parts: numbers of rows that make up its own `validation_rows`: it gets a history
             on each part, too. All jobs that train together have as many parts.
+        own_model: returns a model like the member's with weights of its own, for callbacks to look
+            at; `None`: the member's model is that.
+        verbose: as callbacks find it among their `params`.
         name: tells jobs apart, for who hands them in.
         state: of its optimizer, if it goes on from an earlier job; `None`: that of its model's.
         epochs_before: how many epochs it has behind it that `first_epoch` does not count, as in a
@@ -134,6 +65,7 @@ class Job:
             keep them; the learning rate is `None` with a schedule.
         stopped_epoch: its last epoch, counted from 0.
         failure: why it ended, if its loss was no finite number.
+        error: what a callback raised, which ended it.
         seconds: its share of the time that training took.
         stop_training: set it to True in `Training`'s `on_epoch`, and the job ends with this epoch,
             as if a callback had stopped it.
@@ -148,6 +80,8 @@ class Job:
     train_rows: np.ndarray | None = None
     validation_rows: np.ndarray | None = None
     validation_parts: Sequence[np.ndarray] = ()
+    own_model: Callable[[], keras.Model] | None = None
+    verbose: Any = 0
     name: Any = None
     state: OptimizerState | None = None
     epochs_before: int = 0
@@ -169,6 +103,7 @@ class Job:
     end_counters: list[dict[str, Any]] = dataclasses.field(init=False)
     stopped_epoch: int | None = dataclasses.field(init=False)
     failure: str | None = dataclasses.field(init=False)
+    error: Exception | None = dataclasses.field(init=False)
     seconds: float = dataclasses.field(init=False)
     stop_training: bool = dataclasses.field(init=False)
 
@@ -186,7 +121,7 @@ class Job:
         self.best_weights = self.end_weights = self.end_state = None
         self.end_counters = []
         self.stopped_epoch = None
-        self.failure = None
+        self.failure = self.error = None
         self.seconds = 0.0
         self.stop_training = False
 
@@ -215,94 +150,6 @@ class Job:
                 history.setdefault(name, []).append(value)
 
 
-class _FacadeOptimizer:
-    """What a callback sees as `model.optimizer`: one member's learning rate."""
-
-    def __init__(self, optimizer: Any) -> None:
-        self._given = learning_rate_of(optimizer)
-        self.constant: float | None = None  # of a schedule
-        if not isinstance(self._given, keras.optimizers.schedules.LearningRateSchedule):
-            self.constant = float(keras.ops.convert_to_numpy(self._given))
-
-    @property
-    def learning_rate(self) -> Any:
-        if self.constant is None:
-            return self._given
-        # float32 as in the optimizer, so that callbacks compute the same next value
-        return np.float32(self.constant) if keras.config.floatx() != "float64" else self.constant
-
-    @learning_rate.setter
-    def learning_rate(self, value: Any) -> None:
-        if self.constant is None:
-            raise TypeError(
-                "This optimizer was created with a learning-rate schedule, so its learning rate "
-                "cannot be set by a callback."
-            )
-        self.constant = float(np.asarray(value, keras.config.floatx()))
-
-
-class MemberModel:
-    """What callbacks may see and change of one member.
-
-    Args:
-        metrics: as `model.metrics` is in `fit`; all members have the same.
-        member: the member's model, whose learning rate is its own.
-
-    Attributes:
-        stop_training: whether a callback has ended it.
-        optimizer: with its learning rate.
-        keep_requested: the names under which the weights after this epoch are to be kept.
-        restored: the name of those that were restored last, `None` for the present ones.
-    """
-
-    def __init__(self, metrics: Sequence[Any], member: keras.Model) -> None:
-        self.stop_training = False
-        self.optimizer = _FacadeOptimizer(member.optimizer)
-        self.metrics = metrics
-        self.keep_requested: set[str] = set()
-        self.restored: str | None = None
-
-
-class CallbackModel:
-    """What one callback sees as `model`: one member of the population.
-
-    Keras's own callbacks run on it, so that stopping and learning-rate rules are Keras's. The
-    weights never leave the device: `get_weights` returns the name that they are kept under, one a
-    callback, since two that restore have each their own best epoch.
-
-    Args:
-        model: what all callbacks of the member share.
-        number: of the callback, counted from 0.
-    """
-
-    def __init__(self, model: MemberModel, number: int) -> None:
-        self._model = model
-        self._name = f"callback {number}"
-
-    @property
-    def metrics(self) -> Sequence[Any]:
-        return self._model.metrics
-
-    @property
-    def optimizer(self) -> Any:
-        return self._model.optimizer
-
-    @property
-    def stop_training(self) -> bool:
-        return self._model.stop_training
-
-    @stop_training.setter
-    def stop_training(self, value: bool) -> None:
-        self._model.stop_training = value
-
-    def get_weights(self) -> str:
-        self._model.keep_requested.add(self._name)
-        return self._name
-
-    def set_weights(self, name: str) -> None:
-        self._model.restored = name
-
-
 @dataclasses.dataclass(eq=False)
 class Slot:
     """A job under way.
@@ -310,7 +157,9 @@ class Slot:
     Args:
         job: what trains.
         member: whose numbers it trains with: the job's own, until a driver replaces it.
-        model: what its callbacks see.
+        model: what its callbacks share.
+        callbacks: the job's.
+        logs: of the last epoch, without what callbacks have added.
         rates: the learning rate of each step from epoch `rates_from` on; `None`: no schedule.
         rates_from: an epoch, counted from 0.
     """
@@ -318,6 +167,8 @@ class Slot:
     job: Job
     member: Member
     model: MemberModel
+    callbacks: MemberCallbacks = dataclasses.field(init=False)
+    logs: dict[str, Any] = dataclasses.field(default_factory=dict, init=False)
     rates: np.ndarray | None = None
     rates_from: int = 0
 
@@ -325,7 +176,7 @@ class Slot:
     def begin(
         cls, job: Job, state: OptimizerState | None, metrics: Sequence[Any], steps: int
     ) -> Slot:
-        """Begin a job of so many steps an epoch: its callbacks are told.
+        """Begin a job of so many steps an epoch; see `begin_callbacks`, too.
 
         Args:
             job: in its beginning.
@@ -337,15 +188,57 @@ class Slot:
         slot = cls(job, job.member, MemberModel(metrics, job.member.model))
         slot.set_learning_rate(state)
         slot.tabulate(0 if state is None else state.steps, steps)
-        for number, callback in enumerate(job.callbacks):
-            callback.set_model(CallbackModel(slot.model, number))
-            callback.set_params({"epochs": job.epochs, "verbose": 0})
-            callback.on_train_begin()
-        if job.learning_rate is not None and slot.model.optimizer.constant is not None:
-            slot.model.optimizer.constant = job.learning_rate
+        return slot
+
+    def begin_callbacks(self, values: SlotValues, steps: int | None) -> None:
+        """Tell the callbacks that training begins.
+
+        Args:
+            values: of the slot.
+            steps: of an epoch, as `params` has them.
+        """
+        job, history = self.job, self.model.history
+        params = {"verbose": job.verbose, "epochs": job.epochs, "steps": steps}
+        history.history, history.epoch, history.params = job.history, [], params
+        own = OwnModel(self.model, type(job.member.model), self._own_member, values)
+        self.callbacks = MemberCallbacks(job.callbacks, own)
+        self._try(self.callbacks.begin, params)
+        if job.learning_rate is not None and self.model.optimizer.constant is not None:
+            self.model.optimizer.constant = job.learning_rate
         for callback, counters in zip(job.callbacks, job.counters, strict=False):
             set_counters(callback, counters)
-        return slot
+
+    def _own_member(self) -> Member:
+        if self.job.own_model is None:
+            return self.job.member
+        member = read_member(self.job.own_model())
+        if member.signature != self.job.member.signature:
+            raise NotStackable(
+                "a callback looks at the model, which is built anew and then differs"
+            )
+        return member
+
+    def tell(self, hook: str, *arguments: Any) -> None:
+        """Call a hook of its callbacks; where one raises, that is the job's `error`."""
+        self._try(self.callbacks.call, hook, *arguments)
+
+    def end_epoch(self, epoch: int, last_step: int, logs: dict[str, Any]) -> None:
+        """Tell its callbacks of an epoch, which may add to its logs."""
+        self._try(self.callbacks.end_epoch, epoch, last_step, logs)
+        self.model.history.epoch.append(epoch)
+
+    def swap_averages(self, hook: str) -> None:
+        """Let the weights be as they are judged while they are kept: averaged ones, if so."""
+        if self.callbacks.judged_by_averages:
+            self._try(self.callbacks.swap, hook)
+
+    def _try(self, call: Callable[..., None], *arguments: Any) -> None:
+        if self.job.error is not None:
+            return
+        try:
+            call(*arguments)
+        except Exception as error:
+            self.job.error = error
 
     def set_learning_rate(self, state: OptimizerState | None) -> None:
         """Go on with the learning rate of a state; a schedule's stays."""
@@ -356,7 +249,7 @@ class Slot:
     def adopt(self, member: Member) -> None:
         """Go on with another member's numbers and learning rate."""
         self.member = member
-        self.model.optimizer = _FacadeOptimizer(member.model.optimizer)
+        self.model.adopt(member.model)
 
     def tabulate(self, taken: int, steps: int) -> None:
         """Look up a schedule's learning rates from the present epoch on.
@@ -375,4 +268,4 @@ class Slot:
         """Whether it has no further epoch."""
         job = self.job
         stopped = self.model.stop_training or job.stop_training or job.failure is not None
-        return stopped or job.epoch >= job.epochs
+        return stopped or job.error is not None or job.epoch >= job.epochs

@@ -49,6 +49,7 @@ __all__ = [
     "learning_rate_of",
     "loss_attributes",
     "merge",
+    "profiles_batches",
     "resolved_losses",
     "resolved_metrics",
     "row_function",
@@ -390,6 +391,14 @@ def row_values(metric: keras.metrics.MeanMetricWrapper, y: Any, prediction: Any)
     Why: publicly there is only `update_state`, which takes the mean over all members.
     """
     return metric._fn(y, prediction, **metric._fn_kwargs)
+
+
+def profiles_batches(callback: keras.callbacks.TensorBoard) -> bool:
+    """Return whether a TensorBoard callback profiles batches.
+
+    Why: it turns `profile_batch` into private numbers.
+    """
+    return callback._should_trace
 
 
 # ---- optimizers and layers -----------------------------------------------------------------

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kregs.population.callbacks import counters_of, look_at_models
 from kregs.population.graph import few_predictions
-from kregs.population.jobs import Job, Slot, counters_of
+from kregs.population.jobs import Job, Slot
 from kregs.population.keras_internals import callback_metrics
 from kregs.population.layout import Layout
 from kregs.population.metrics import Predicted, concatenated, number_or_array, predicted_rows
@@ -77,6 +78,7 @@ class Lane:
         self._program: Any = None  # the one of these that the slots are in
         self._setup_seconds: dict[int, float] = {}
         self._epoch_seconds = 0.0
+        self._trained: dict[str, np.ndarray] = {}
 
     def _here(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.device is None else tf.device(self.device)
@@ -124,17 +126,23 @@ class Lane:
         if not positions:
             return
         states = [job.state or self.layout.state_of(job.member) for job in jobs]
+        weights = [job.weights or [v.value.numpy() for v in job.member.weights] for job in jobs]
         with self._here():
             self._program.fill(
                 positions,
-                [job.weights or [v.value.numpy() for v in job.member.weights] for job in jobs],
+                weights,
                 [self.layout.settings_of(job.member) for job in jobs],
                 [job.seed for job in jobs],
                 states,
             )
-        for position, job, state in zip(positions, jobs, states, strict=True):
+        for position, job, initial, state in zip(positions, jobs, weights, states, strict=True):
             steps = self.feed.steps(job.train_rows)
-            self.slots[position] = Slot.begin(job, state, self._callback_metrics, steps)
+            slot = Slot.begin(job, state, self._callback_metrics, steps)
+            self.slots[position] = slot
+            if job.own_model is None and look_at_models(job.callbacks):
+                # callbacks change the member's model, from which it may have to begin anew
+                job.weights, job.state = initial, job.state or self.state_at(position)
+            slot.begin_callbacks(_ValuesInSlot(self, slot), steps)
 
     @functools.cached_property
     def _callback_metrics(self) -> list[Any]:
@@ -143,6 +151,8 @@ class Lane:
 
     def release(self) -> None:
         """Free all slots, whatever trains there."""
+        for _, slot in self.active:
+            slot.callbacks.detach()
         self.slots = [None] * len(self.slots)
 
     def weights_at(
@@ -159,6 +169,10 @@ class Lane:
         with self._here():
             state = self._program.state_of(position)
         return dataclasses.replace(state, learning_rate=slot.model.optimizer.constant)
+
+    def steps_at(self, position: int) -> int:
+        """Return how many steps a member's optimizer has taken."""
+        return int(self._program.steps[position])
 
     def replace(
         self,
@@ -181,6 +195,7 @@ class Lane:
         settings = self.layout.settings_of(slot.member)
         with self._here():
             self._program.fill([position], [weights], [settings], [slot.job.seed], [state])
+        slot.callbacks.stale()
         slot.tabulate(state.steps, self.feed.steps(slot.job.train_rows))
 
     def compact(self, waiting: int) -> None:
@@ -209,6 +224,14 @@ class Lane:
             with self._here():
                 self._program.keep(name, which)
 
+    def keep_end(self, position: int) -> None:
+        """Give a job what another one goes on from, if it is to keep that."""
+        slot: Any = self.slots[position]
+        job = slot.job
+        if job.keep_end:
+            job.end_weights, job.end_state = self.weights_at(position), self.state_at(position)
+            job.end_counters = [counters_of(callback) for callback in job.callbacks]
+
     def leave(self, position: int, kept: str | None, *, final: bool) -> None:
         """Free a slot: its job gets the present weights, or those kept under a name.
 
@@ -218,30 +241,46 @@ class Lane:
             final: the present ones as Keras's `fit` ends with them.
         """
         slot: Any = self.slots[position]
-        job = slot.job
-        job.best_weights = self.weights_at(position, kept, final=final)
-        if job.keep_end:
-            job.end_weights, job.end_state = self.weights_at(position), self.state_at(position)
-            job.end_counters = [counters_of(callback) for callback in job.callbacks]
+        slot.job.best_weights = self.weights_at(position, kept, final=final)
+        self.drop(position)
+
+    def drop(self, position: int) -> None:
+        """Free a slot whose job has failed."""
+        slot: Any = self.slots[position]
+        slot.callbacks.detach()
         self.slots[position] = None
 
     # ---- an epoch --------------------------------------------------------------------------
 
     def epoch(self) -> list[EpochLogs]:
-        """Train and validate one epoch of every slot; only this may run beside other lanes."""
+        """Train and validate one epoch of every slot."""
+        self.train_epoch()
+        return self.validate_epoch()
+
+    def train_epoch(self) -> None:
+        """Train one epoch of every slot; this and `validate_epoch` may run beside other lanes."""
+        began = time.perf_counter()
+        with self._here():
+            self._trained = self._logs([self._train(self.active)])
+        for _, slot in self.active:
+            slot.callbacks.stale()
+        self.seconds = time.perf_counter() - began
+
+    def validate_epoch(self) -> list[EpochLogs]:
+        """Validate what `train_epoch` has trained; return the logs of both."""
         began = time.perf_counter()
         first_call = self._program.slots not in self._setup_seconds
         with self._here():
-            slot_logs = self._epoch()
-        self.seconds = time.perf_counter() - began
+            slot_logs = self._validated_logs()
+        self.seconds += time.perf_counter() - began
         if first_call:
             self._setup_seconds[self._program.slots] = self.seconds
         else:
             self._epoch_seconds = self.seconds
         return slot_logs
 
-    def _epoch(self) -> list[EpochLogs]:
-        trained = self._logs([self._train(self.active)])
+    def _validated_logs(self) -> list[EpochLogs]:
+        trained = self._trained
         validated: dict[str, np.ndarray] = {}
         part_passes: list[Pass] = []
         if any(slot.job.validates for _, slot in self.active):
@@ -404,6 +443,41 @@ class Lane:
                 name: np.array([values[name] for values in slot_values]) for name in slot_values[0]
             }
         return logs
+
+
+@dataclasses.dataclass(eq=False, frozen=True)
+class _ValuesInSlot:
+    """See `SlotValues`: the numbers of a slot, wherever it stands in its lane."""
+
+    lane: Lane
+    slot: Slot
+
+    @property
+    def _position(self) -> int:
+        return self.lane.slots.index(self.slot)
+
+    def read(self) -> tuple[list[np.ndarray], OptimizerState]:
+        position = self._position
+        weights = self.lane.weights_at(position, self.slot.model.restored)
+        return weights, self.lane.state_at(position)
+
+    def write(self, weights: list[np.ndarray], state: OptimizerState) -> None:
+        position = self._position
+        # who asked to keep the weights meant those before
+        for name in self.slot.model.keep_requested:
+            self.lane.keep(name, [position])
+        self.slot.model.keep_requested.clear()
+        self.slot.model.restored = None
+        self.lane.replace(position, None, weights, state)
+
+    def steps(self) -> int:
+        return self.lane.steps_at(self._position)
+
+    def put(self, member: Member, weights: list[np.ndarray], state: OptimizerState) -> None:
+        self.lane.layout.restore(member, weights, state)
+
+    def state_in(self, member: Member) -> OptimizerState | None:
+        return self.lane.layout.state_of(member)
 
 
 @dataclasses.dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,13 +12,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from kregs.population.callbacks import check_callbacks, look_at_models
 from kregs.population.capacity import members_at_once
 from kregs.population.graph import as_outputs
-from kregs.population.jobs import Job, check_callbacks
+from kregs.population.jobs import Job
 from kregs.population.layout import Layout
 from kregs.population.metrics import predicted_rows
 from kregs.population.optimizers import OptimizerState
 from kregs.population.program import Program
+from kregs.population.registry import NotStackable
 from kregs.population.rows import (
     GATHER_BYTES,
     Feed,
@@ -126,7 +129,7 @@ class Population:
         validation_batch_size: int | None = None,
         shuffle: bool = True,
         early_stopping: keras.callbacks.EarlyStopping | None = None,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
+        callbacks: Sequence[Any] = (),
         sample_weight: Any = None,
         class_weight: Mapping[int, float] | str | None = None,
         max_members: int | None = None,
@@ -152,8 +155,10 @@ class Population:
             class_weight: as in `keras.Model.fit`, for one output; also `"balanced"`: weights with
                 which each class counts the same.
             early_stopping: applied to each member by itself.
-            callbacks: further ones of EarlyStopping, ReduceLROnPlateau, LearningRateScheduler,
-                TerminateOnNaN; each member has its own copy.
+            callbacks: further Keras callbacks without hooks of batches, of which each member has
+                its own copy; or a list of such lists, one a member, which are not copied: for those
+                that write files, or whose findings are wanted. A callback sees the member's own
+                Keras model as `model`, and what it changes there counts.
             max_members: how many train at once. Default: what memory and cache suggest.
             accelerate: compile with XLA; default: where it is known to be faster.
             devices: names of the devices that share the members out, such as `["GPU:0", "GPU:1"]`.
@@ -168,6 +173,8 @@ class Population:
 
         Raises:
             ValueError: arguments or shapes do not fit.
+            NotStackable: a callback has hooks of batches, or changes how its model trains.
+            Exception: whatever a callback raises.
         """
         self._take_back()
         durations = [
@@ -180,7 +187,7 @@ class Population:
         check_flag("shuffle", shuffle)
         if accelerate is not None:
             check_flag("accelerate", accelerate)
-        callbacks = _callbacks(callbacks, early_stopping)
+        callbacks_of_members = _callbacks(callbacks, early_stopping, len(self))
         model = self.models[0]
         class_weight = check_class_weight(class_weight)
         if is_dataset(x):
@@ -203,7 +210,7 @@ class Population:
                 member=member,
                 weights=None if self._weights is None else self._weights[k],
                 seed=seed,
-                callbacks=copy.deepcopy(callbacks),
+                callbacks=callbacks_of_members[k],
                 epochs=durations[k],
                 name=k,
                 state=self._states[k],
@@ -221,8 +228,16 @@ class Population:
             accelerate=accelerate,
             devices=check_devices(devices),
         )
-        for _ in training.run(collections.deque(jobs)):
-            pass
+        try:
+            with contextlib.closing(training.run(collections.deque(jobs))) as ended:
+                for job in ended:
+                    if job.error is not None:
+                        raise job.error
+        except NotStackable:  # each is as it was, for who trains it otherwise
+            for member, job in zip(self.members, jobs, strict=True):
+                if look_at_models(job.callbacks) and job.state is not None:
+                    self.layout.restore(member, job.weights, job.state)  # type: ignore[arg-type]
+            raise
         self._weights = [job.best_weights for job in jobs]  # type: ignore[misc]
         self._states = [job.end_state for job in jobs]
         self._epochs = [job.epochs_before + job.epoch for job in jobs]
@@ -367,7 +382,18 @@ def _each(name: str, value: Any, count: int) -> list[Any]:
     return values
 
 
-def _callbacks(callbacks: Any, early_stopping: Any) -> list[keras.callbacks.Callback]:
+# these write where they were told to, whoever's they are
+_WRITERS = (
+    keras.callbacks.CSVLogger,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.TensorBoard,
+)
+
+
+def _callbacks(
+    callbacks: Any, early_stopping: Any, members: int
+) -> list[list[keras.callbacks.Callback]]:
+    """Return the callbacks of each member."""
     if early_stopping is not None and not isinstance(early_stopping, keras.callbacks.EarlyStopping):
         raise TypeError(
             "`early_stopping` must be a keras.callbacks.EarlyStopping, such as "
@@ -377,9 +403,36 @@ def _callbacks(callbacks: Any, early_stopping: Any) -> list[keras.callbacks.Call
         callbacks, Iterable
     ):
         raise TypeError(f"`callbacks` must be a list of callbacks. Received: {callbacks!r}")
-    callbacks = [*callbacks, *([] if early_stopping is None else [early_stopping])]
-    check_callbacks(callbacks)
-    return callbacks
+    callbacks = list(callbacks)
+    if callbacks and all(isinstance(own, (list, tuple)) for own in callbacks):
+        if len(callbacks) != members:
+            raise ValueError(
+                f"`callbacks` must be one list for all or one a member ({members}). "
+                f"Received: {len(callbacks)} lists"
+            )
+        of_members = [list(own) for own in callbacks]
+        given = [callback for own in of_members for callback in own]
+        if len({id(callback) for callback in given}) < len(given):
+            raise ValueError(
+                "`callbacks` must hold other objects for each member: a callback has one model. "
+                "Received: one object twice"
+            )
+    else:
+        given = callbacks
+        writer = next((each for each in given if isinstance(each, _WRITERS)), None)
+        if writer is not None and members > 1:
+            name = type(writer).__name__
+            raise NotStackable(
+                f"`callbacks` must be a list for each member, [[{name}(...), ...], ...], where one "
+                f"is a {name}, which writes where it was told to. Received: one {name} for "
+                f"{members} members"
+            )
+        of_members = [callbacks] * members
+    stopping = [] if early_stopping is None else [early_stopping]
+    check_callbacks([*given, *stopping])
+    if given is callbacks:
+        of_members = [copy.deepcopy(own) for own in of_members]
+    return [[*own, *copy.deepcopy(stopping)] for own in of_members]
 
 
 def _check_validation(data: Any, model: keras.Model) -> None:

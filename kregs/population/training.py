@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kregs.population.jobs import Job
+from kregs.population.jobs import Job, Slot
 from kregs.population.lane import EpochLogs, Lane
 from kregs.population.layout import Layout
 from kregs.population.optimizers import OptimizerState
@@ -211,10 +211,12 @@ class Training:
             for lane in lanes:
                 lane.compact(len(queue))
                 for _, slot in lane.active:
-                    for callback in slot.job.callbacks:
-                        callback.on_epoch_begin(slot.job.epoch)
+                    slot.tell("on_epoch_begin", slot.job.epoch, {})
+                self._drop_failed(lane)
+            lanes = [lane for lane in lanes if lane.active]
             for lane, slot_logs in zip(lanes, self._epoch(lanes, threads), strict=True):
                 self._record(lane, slot_logs)
+                self._drop_failed(lane)
             try:
                 for lane in lanes:
                     for _, slot in lane.active:
@@ -237,38 +239,75 @@ class Training:
         for lane, jobs in shares.items():
             lane.take(jobs)
 
+    def _epoch(self, lanes: Sequence[Lane], threads: ThreadPoolExecutor) -> list[list[EpochLogs]]:
+        """Train an epoch of all lanes and validate it; callbacks are told in between."""
+        validates = any(lane.feed.validation is not None for lane in lanes)
+        if not validates or not any(
+            slot.callbacks.see_tests for lane in lanes for _, slot in lane.active
+        ):
+            return self._in_threads([lane.epoch for lane in lanes], threads)
+        self._in_threads([lane.train_epoch for lane in lanes], threads)
+        for lane in lanes:
+            for _, slot in lane.active:
+                if slot.job.validates:
+                    slot.tell("on_test_begin", {})
+        lane_logs = self._in_threads([lane.validate_epoch for lane in lanes], threads)
+        for slot_logs in lane_logs:
+            for ended in slot_logs:
+                if not ended.slot.job.validates:
+                    continue
+                validation_logs = {
+                    name.removeprefix("val_"): value
+                    for name, value in ended.logs.items()
+                    if name.startswith("val_")
+                }
+                ended.slot.tell("on_test_end", validation_logs)
+        return lane_logs
+
     @staticmethod
-    def _epoch(lanes: Sequence[Lane], threads: ThreadPoolExecutor) -> list[list[EpochLogs]]:
-        """Train an epoch of all lanes: arithmetic alone is in threads, callbacks know none."""
-        if len(lanes) == 1:
-            return [lanes[0].epoch()]
-        futures = [threads.submit(lane.epoch) for lane in lanes]
+    def _in_threads(calls: Sequence[Callable[[], Any]], threads: ThreadPoolExecutor) -> list[Any]:
+        """Let all lanes do something: arithmetic alone is in threads, callbacks know none."""
+        if len(calls) == 1:
+            return [calls[0]()]
+        futures = [threads.submit(call) for call in calls]
         wait(futures)  # where one fails, the others must not go on by themselves
         return [future.result() for future in futures]
 
     def _record(self, lane: Lane, slot_logs: list[EpochLogs]) -> None:
         """Add an epoch to the jobs of a lane, and remember weights that are the best so far."""
         keeps: dict[str, list[int]] = collections.defaultdict(list)
+        judged: list[Slot] = []
         for ended in slot_logs:
-            slot = ended.slot
+            slot, job = ended.slot, ended.slot.job
             self._keep_parts(ended)
-            is_best = self._judge(slot.job, ended.logs)
-            logs = dict(ended.logs)  # as in `fit`, callbacks add to it: the learning rate
-            if not slot.job.validates:
-                logs = {name: value for name, value in logs.items() if not name.startswith("val_")}
-            for callback in slot.job.callbacks:
-                callback.on_epoch_end(slot.job.epoch, logs)
-            slot.job.log(ended.logs | logs, ended.by_part)
-            slot.job.epoch += 1
-            slot.job.seconds += lane.seconds / len(slot_logs)
-            if is_best:
+            epoch, loss, validates = job.epoch, ended.logs["loss"], job.validates
+            if not math.isfinite(loss):
+                job.failure = f"the loss is {loss} after epoch {epoch + 1}"
+            job.epoch += 1
+            slot.logs = {
+                name: value
+                for name, value in ended.logs.items()
+                if validates or not name.startswith("val_")
+            }
+            logs = dict(slot.logs)  # as in `fit`, callbacks add to it
+            slot.end_epoch(epoch, lane.feed.steps(job.train_rows) - 1, logs)
+            job.seconds += lane.seconds / len(slot_logs)
+            if job.error is not None:
+                continue
+            logs = {**ended.logs, **logs}
+            job.log(logs, ended.by_part)
+            if self._judge(job, epoch, logs):
                 keeps["best"].append(ended.position)
+                judged.append(slot)
+                slot.swap_averages("on_test_begin")
             if self.objective is None:
                 for name in slot.model.keep_requested:
                     keeps[name].append(ended.position)
             slot.model.keep_requested.clear()
         for name, positions in keeps.items():
             lane.keep(name, positions)
+        for slot in judged:
+            slot.swap_averages("on_test_end")
 
     def _keep_parts(self, ended: EpochLogs) -> None:
         """Keep what one part gave in an epoch that is the best so far on the other."""
@@ -280,19 +319,24 @@ class Training:
             if value < bests[part][0]:  # never of NaN
                 bests[part] = value, ended.part_passes[other].of_slot(ended.position)
 
-    def _judge(self, job: Job, logs: dict[str, float]) -> bool:
-        """Note a failure or a better objective; return whether these weights are to be kept."""
-        if not math.isfinite(logs["loss"]):
-            job.failure = f"the loss is {logs['loss']} after epoch {job.epoch + 1}"
-            return False
-        if self.objective is None:
+    def _judge(self, job: Job, epoch: int, logs: dict[str, float]) -> bool:
+        """Note a better objective; return whether these weights are to be kept."""
+        if self.objective is None or job.failure is not None:
             return False
         # lower is better here; the objective's direction is in the function
         value = self.objective(logs)
         if not math.isfinite(value) or not (self.keep_last or value < job.best_value):
             return False
-        job.best_value, job.best_epoch = value, job.epoch
+        job.best_value, job.best_epoch = value, epoch
         return True
+
+    def _drop_failed(self, lane: Lane) -> None:
+        """Finish the jobs whose callbacks have raised."""
+        for position, slot in lane.active:
+            if slot.job.error is not None:
+                lane.drop(position)
+                self._under_way.remove(slot.job)
+                self._finished.append(slot.job)
 
     def _leave(self, lane: Lane) -> None:
         """Finish the jobs that have ended."""
@@ -300,8 +344,13 @@ class Training:
             if not slot.ended:
                 continue
             job = slot.job
-            for callback in job.callbacks:
-                callback.on_train_end()
+            if self.objective is not None:  # as callbacks left it before they end the training
+                lane.keep_end(position)
+            slot.tell("on_train_end", slot.logs)
+            if job.error is not None:
+                continue
+            if self.objective is None:
+                lane.keep_end(position)
             job.stopped_epoch = job.epoch - 1
             passes = [kept_pass for _, kept_pass in job.part_bests]
             if all(kept_pass is not None for kept_pass in passes):
@@ -314,6 +363,7 @@ class Training:
             lane.leave(position, kept, final=self.objective is None)
             self._under_way.remove(job)
             self._finished.append(job)
+        self._drop_failed(lane)
 
     # ---- what a driver may do with jobs that train -----------------------------------------
 

@@ -84,7 +84,7 @@ def replayed(
             _without_validation(callback, recorded)
             may_act = True
         copies.append(callback)
-    # the last to set the learning rate of an epoch; a population cannot be trained with it
+    # the last to set the learning rate of an epoch
     return [*copies, recorded] if may_act and rates else copies
 
 
@@ -115,8 +115,27 @@ def median_rate(rates: Iterable[float]) -> float:
     return low if low == high else math.sqrt(low * high)
 
 
+class LoggedRates(keras.callbacks.Callback):
+    """Logs each epoch's learning rate, as Keras's own callbacks that change it do."""
+
+    only_learning_rate = True  # a population need not show it a model
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rate: float | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._rate = learning_rate_value(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None and self._rate is not None:
+            logs["learning_rate"] = self._rate
+
+
 class _RecordedRates(keras.callbacks.Callback):
     """Sets each epoch's learning rate to the recorded one; the last holds for further epochs."""
+
+    only_learning_rate = True
 
     def __init__(self, rates: Sequence[float], *, active: bool) -> None:
         super().__init__()

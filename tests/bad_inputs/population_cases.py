@@ -100,7 +100,7 @@ def methods() -> list[Case]:
             ],
             "callbacks": [
                 None, early, keras.callbacks.EarlyStopping, [keras.callbacks.EarlyStopping],
-                [None], "early", [NoCallback()], 3,
+                [None], "early", [NoCallback()], 3, [[]], [[], [3]], [[early], [early]],
                 Bad([keras.callbacks.CSVLogger("log.csv")], "CSVLogger"),
             ],
             "sample_weight": weights(x),

@@ -62,6 +62,19 @@ def test_every_model_s_copy_gives_way_to_the_recorded_rates():
     assert len(said) == 3  # once a model
 
 
+def test_a_population_gives_way_to_the_recorded_rates():
+    said = []
+    models = [regressor() for _ in "ab"]
+    group = ModelGroup(models=models, seeds=[1, 2], epochs=3,
+                       callbacks=replayed([RateByValidation()], RATES))  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train_and_score({"tuned": group}, (X, Y), None, log=said.append, batch_size=12)
+    assert said == []
+    assert sum("RateByValidation watches 'val_loss'" in str(w.message) for w in caught) == 2
+    assert [float(model.optimizer.learning_rate) for model in models] == [0.125, 0.125]
+
+
 def test_what_one_copy_has_left_out_the_next_one_still_has():
     callbacks = replayed([RateByValidation()], RATES)
     first, second = copy.deepcopy(callbacks), copy.deepcopy(callbacks)

@@ -8,6 +8,7 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import callbacks as C
 from keras import layers
 from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
@@ -243,9 +244,13 @@ def two_inputs(hp):
 
 FALLBACKS = {
     "model": (unstackable, {}, "is a Subclassed; only Sequential and Functional"),
-    "callback": (build, {"callbacks": [keras.callbacks.LambdaCallback()]}, "LambdaCallback"),
-    "steps": (build, {"steps_per_epoch": 3}, "arguments of `fit`"),
-}
+    "callback": (
+        build,
+        {"callbacks": [C.LambdaCallback(on_train_batch_end=lambda batch, logs: None)]},
+        "LambdaCallback has on_train_batch_end",
+    ),
+    "steps": (build, {"steps_per_epoch": 3}, "arguments of `fit` as `steps_per_epoch`"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FALLBACKS)

@@ -18,7 +18,7 @@ import numpy as np
 from keras_tuner.errors import FatalError, FatalTypeError, FatalValueError
 
 from kregs.logs import numbers_of
-from kregs.population.jobs import counters_of, set_counters
+from kregs.population.callbacks import counters_of, set_counters
 from kregs.population.registry import NotStackable
 from kregs.search.checkpoints import (
     go_on,
@@ -29,7 +29,7 @@ from kregs.search.checkpoints import (
 )
 from kregs.search.keras_tuner_internals import callbacks_of_run, hooks_of_tuner
 from kregs.search.own_fit import by_name, has_stock_fit, replaced_fit
-from kregs.search.replay import acts_on_training
+from kregs.search.replay import LoggedRates, acts_on_training
 from kregs.search.runs import (
     Histories,
     Run,
@@ -105,7 +105,7 @@ class FitTrainer:
         keras.utils.set_random_seed(job.seed)
         batches, last = OrderedBatches(job.seed), _LastEpoch(job, callbacks)
         averages = _Averages(callbacks)
-        rates = [_LearningRates()] if any(map(acts_on_training, callbacks)) else []
+        rates = [LoggedRates()] if any(map(acts_on_training, callbacks)) else []
         ordered: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if type(model).fit is keras.Model.fit and settings.tuner.distribution_strategy is None:
             ordered = replaced_fit(model, functools.partial(_fit_in_order, model, batches))
@@ -229,21 +229,6 @@ class _EpochLogs(keras.callbacks.Callback):
         """Each metric's values by epoch, NaN where it was not logged."""
         names = dict.fromkeys(name for logs in self._logs for name in logs)
         return {name: [logs.get(name, math.nan) for logs in self._logs] for name in names}
-
-
-class _LearningRates(keras.callbacks.Callback):
-    """Logs each epoch's learning rate, as Keras's own callbacks that change it do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._rate: float | None = None
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._rate = learning_rate_value(self.model)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if logs is not None and self._rate is not None:
-            logs["learning_rate"] = self._rate
 
 
 class _Averages(keras.callbacks.Callback):

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import copy
 import dataclasses
+import functools
 import math
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,21 +18,24 @@ import tensorflow as tf
 from keras_tuner.errors import FatalError
 
 from kregs.logs import numbers_of
+from kregs.population.callbacks import check_callbacks, look_at_models
 from kregs.population.capacity import members_at_once
 from kregs.population.frozen import frozen_part
-from kregs.population.jobs import Job, check_callbacks
+from kregs.population.jobs import Job
 from kregs.population.layout import Layout
 from kregs.population.registry import NotStackable
 from kregs.population.rows import Feed
 from kregs.population.signature import Member, read_member
 from kregs.population.training import Training
 from kregs.search.failures import reason_of
-from kregs.search.keras_tuner_internals import tensorboard_folder
+from kregs.search.keras_tuner_internals import callbacks_of_run, tensorboard_folder
 from kregs.search.own_fit import OwnFit, by_name, has_stock_fit
+from kregs.search.replay import LoggedRates, acts_on_training
 from kregs.search.runs import Halves, RunJob, RunOutcome, RunState, histories_of
 from kregs.search.searched_fit import fit_arguments
 from kregs.search.tensorboard import is_plain_tensorboard, write_tensorboard
 from kregs.search.trainers import ListenerError, TrainerSettings
+from kregs.search.trainers.csv_files import CsvFiles
 from kregs.search.trainers.feeds import ROWS, Feeds, rows_of, same_rows, with_defaults
 from kregs.validation import check_integer
 
@@ -76,6 +80,8 @@ class StackedTrainer:
         if settings.tuner.distribution_strategy is not None:
             raise NotStackable("a distribution strategy is used")
         self._args, self._kwargs = tuple(args), {"verbose": 0, **kwargs}
+        self._csv_files = CsvFiles()
+        self._verbose = kwargs.get("verbose", 0)  # as `FitTrainer` has it
         self._max_members, self._devices = max_members, devices
         self._halves = halves
         self._feeds = Feeds((args, kwargs), folds=folds, halves=halves or ())
@@ -156,6 +162,7 @@ class StackedTrainer:
         self.row_shape = feed.data.row_shape
         callbacks, tensorboards = _callbacks_of(asked)
         check_callbacks(callbacks)
+        callbacks = callbacks_of_run(self._settings.tuner, callbacks, job.trial, job.run.number)
         if not model.built:
             if self.row_shape is None:
                 raise NotStackable("the model is not built, and there are several inputs")
@@ -167,7 +174,9 @@ class StackedTrainer:
                 raise NotStackable(
                     f"the model cannot be built from the shape of a row: {reason_of(error)}"
                 ) from error
-        member, key, feed = self._without_frozen_part(model, key, feed)
+        member = read_member(model)
+        if not look_at_models(callbacks):  # which want the whole model
+            member, key, feed = self._without_frozen_part(member, key, feed)
         start = job.start or RunState(None)
         if start.optimizer is not None:
             raise NotStackable("what it goes on from was trained by `fit`")
@@ -179,6 +188,9 @@ class StackedTrainer:
         group = member.signature, key
         self._feed_of[group] = feed
         self._tensorboards[job] = tensorboards
+        self._csv_files.set_aside(callbacks)
+        if any(map(acts_on_training, callbacks)):
+            callbacks.append(LoggedRates())
         return group, Job(
             member=member,
             weights=_of_member(member, start.weights),
@@ -187,7 +199,9 @@ class StackedTrainer:
             counters=start.counters,
             keep_end=job.may_go_on,
             seed=job.seed,
-            callbacks=copy.deepcopy(callbacks),
+            callbacks=callbacks,
+            own_model=functools.partial(self._own_model, job),
+            verbose=self._verbose,
             epochs=job.epochs,
             first_epoch=job.first_epoch,
             validation_freq=asked["validation_freq"],
@@ -200,20 +214,20 @@ class StackedTrainer:
         )
 
     def _without_frozen_part(
-        self, model: keras.Model, key: tuple, feed: Feed
+        self, member: Member, key: tuple, feed: Feed
     ) -> tuple[Member, tuple, Feed]:
         """Return what of a model trains, and the rows as the frozen part before it sees them."""
-        parts = frozen_part(model) if self._feeds.has_arrays(feed) else None
+        parts = frozen_part(member.model) if self._feeds.has_arrays(feed) else None
         computed = None if parts is None else self._feeds.after(key, feed, parts)
         if parts is None or computed is None:
-            return read_member(model), key, feed
+            return member, key, feed
         if parts.digest not in self._said:
             self._said.add(parts.digest)
             count = sum(math.prod(v.shape) for v in parts.trunk.weights)
             self._settings.tuner.progress.note(
                 f"the frozen part of the models, {count:,} weights, is computed once for all trials"
             )
-        member = dataclasses.replace(read_member(parts.head), whole=model)
+        member = dataclasses.replace(read_member(parts.head), whole=member.model)
         return member, (key, parts.digest), computed
 
     def _check_frequency(self, frequency: Any, job: RunJob) -> None:
@@ -222,6 +236,15 @@ class StackedTrainer:
             raise NotStackable(f"`validation_freq` is {frequency!r}, no list and no integer > 0")
         if self._halves or job.run.halves is not None:
             raise NotStackable("`validation_freq` is given, and trials are judged half by half")
+
+    def _own_model(self, job: RunJob) -> keras.Model:
+        """Return a model of the run's own: the shared one is not to be changed."""
+        model = job.build()
+        if self._own_fit is not None:
+            self._asked(job, model)  # it may compile the model
+        if not model.built and self.row_shape is not None:
+            model.build((None, *self.row_shape))
+        return model
 
     # ---- training --------------------------------------------------------------------------
 
@@ -287,6 +310,14 @@ class StackedTrainer:
 
     def _outcome(self, member_job: Job) -> RunOutcome:
         job: RunJob = member_job.name
+        self._csv_files.put_back(member_job.callbacks)
+        error = member_job.error
+        if isinstance(error, FatalError):
+            raise error
+        if isinstance(error, NotStackable):
+            return RunOutcome(job=job, refusal=str(error))
+        if error is not None:
+            return RunOutcome(job=job, error=error)
         for callback in self._tensorboards.get(job, ()):
             folder = tensorboard_folder(
                 self._settings.tuner, callback.log_dir, job.trial_id, job.run.number

@@ -79,6 +79,7 @@ def averaging():
 CASES = {
     "population": ("population", lambda: keras.optimizers.Adam(0.05), watching),
     "sequential": ("sequential", lambda: keras.optimizers.Adam(0.05), watching),
+    "own": ("population", lambda: keras.optimizers.Adam(0.05), lambda: [EveryThird()]),
     "schedule": (
         "population",
         lambda: keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.02, 40), 0.9),
