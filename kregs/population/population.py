@@ -5,13 +5,19 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
+import json
 import math
+import os
+import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from kregs.files import atomic_path
 from kregs.population.callbacks import check_callbacks, look_at_models
 from kregs.population.capacity import members_at_once
 from kregs.population.graph import as_outputs
@@ -35,7 +41,9 @@ from kregs.population.signature import read_member
 from kregs.population.training import Training, check_devices
 from kregs.training.data_checks import check_data, check_rows
 from kregs.training.targets import check_class_weight, resolve_class_weight
-from kregs.validation import check_flag, check_integer, check_seed, in_words
+from kregs.validation import check_flag, check_integer, check_path, check_seed, in_words
+
+_FACTS = "population.json"  # in the file that `save` writes
 
 
 class Population:
@@ -325,6 +333,82 @@ class Population:
         self._forget_training()
         self._given_out = True
         return self.models
+
+    def __getitem__(self, position: int) -> keras.Model:
+        """Return one member as a plain Keras model, see `unstack`."""
+        return self.unstack()[position]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all members with their optimizers' state into one file, to go on from later.
+
+        Args:
+            path: of the file, such as `"population.zip"`: a zip archive with a `.keras` file for
+                each member, which Keras loads by itself, too. An older file is replaced when the
+                new one is whole.
+        """
+        facts = {"seeds": self.seeds, "epochs": self._epochs, "history": self.history}
+        path = check_path("path", path)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            atomic_path(path) as target,
+            zipfile.ZipFile(target, "w") as archive,
+        ):
+            for position, model in enumerate(self.unstack()):
+                file = Path(folder, f"{position}.keras")
+                model.save(file)
+                archive.write(file, file.name)
+                file.unlink()
+            archive.writestr(_FACTS, json.dumps(facts, default=np.ndarray.tolist))
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | None = None
+    ) -> Population:
+        """Return a population that `save` wrote; `fit` goes on where it ended.
+
+        Weights, optimizers, seeds, and the number of epochs behind each member, on which the order
+        of rows depends, are those of then. The `history` is that of the last `fit`.
+
+        Args:
+            path: of the file.
+            custom_objects: as in `keras.models.load_model`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is none that `save` wrote.
+
+        Example:
+
+        >>> import keras, numpy as np, tempfile, pathlib
+        >>> def build(rate):
+        ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        ...     model.compile(keras.optimizers.SGD(rate), "mse")
+        ...     return model
+        >>> population = Population.from_models([build(0.1), build(0.2)], seeds=3)
+        >>> history = population.fit(np.ones((8, 2)), np.ones(8), epochs=2)
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "population.zip")
+        >>> population.save(path)
+        >>> loaded = Population.load(path)
+        >>> np.array_equal(loaded[1].get_weights()[0], population[1].get_weights()[0])
+        True
+        """
+        path = check_path("path", path)
+        try:
+            with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+                facts = json.loads(archive.read(_FACTS))
+                names = [f"{position}.keras" for position in range(len(facts["seeds"]))]
+                archive.extractall(folder, names)
+                models = [
+                    keras.models.load_model(Path(folder, name), custom_objects=custom_objects)
+                    for name in names
+                ]
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise ValueError(
+                f"`path` must be a file that Population.save wrote. Received: {str(path)!r}"
+            ) from error
+        population = cls.from_models(models, seeds=facts["seeds"])
+        population._epochs, population.history = facts["epochs"], facts["history"]
+        return population
 
     def _take_back(self) -> None:
         """Read the models again if they were given out: they may have been compiled anew since."""

@@ -154,3 +154,34 @@ def test_predictions_after_a_call_are_those_of_the_models():
     assert not population.predict(X)[1].any()
     np.testing.assert_allclose(population.predict(X)[0], before[0], rtol=1e-6)
     assert isinstance(models[0](X), tf.Tensor)
+
+
+def test_a_saved_population_goes_on_where_it_ended(tmp_path):
+    def build(rate):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        model.compile(keras.optimizers.Adam(rate), "mse")
+        return model
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 3)).astype("float32"), rng.normal(size=(20, 2)).astype("float32")
+    population = Population.from_models([build(0.1), build(0.01)], seeds=[5, 6])
+    population.fit(x, y, batch_size=8, epochs=2)
+    file = tmp_path / "population.zip"
+    population.save(file)
+    loaded = Population.load(file)
+    assert loaded.seeds == [5, 6]
+    assert loaded.history == population.history
+    population.fit(x, y, batch_size=8)
+    loaded.fit(x, y, batch_size=8)  # the order of rows goes on, too
+    for k in (0, 1):
+        for one, other in zip(population[k].get_weights(), loaded[k].get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_what_is_no_saved_population(tmp_path):
+    file = tmp_path / "other.zip"
+    file.write_text("none")
+    with pytest.raises(ValueError, match=r"a file that Population\.save wrote"):
+        Population.load(file)
+    with pytest.raises(FileNotFoundError):
+        Population.load(tmp_path / "absent.zip")
