@@ -1,8 +1,9 @@
 """Stochastic depth, dropout and λ for a small residual network on Fashion-MNIST.
 
 Command:  kregs run fashion_mnist_resnet
-Time:     with --quick 12 s on 2 CPU cores; on all pictures not timed
-Result:   not measured yet: network and protocol are new
+Time:     5 min on 2 CPU cores
+Result:   test data loss 0.3783 ± 0.0195, unregularized 0.3483 ± 0.0229; accuracy 0.8603 ± 0.0077,
+          unregularized 0.8749 ± 0.0084 (5 seeds)
 Data:     70,000 pictures of clothes, 28x28, through keras.datasets; 10,000 are the test set
 Search:   kregs tune fashion_mnist_resnet
 """
@@ -16,9 +17,9 @@ import keras
 
 import kregs
 
-TUNED = kregs.Regularization(dropout=0.17, drop_path=0.28, normalization="batch")
-LEARNING_RATE = 0.0031
-EPOCHS = 8
+TUNED = kregs.Regularization(dropout=0.099, drop_path=0.098, normalization="batch")
+LEARNING_RATE = 0.0012
+EPOCHS = 4
 BATCH_SIZE = 128
 
 
