@@ -6,6 +6,8 @@ Result:   test data loss 0.3783 ± 0.0195, unregularized 0.3483 ± 0.0229; accur
           unregularized 0.8749 ± 0.0084 (5 seeds)
 Data:     70,000 pictures of clothes, 28x28, through keras.datasets; 10,000 are the test set
 Search:   kregs tune fashion_mnist_resnet
+
+In 4 or 5 epochs on 60,000 pictures so small a network does not overfit: what restrains it harms.
 """
 
 from __future__ import annotations
