@@ -75,8 +75,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "teardown":
-        _recorded[report.nodeid] = dict(report.user_properties)["processor seconds"]
+    seconds = dict(report.user_properties).get("processor seconds")  # doctests have none
+    if seconds is not None:
+        _recorded[report.nodeid] = seconds
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

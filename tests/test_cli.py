@@ -176,7 +176,7 @@ def test_a_refused_command_leaves_no_folder(argv, capsys, monkeypatch, tmp_path)
 BRACKETS = ["[a]", "[/b]", "weight [kg]"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_names_with_brackets_are_printed_as_they_are(capsys, monkeypatch, tmp_path):
     """Columns, classes and folders of a table, from the first line to the predictions."""
     monkeypatch.chdir(tmp_path)
@@ -247,7 +247,7 @@ def tuned(tmp_path_factory):
     return output / "forkme", printed.getvalue()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_tune_prints_trials_scores_and_paths(tuned):
     folder, printed = tuned
     flat = "".join(printed.split())
@@ -367,7 +367,7 @@ def documented_file(repository, tmp_path):
     return path
 
 
-@pytest.mark.slow  # four searches
+@pytest.mark.nightly  # four searches
 def test_tune_takes_a_file_from_another_folder(documented_file, tmp_path, capsys, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -448,7 +448,7 @@ def test_report_of_a_search_without_a_completed_trial(copied_search, capsys):
     assert "no trial" in error
 
 
-@pytest.mark.slow  # an interrupted search is tested in tests/search, here the command
+@pytest.mark.nightly  # an interrupted search is tested in tests/search, here the command
 def test_interrupt_keeps_the_trials_and_says_how_to_go_on(tmp_path, capsys, start_interruptible):
     argv = ["tune", "forkme", "--max-trials", "40", "--epochs", "12", "--folds", "2"]
     argv += ["--test-seeds", "1", "--output", str(tmp_path / "runs")]

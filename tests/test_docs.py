@@ -194,7 +194,7 @@ def test_every_public_name_has_its_place_in_the_api_pages():
     assert sorted(listed) == sorted(set(kregs.__all__) - modules)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs the extra docs")
 def test_the_site_builds(tmp_path):
     run = subprocess.run(

@@ -136,7 +136,7 @@ def test_a_study_of_a_file_leaves_no_trace_in_the_process(outcome, folder):
     assert "mine" not in sys.modules
 
 
-@pytest.mark.slow  # four searches
+@pytest.mark.nightly  # four searches
 def test_resume_goes_on_with_both_searches(folder, tmp_path):
     path = str(folder / "mine.py")
     options = {"test_seeds": 1, "epochs": 2, "folds": 2, "output": tmp_path, "resume": True}
@@ -163,7 +163,7 @@ def test_resume_goes_on_with_both_searches(folder, tmp_path):
         catalog.run_study(path, output=tmp_path)
 
 
-@pytest.mark.slow  # two more searches
+@pytest.mark.nightly  # two more searches
 def test_seeds_are_models_per_trial_and_test_seeds_models_at_the_end(folder, tmp_path):
     path = str(folder / "mine.py")
     run = catalog.run_study(
@@ -176,7 +176,7 @@ def test_seeds_are_models_per_trial_and_test_seeds_models_at_the_end(folder, tmp
     assert "--seeds 3 --test-seeds 2" in run.record["command"]
 
 
-@pytest.mark.slow  # two processes that load TensorFlow, for each of the searches
+@pytest.mark.nightly  # two processes that load TensorFlow, for each of the searches
 def test_workers_import_the_file(folder, tmp_path):
     path = str(folder / "mine.py")
     run = catalog.run_study(
@@ -187,7 +187,7 @@ def test_workers_import_the_file(folder, tmp_path):
         assert len(list((search.path / "workers").glob("*.log"))) == 2
 
 
-@pytest.mark.slow  # two more searches
+@pytest.mark.nightly  # two more searches
 @pytest.mark.parametrize("oracle", ["hyperband", "grid"])
 def test_an_empty_space_is_tried_once_by_any_oracle(folder, tmp_path, oracle):
     text = (folder / "mine.py").read_text()
@@ -205,7 +205,7 @@ def test_an_empty_space_is_tried_once_by_any_oracle(folder, tmp_path, oracle):
     assert run.record["best_trials"]["unregularized"]["hyperparameters"] == {}
 
 
-@pytest.mark.slow  # two more searches
+@pytest.mark.nightly  # two more searches
 def test_a_protocol_of_objects_is_described_and_serves_both_searches(folder, tmp_path):
     text = (folder / "mine.py").read_text().replace(
         "PROTOCOL = {",
@@ -230,7 +230,7 @@ def test_a_protocol_of_objects_is_described_and_serves_both_searches(folder, tmp
         assert run.record["best_trials"][kind]["learning_rate"] == pytest.approx(rate, rel=1e-6)
 
 
-@pytest.mark.slow  # two more searches
+@pytest.mark.nightly  # two more searches
 @pytest.mark.parametrize(
     ("restraint", "left"),
     [(["l2", "-learning_rate"], ("-learning_rate",)), (["-dropout", "l2"], None)],
@@ -251,7 +251,7 @@ def test_the_control_search_is_restrained_by_what_it_has(folder, tmp_path, restr
     assert run.control.protocol.selection == "one_standard_error"
 
 
-@pytest.mark.slow  # to convergence
+@pytest.mark.nightly  # to convergence
 def test_what_has_nothing_left_to_search_is_tried_once_and_stacked(tmp_path, monkeypatch):
     said = []
     study = importlib.import_module("kregs.tuning.diabetes_elastic_net")
@@ -308,7 +308,7 @@ def test_a_file_without_test_data_and_control(tmp_path):
     assert keras.models.load_model(run.files["tuned model"]).output_shape == (None, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["breast_cancer_mlp", "digits_mlp"])
 def test_initial_weights_follow_the_seed_and_are_paired_across_trials(name, tmp_path):
     recipe = catalog.load(name)
@@ -459,7 +459,7 @@ def test_readme_and_study_are_rewritten_by_the_record():
     assert "Time:     2 min on 2" in catalog.update_study("Time:     1 s\n", a_record())
 
 
-@pytest.mark.slow  # a study and a run of its recipe
+@pytest.mark.nightly  # a study and a run of its recipe
 def test_recording_a_study_updates_all_that_quotes_it(repository, tmp_path, monkeypatch, capsys):
     for name in ("recipes/forkme.py", "tuning/forkme.py", "README.md", "pyproject.toml"):
         target = tmp_path / name

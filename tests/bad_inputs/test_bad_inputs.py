@@ -7,6 +7,7 @@ from all_cases import SUBJECTS, good_calls, make_cases
 from harness import Case, run, summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_bad_inputs_are_clear_errors(subject, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -657,7 +657,7 @@ except ImportError:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_saved_models_load_where_kregs_is_not_installed(tmp_path):
     for name, case in CASES.items():
         model = shared_model(case, restrained=True)

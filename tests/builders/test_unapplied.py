@@ -174,7 +174,7 @@ def test_the_fingerprint_of_a_search_tells_them_apart():
     assert descriptions[1] == fingerprint(compiled(proximal_l1=0.1))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_search_samples_them(tmp_path):
     hp = keras_tuner.HyperParameters()
     hp.Fixed("use_proximal_l1", True)
@@ -207,7 +207,7 @@ def test_a_search_whose_build_forgets_them(tmp_path):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_estimators_apply_them():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(80, 6))

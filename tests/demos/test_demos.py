@@ -51,7 +51,7 @@ _LONG = ("augmentation_dropout", "bias_batch_norm", "dropout_batch_norm", "he_gl
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in _LONG else []) for n in NAMES],
+    [pytest.param(n, marks=[pytest.mark.nightly] if n in _LONG else []) for n in NAMES],
 )
 def test_each_measures_judges_and_draws(name, untraced):
     shown = demos.run(name, quick=True, seed=3)

@@ -128,7 +128,7 @@ def test_logits_are_found_behind_every_ending(ending, eager):
         np.testing.assert_allclose(z, 100 * LOGITS, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("factor", [0.3, 4.0])
 def test_the_temperature_is_the_one_that_the_labels_were_drawn_with(factor, eager):
     rng = np.random.default_rng(2)
@@ -193,7 +193,7 @@ def test_the_model_stays_free_and_mixed_precision_keeps_its_digits(eager):
     np.testing.assert_array_equal(scaled.model.predict(x, verbose=0), before)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_network_that_was_trained_too_long(tmp_path):
     """A real one: it becomes sure of itself, and scaling by rows of validation helps on others."""
     x, y = load_digits(return_X_y=True)

@@ -111,7 +111,7 @@ def twins(l2):
     return stacked, own
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_cannot_be_stacked_is_trained_one_by_one_to_the_same_end(eager):
     x, y = regression()
     stacked, own = twins(0.01)
@@ -149,7 +149,7 @@ def digits_model(hp):
     return kregs.compile_model(model, "sparse_categorical_crossentropy")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_build_function_on_digits(digits):
     x, y = (part[:800] for part in digits)
     curve = kregs.learning_rate_curve(
@@ -171,7 +171,7 @@ def test_a_build_function_on_digits(digits):
     assert again.runs["loss"].tolist() == pytest.approx(curve.runs["loss"].tolist(), nan_ok=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_suggestions_that_cannot_be_made():
     x, y = regression()
     low = kregs.learning_rate_curve(linear(), x, y, learning_rates=[1e-8, 1e-7], steps=2)

@@ -373,7 +373,7 @@ def test_the_page_has_the_numbers_of_the_record(repository):
 # ---- real trainings ----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_real_trainings_of_a_known_fault():
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

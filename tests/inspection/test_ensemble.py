@@ -98,7 +98,7 @@ def test_one_model_is_itself():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_file_loads_without_kregs(tmp_path):
     sigmoids = [classifier(seed, units=1, activation="sigmoid") for seed in (1, 2)]
     ensembles = {

@@ -43,7 +43,7 @@ def selection(diabetes):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_each_fold_keeps_what_scikit_learns_lasso_keeps(diabetes, selection):
     x, y = (part.astype("float64") for part in diabetes)  # float32 does not reach the tolerance
     splits = KFold(4, shuffle=True, random_state=3).split(x)
@@ -98,7 +98,7 @@ def test_table():
     assert frame["survives_to"].isna().tolist() == [False, False, True, True]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_weak_values_that_keep_too_many_are_not_counted(diabetes):
     x, y = diabetes
     options = {"folds": 3, "epochs": 60, "batch_size": 500, "l1": [0.01, 0.6, 0.9]}
@@ -126,7 +126,7 @@ def deep(l1):
     return model
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_network_finds_what_a_function_depends_on():
     x = np.random.default_rng(0).normal(size=(300, 6)).astype("float32")
     y = np.tanh(2 * x[:, 1]) * 2 + x[:, 4]
@@ -209,7 +209,7 @@ class OwnDense(L.Dense):  # cannot be stacked
         return 1.0 * super().call(inputs)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(L.Dense, marks=pytest.mark.slow), OwnDense])
+@pytest.mark.parametrize("kind", [pytest.param(L.Dense, marks=pytest.mark.nightly), OwnDense])
 def test_only_the_seed_is_random(kind, monkeypatch, eager):
     seen = []
 

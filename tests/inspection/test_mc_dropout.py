@@ -189,7 +189,7 @@ SLOW = ("GRU recurrent_dropout", "Bidirectional", "RNN of a cell", "MultiHeadAtt
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in ACTING],
+    [pytest.param(name, marks=[pytest.mark.nightly] if name in SLOW else []) for name in ACTING],
 )
 def test_a_layer_that_drops_acts(name):
     build, shape = ACTING[name]

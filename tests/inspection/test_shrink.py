@@ -164,7 +164,7 @@ def test_random_chains_in_single_precision(seed):
     check_plan(Plan(np.random.default_rng(seed), True), 1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("convolutional", [False, True])
 def test_more_random_chains(double, convolutional):
     planned = set()

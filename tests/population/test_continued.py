@@ -10,7 +10,7 @@ from keras import layers, optimizers
 
 from kregs.population import Population
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 4)), RNG.normal(size=(30, 2))

@@ -74,7 +74,7 @@ print("equal")
 """
 
 
-@pytest.mark.slow  # a process with several virtual devices
+@pytest.mark.nightly  # a process with several virtual devices
 def test_members_do_not_depend_on_their_device():
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -142,7 +142,7 @@ RECURRENT = {"gru_reset_before", "simple_rnn", "gru", "masking", "bidirectional"
 @pytest.mark.parametrize(
     "name",
     # "lstm" goes through the same loop
-    [pytest.param(n, marks=[pytest.mark.slow] * (n in RECURRENT)) for n in LAYERS],
+    [pytest.param(n, marks=[pytest.mark.nightly] * (n in RECURRENT)) for n in LAYERS],
 )
 def test_layer(double, name):
     inputs, body = LAYERS[name]
@@ -167,8 +167,8 @@ def test_embedding(double):
 @pytest.mark.parametrize(
     ("cell", "accelerate"),
     [
-        pytest.param(layers.LSTM, True, marks=pytest.mark.slow),
-        pytest.param(layers.GRU, False, marks=pytest.mark.slow),  # "masking" has masks, too
+        pytest.param(layers.LSTM, True, marks=pytest.mark.nightly),
+        pytest.param(layers.GRU, False, marks=pytest.mark.nightly),  # "masking" has masks, too
     ],
 )
 def test_masked_steps(double, cell, accelerate):
@@ -221,7 +221,7 @@ ELSEWHERE = {"autoencoder", "recurrent", "bidirectional", "text_cnn", "tied", "r
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n in ELSEWHERE)) for n in BUILDERS],
+    [pytest.param(n, marks=[pytest.mark.nightly] * (n in ELSEWHERE)) for n in BUILDERS],
 )
 def test_builder(double, name):
     shape, fields, builder = BUILDERS[name]
@@ -444,7 +444,7 @@ def test_own_loss_function(double):
     check_equal(models, numbers(ROWS, 5), numbers(ROWS, 3), by=twin(models[0]))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_last_batch_is_smaller(double):
     def build(n):
         body = [layers.Dense(6, activity_regularizer=l2(n)), layers.BatchNormalization()]
@@ -476,7 +476,7 @@ def test_weights_of_rows_and_classes(double):
     check_equal(models, x, y, class_weight={0: 0.2, 2: 3.0}, **fit)  # they become weights of rows
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_accelerated_model(double):
     def build(n):
         body = [

@@ -91,7 +91,7 @@ PEAK = textwrap.dedent(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_large_batch_size_takes_no_memory():
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(

@@ -257,7 +257,7 @@ def assert_same(ours, theirs, name):
     np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_names_are_there_and_no_others(family):
     of_keras, histories, evaluated = both(family)
@@ -445,7 +445,7 @@ def smoothed_model(k, loss="categorical", compile_with=kregs.compile_model):
         "categorical",
         "axis",
         "own class",
-        *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("binary", "sum", "function")),
+        *(pytest.param(loss, marks=pytest.mark.nightly) for loss in ("binary", "sum", "function")),
     ],
 )
 def test_data_loss_of_members_is_that_of_keras(loss):

@@ -50,7 +50,7 @@ QUICK = ("momentum", "adam")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in OPTIMIZERS]
+    "name", [pytest.param(n, marks=[pytest.mark.nightly] * (n not in QUICK)) for n in OPTIMIZERS]
 )
 def test_each_member_ends_where_fit_ends(double, eager, name):
     models = [build(OPTIMIZERS[name](), each) for each in COEFFICIENTS]
@@ -76,7 +76,7 @@ def test_each_member_ends_where_fit_ends(double, eager, name):
     assert min(zeros[1:3]) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_member_does_not_depend_on_the_others(eager):
     def ends(coefficients):
         models = [build(optimizers.Adam(0.02), each) for each in coefficients]

@@ -70,7 +70,7 @@ def heavy(tmp_path_factory):
     return tune(path, engine="population", max_trials=1, epochs=2, class_weight={3: 5.0})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_folds_are_what_fit_makes_of_them(result):
     for trial in (0, 1):
         history = result.history(trial)
@@ -129,7 +129,7 @@ class Halves(keras.callbacks.Callback):
             curve.append(logs["data_loss"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("engine", ["population", "sequential"])
 @pytest.mark.parametrize(
     ("folds", "preprocess"),
@@ -178,7 +178,7 @@ def test_seeds_are_runs_too(tmp_path):
     assert result.trials()["standard_error"].notna().all()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_sample_and_class_weights_reach_the_folds(result, heavy, tmp_path):
     def curve(search):
         history = search.history(0)
@@ -248,7 +248,7 @@ def test_hyperband_goes_on_in_the_same_fold(tmp_path, eager, engine):
             assert after["loss"].iloc[0] < 1.05 * before["loss"].min()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("folds", [None, KFold(2)], ids=["split", "folds"])
 def test_hyperband_keeps_no_more_weights_than_it_is_told_to(tmp_path, folds):
     few = {"oracle": "hyperband", "epochs": 4, "batch_size": 60, "keep": 2, "folds": folds}
@@ -276,7 +276,7 @@ def test_the_last_epoch_is_scored_where_none_is_to_be_chosen(tmp_path, engine):
     assert result.best_epoch == 3
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_nested_folds_score_the_whole_search(tmp_path):
     outer = KFold(2, shuffle=True, random_state=1)
     few = {"preprocess": StandardScaler(), "folds": 2, "epochs": 3}
@@ -469,7 +469,7 @@ def test_a_trial_is_kept_with_the_averages_that_it_was_judged_by(tmp_path, eager
     assert logs["data_loss"] == pytest.approx(result.best_score, rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_model_of_an_earlier_choice_is_not_left(tmp_path, monkeypatch):
     tune(tmp_path, max_trials=1, epochs=1)
     assert (tmp_path / "search" / "best.keras").exists()
@@ -634,7 +634,7 @@ KILL = textwrap.dedent(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_search_loses_nothing(tmp_path, monkeypatch):
     """One kill, at the worst moment; `test_twenty_kills` kills at any."""
     trials = 5

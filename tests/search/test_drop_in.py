@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 _cases = runpy.run_path(str(Path(__file__).with_name("drop_in.py")))
-# a hook of batches, steps of one's own, one call a layer: these see one model
+# what sees single batches or steps, or ends after one pass
 ONE_BY_ONE = {
     "a callback of one's own, by batch",
     "a Python generator",
-    "`run_eagerly`",
     "a `train_step` of one's own",
+    "`steps_per_epoch`",
 }
 
 

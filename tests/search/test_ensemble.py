@@ -60,7 +60,7 @@ def test_the_greedy_choice_is_never_worse_than_the_best_member(result):
     np.testing.assert_allclose(ensemble.predict(HELD[0], verbose=0), mean, atol=1e-5)
 
 
-@pytest.mark.slow  # a process; builders' files are loaded without kregs in the quick tests
+@pytest.mark.nightly  # a process; builders' files are loaded without kregs in the quick tests
 def test_one_file_that_loads_without_kregs(result, tmp_path):
     ensembles = {method: result.ensemble(3, method=method) for method in ("mean", "vote")}
     for method, ensemble in ensembles.items():

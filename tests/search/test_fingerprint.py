@@ -101,7 +101,7 @@ def test_layers_that_are_more_or_others():
     assert (name, before, now) == ("layer 1 (Dense), dtype, name", "float32", "mixed_bfloat16")
 
 
-@pytest.mark.slow  # two processes
+@pytest.mark.nightly  # two processes
 def test_it_is_the_same_in_every_process():
     program = BUILD + textwrap.dedent(
         """

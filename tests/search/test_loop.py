@@ -112,7 +112,7 @@ def test_a_shorter_second_part_does_not_replace_a_longer_first(
     assert [len(second.history(trial)) for trial in range(4)] == [2] * 4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("engine", ["population", "sequential"])
 def test_trials_that_ended_and_those_that_did_not(
     build, linear_data, tmp_path, time_for, monkeypatch, eager, engine
@@ -133,7 +133,7 @@ def test_trials_that_ended_and_those_that_did_not(
         assert resumed.record.trials[trial] == result.record.trials[trial]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_has_ended_counts_before_what_lacks_folds(
     build, linear_data, tmp_path, time_for, eager
 ):
@@ -167,7 +167,7 @@ def test_without_an_epoch_there_is_no_result_and_resume_goes_on(
     assert len(resumed.trials()) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_hyperband_goes_on_after_the_time_was_up(build, linear_data, tmp_path, time_for):
     few = {"oracle": "hyperband", "max_trials": None, "epochs": 3}
     ends = time_for(2)
@@ -179,7 +179,7 @@ def test_hyperband_goes_on_after_the_time_was_up(build, linear_data, tmp_path, t
     same_trials(run(build, linear_data, tmp_path / "whole", **few), resumed, rtol=1e-2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_nested_searches_share_the_time(says, build, linear_data, tmp_path, monkeypatch):
     given, now = [], [0.0]
     monkeypatch.setattr(nested.time, "monotonic", lambda: now[0])
@@ -287,7 +287,7 @@ class Flaky(keras_tuner.HyperModel):
         return super().fit(hp, model, *args, **kwargs)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::kregs.search.SequentialFallback")
 def test_a_trial_that_is_tried_again_is_not_mixed_with_its_first_attempt(
     linear_data, tmp_path, eager
@@ -301,7 +301,7 @@ def test_a_trial_that_is_tried_again_is_not_mixed_with_its_first_attempt(
     assert sorted(tuner.oracle.end_order) == ["00", "01", "02"] or len(tuner.oracle.end_order) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_jobs_of_a_failed_trial_do_not_count_for_its_second_attempt(
     linear_data, tmp_path, monkeypatch
 ):

@@ -42,7 +42,7 @@ SEARCH = textwrap.dedent(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_resident_memory_after_300_trials_is_that_after_50(tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(

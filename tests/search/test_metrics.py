@@ -10,7 +10,7 @@ from keras import layers, losses, metrics, ops
 
 import kregs
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 5)).astype("float32")

@@ -281,7 +281,7 @@ class Disk:
         self.replace(source, target)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("folds", [None, 2])
 def test_a_full_disk_keeps_what_was_finished(build, linear_data, tmp_path, monkeypatch, folds):
     few = {"max_trials": 3, "epochs": 1, "folds": folds}
@@ -330,7 +330,7 @@ def test_the_command_says_it_in_one_line(tmp_path, monkeypatch, capsys):
     assert said.startswith("kregs: No space left on device for")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root mounts")
 def test_a_disk_that_is_really_full(build, linear_data, tmp_path):
     disk = tmp_path / "disk"
@@ -376,7 +376,7 @@ except OSError as error:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_of_two_processes_one_searches(tmp_path):
     command = [sys.executable, "-c", TWICE, str(tmp_path)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}

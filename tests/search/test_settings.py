@@ -32,7 +32,7 @@ def search(tmp_path, name, **arguments):
     return kregs.tune(build, X, Y, directory=tmp_path, project_name=name, **arguments)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_balanced_classes_are_the_same_search_as_their_weights(tmp_path):
     balanced = search(tmp_path, "balanced", class_weight="balanced", folds=3)
     weights = compute_class_weight("balanced", classes=np.arange(3), y=Y)
@@ -57,7 +57,7 @@ def test_classes_are_counted_on_the_rows_that_are_trained_on():
     assert data.class_weight == dict(enumerate(expected))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_doubtful_arguments_are_warned_of_once(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -66,7 +66,7 @@ class Interrupt:
         return self.build(hp)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_interrupted_search_is_kept_and_goes_on(build, linear_data, tmp_path, eager):
     few = {"engine": "sequential", "max_trials": 3, "epochs": 2}
     interrupt = Interrupt(build, at=5)  # two builds explore the space, then one per trial
@@ -307,7 +307,7 @@ def test_a_trial_is_scored_half_by_half(build, linear_data, tmp_path, eager, eng
     assert result.protocol.epoch_chosen_on == "the other half"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_val_loss_picks_a_smaller_l2_than_val_data_loss(tmp_path):
     x, y = load_breast_cancer(return_X_y=True)
     x = ((x - x.mean(axis=0)) / x.std(axis=0)).astype("float32")

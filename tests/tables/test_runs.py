@@ -26,7 +26,7 @@ def run(people, eager, tmp_path_factory):
         return kregs.tune_table(people(), "y", **QUICK, directory=tmp_path_factory.mktemp("runs"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_test_part_is_kept_and_scored_once(run):
     assert run.record["rows"] == {"train": 96, "test": 24}
     assert run.scores.index.tolist() == ["network", "logistic regression", "most frequent class"]
@@ -86,7 +86,7 @@ def test_unseen_categories_and_wrong_values(run, people):
     assert len(kregs.predict_table(run.search.path, people().iloc[:0])) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_numbers_are_predicted_in_their_own_units_without_folds_too(tmp_path):
     frame = load_diabetes(as_frame=True).frame
     frame.loc[::9, "bmi"] = np.nan
@@ -107,7 +107,7 @@ def test_numbers_are_predicted_in_their_own_units_without_folds_too(tmp_path):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_rare_classes_are_weighted(tmp_path):
     x, y = load_breast_cancer(return_X_y=True, as_frame=True)
     keep = np.r_[np.flatnonzero(y == 1)[:240], np.flatnonzero(y == 0)[:30]]
@@ -125,7 +125,7 @@ def test_rare_classes_are_weighted(tmp_path):
     assert again.record["test"] == run.record["test"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_real_table_with_injected_gaps_beats_the_guess(tabular, tmp_path):
     x, y, _ = tabular("credit-g")
     frame = pd.DataFrame(x, columns=[f"c{i}" for i in range(x.shape[1])])

@@ -172,7 +172,7 @@ def test_nan_stops_the_training(eager):
     assert len(history["loss"]) < 5
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_in_a_keras_tuner_search(tmp_path, eager):
     import keras_tuner
 

@@ -228,7 +228,7 @@ def test_label_smoothing_is_refused_where_keras_has_none_or_has_it_already():
         kregs.compile_model(small_model(), own, label_smoothing=0.1)
 
 
-@pytest.mark.slow  # a process; builders' files are loaded without kregs in the quick tests
+@pytest.mark.nightly  # a process; builders' files are loaded without kregs in the quick tests
 def test_files_load_and_train_without_kregs(tmp_path, eager):
     losses = {"mean": SPARSE, "sum": keras.losses.SparseCategoricalCrossentropy(reduction="sum")}
     expected = {}

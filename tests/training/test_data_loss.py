@@ -259,7 +259,7 @@ def test_mixed_precision():
     assert_difference_is_penalty(model, x, y)
 
 
-@pytest.mark.slow  # a process with two virtual devices
+@pytest.mark.nightly  # a process with two virtual devices
 def test_mirrored_strategy_agrees_with_one_device():
     script = textwrap.dedent(
         """

@@ -86,7 +86,7 @@ QUICK = ("momentum", "adam", "lion")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in OPTIMIZERS]
+    "name", [pytest.param(n, marks=[pytest.mark.nightly] * (n not in QUICK)) for n in OPTIMIZERS]
 )
 def test_each_optimizer_ends_at_the_lasso(diabetes, name):
     x, y = diabetes
@@ -149,7 +149,7 @@ def group_lasso(x, y, group_l1, l1=0.0, steps=20000):
 
 @pytest.mark.parametrize(
     "name",
-    ["momentum", "adam", *(pytest.param(n, marks=pytest.mark.slow) for n in ("lion", "lamb"))],
+    ["momentum", "adam", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("lion", "lamb"))],
 )
 def test_group_lasso_against_proximal_gradient(name):
     rng = np.random.default_rng(1)
@@ -222,7 +222,7 @@ def test_only_kernels_are_thresholded(eager):
     assert model.get_layer("conv").kernel.numpy().all()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_fit_reaches_exact_zeros_that_l1_does_not():
     def zeros(optimizer, penalty):
         keras.utils.set_random_seed(0)
@@ -273,7 +273,7 @@ def test_clipping_and_decay_come_before_the_threshold(eager, options):
         np.testing.assert_allclose(other.numpy(), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("jit", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.parametrize("jit", [pytest.param(True, marks=pytest.mark.nightly), False])
 def test_mixed_precision_and_xla(jit):
     with_policy = keras.config.dtype_policy()
     try:
@@ -289,7 +289,7 @@ def test_mixed_precision_and_xla(jit):
     assert model.get_weights()[0][:2].all()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_saved_file_holds_the_optimizer_inside(tmp_path, eager):
     model = network()
     model.compile(kregs.proximal(optimizers.SGD(0.01, momentum=0.9), l1=0.1), "mse")

@@ -65,7 +65,7 @@ def classifier(rate, recurrent_rate):
     return model
 
 
-@pytest.mark.parametrize("accelerate", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("accelerate", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_independent_of_the_others(accelerate):
     """Also where the others make the gates drop apart."""
     rng = np.random.default_rng(0)

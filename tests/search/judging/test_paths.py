@@ -45,7 +45,7 @@ def expected(penalty):
     return np.array(means), np.array(errors)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("penalty", ["l2", "l1"])
 def test_the_rule_of_cv_glmnet_agrees_with_scikit_learn(penalty):
     path = kregs.regularization_path(
@@ -176,7 +176,7 @@ def test_the_plot_shows_the_table(path, tmp_path):
     np.testing.assert_allclose(share.lines[0].get_ydata(), 100 * path.frame["nonzero"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_map_of_two_numbers(tmp_path):
     def build(l2, dropout):
         r = kregs.Regularization(l2=l2, dropout=dropout)

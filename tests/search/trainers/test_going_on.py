@@ -12,7 +12,7 @@ from kregs.search import PopulationTuner
 from kregs.search.storage import TrialRecord, outcome_file
 from kregs.search.trainers.batches import OrderedBatches
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("double")]
+pytestmark = [pytest.mark.nightly, pytest.mark.usefixtures("double")]
 
 GENERATOR = np.random.default_rng(4)
 X, Y = GENERATOR.normal(size=(50, 3)), GENERATOR.normal(size=50)

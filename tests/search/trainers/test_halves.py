@@ -118,7 +118,7 @@ def expected(name, direction, weights, *, weighted):
     return value(rows, np.concatenate(guesses)), np.average(by_half, weights=[20, 23])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("trainer", [StackedTrainer, FitTrainer])
 @pytest.mark.parametrize(
     ("name", "direction", "weighted", "is_mean"),

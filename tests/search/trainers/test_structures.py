@@ -85,7 +85,7 @@ def build_with_closures(hp):
     return model
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_each_trial_has_its_own_functions(tmp_path):
     values = (3.0, 1.0, 3.0, 0.5)
     stacked, trainer = trained(StackedTrainer, build_with_closures, values, tmp_path / "stacked")
@@ -122,7 +122,7 @@ def test_the_usual_early_stopping_is_stacked(tmp_path):
     assert min(map(len, histories[0])) < 12
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_programs_of_earlier_structures_are_given_back(tmp_path, monkeypatch):
     alive: list[weakref.ref] = []
     most: list[int] = []
@@ -153,7 +153,7 @@ def build_units(hp):
     return model
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("class_weight", [{1: 4.0}, None])
 def test_folds_hold_the_rows_once(tmp_path, class_weight):
     folds = [

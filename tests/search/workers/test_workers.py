@@ -259,7 +259,7 @@ def test_a_build_of_a_script_is_sent_if_a_worker_will_find_it(monkeypatch, tmp_p
         processes.check_workers(2, build=main.build, **arguments)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_workers_train_the_build_of_a_script_and_end_in_time(tmp_path):
     """Their trials are cut short as those of one process are, and gone on with."""
     script = tmp_path / "script.py"
@@ -302,7 +302,7 @@ def test_the_port_is_none(environment, monkeypatch):
         client_module.chief_address()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_script_with_keras_tuners_variables(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     common = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(free_port())}
@@ -331,7 +331,7 @@ def test_a_script_with_keras_tuners_variables(tmp_path):
     assert said["chief"].splitlines() == ["ended 0", "(None, 1)"]
 
 
-@pytest.mark.slow  # what becomes of its trials is tested above, without processes
+@pytest.mark.nightly  # what becomes of its trials is tested above, without processes
 def test_a_worker_is_killed_in_the_middle(tmp_path, capfd):
     recipe = catalog.load("forkme")
     (x, y), _ = recipe.load_data()
@@ -371,7 +371,7 @@ def test_a_worker_is_killed_in_the_middle(tmp_path, capfd):
     assert shared.best_hyperparameters == alone.best_hyperparameters
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_command_is_interrupted_and_resumed(tmp_path, capsys, start_interruptible):
     argv = ["tune", "forkme", "--max-trials", "12", "--epochs", "12", "--seeds", "1"]
     argv += ["--workers", "2", "--output", str(tmp_path / "runs")]
@@ -402,7 +402,7 @@ def test_command_is_interrupted_and_resumed(tmp_path, capsys, start_interruptibl
     assert not family(os.getpid())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_script_that_does_not_guard_its_search(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -417,7 +417,7 @@ def test_a_script_that_does_not_guard_its_search(tmp_path):
     assert 'must stand below `if __name__ == "__main__":`' in run.stderr.splitlines()[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_workers_end_with_their_parent(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
