@@ -70,7 +70,13 @@ class Population:
     (3, 64, 1)
     """
 
-    def __init__(self, models: Sequence[keras.Model], *, seeds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        models: Sequence[keras.Model],
+        *,
+        seeds: Sequence[int],
+        epochs: Sequence[int] | None = None,
+    ) -> None:
         self.models = list(models)
         self.members = [read_member(model) for model in self.models]
         self.layout = Layout(self.members)
@@ -80,7 +86,7 @@ class Population:
         # what they ended with; `None`: their models are as far
         self._weights: list[list[np.ndarray]] | None = None
         self._states: list[OptimizerState | None] = [None] * len(self.models)
-        self._epochs = [0] * len(self.models)  # of all calls of fit
+        self._epochs = list(epochs or [0] * len(self.models))  # of all calls of fit
         self._batch_order = np.random.default_rng(0)  # of a PyDataset
         self._training: Training | None = None  # the last one, whose programs are compiled
         self._given_out = False  # by `unstack`
@@ -406,8 +412,8 @@ class Population:
             raise ValueError(
                 f"`path` must be a file that Population.save wrote. Received: {str(path)!r}"
             ) from error
-        population = cls.from_models(models, seeds=facts["seeds"])
-        population._epochs, population.history = facts["epochs"], facts["history"]
+        population = cls(models, seeds=facts["seeds"], epochs=facts["epochs"])
+        population.history = facts["history"]
         return population
 
     def _take_back(self) -> None:

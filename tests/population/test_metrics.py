@@ -268,6 +268,7 @@ def test_all_names_are_there_and_no_others(family):
     assert of_keras[0][0]["loss"] != pytest.approx(of_keras[1][0]["loss"], rel=0.01)
 
 
+@pytest.mark.slow  # the programs are shared
 @pytest.mark.parametrize(("family", "name"), CASES)
 def test_metric_is_that_of_keras(family, name):
     """In the history of training, of validation, and in `evaluate`; weighted and not."""
