@@ -17,7 +17,11 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from kregs.population.keras_internals import learning_rate_of, profiles_batches
+from kregs.population.keras_internals import (
+    learning_rate_of,
+    profiles_batches,
+    set_steps_taken,
+)
 from kregs.population.optimizers import OptimizerState
 from kregs.population.registry import NotStackable
 from kregs.population.signature import Member
@@ -358,7 +362,7 @@ class OwnModel:
             optimizer.learning_rate = constant
             self._rates = constant, _rate_in(optimizer)
         if not self._steps_current:
-            optimizer.iterations.assign(self._values.steps())
+            set_steps_taken(optimizer, self._values.steps())
             self._steps_current = True
         return optimizer
 
@@ -520,9 +524,10 @@ class OptimizerView:
         own = self._own
         if name in ("learning_rate", "iterations", "_learning_rate"):
             return getattr(own.look_at_rate(), name)
-        if hasattr(own.model.optimizer, name):
+        optimizer = own.model.optimizer
+        if hasattr(optimizer, name) or not optimizer.built:  # which gives it slots and averages
             own.look()
-        return getattr(own.model.optimizer, name)
+        return getattr(optimizer, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "learning_rate":

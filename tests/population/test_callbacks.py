@@ -524,9 +524,9 @@ def test_weights_leave_the_device_only_when_they_are_looked_at(monkeypatch):
     read = []
     original = Program.weights_of
 
-    def weights_of(program, positions, kept=None):
+    def weights_of(program, positions, kept=None, **named):
         read.append(positions)
-        return original(program, positions, kept)
+        return original(program, positions, kept, **named)
 
     monkeypatch.setattr(Program, "weights_of", weights_of)
     noting = C.LambdaCallback(on_epoch_end=lambda epoch, logs: None)

@@ -229,6 +229,7 @@ class Subclassed(keras.Model):
 
 def unstackable(hp):
     model = Subclassed()
+    model(np.zeros((1, 64)))
     optimizer = keras.optimizers.SGD(hp.Float("learning_rate", 1e-3, 1e-1))
     model.compile(optimizer, "sparse_categorical_crossentropy")
     return model
