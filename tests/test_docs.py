@@ -112,7 +112,11 @@ WITH_PYTHON = [
     if section.program
 ]
 COMMANDS = [
-    pytest.param(section, id=f"{section.page.stem}-{section.heading}", marks=pytest.mark.quick)
+    pytest.param(
+        section,
+        id=f"{section.page.stem}-{section.heading}",
+        marks=pytest.mark.quick if section.page.name == "README.md" else pytest.mark.nightly,
+    )
     for section in SECTIONS
     if any(kind == "bash" and re.search("^kregs ", text, re.M) for kind, text in section.blocks)
     and section.page.parent.name != "taught"  # tests/demos runs each at a tiny size
