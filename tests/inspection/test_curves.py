@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
@@ -252,3 +253,21 @@ def test_a_proximal_step_that_knows_its_model_is_kept(group_l1, l1):
     at_own_rate = descend(start, x, y, 0.05, seed=0, epochs=2, batch=60)(x, y)
     assert theirs != pytest.approx(at_own_rate, rel=1e-2)  # nor is it without the step
     assert strengths.to_frame()["loss"][0] == pytest.approx(curve.to_frame()["loss"][0], rel=1e-4)
+
+
+def test_the_rule_of_the_suggestion():
+    """A fifth of the largest rate that gives up at most a tenth of what the best one gains."""
+    from kregs.inspection.curves import _suggest_rate, _with_suggestion
+
+    def suggested(losses):
+        runs = pd.DataFrame({"learning_rate": [0.01, 0.02, 0.04, 0.08], "loss": losses})
+        runs = runs.assign(seed=0, train=runs["loss"])
+        bare = kregs.RangeTest("learning_rate", runs, 1.0, "rows", None, None)
+        return _with_suggestion(bare, _suggest_rate)
+
+    result = suggested([0.5, 0.1, 0.15, 0.9])
+    assert result.suggestion == pytest.approx(0.04 / 5)
+    assert result.interval == (0.02, 0.04)
+    assert result.notes == ()
+    assert "try larger ones" in suggested([0.5, 0.4, 0.2, 0.1]).notes[0]
+    assert "try smaller ones" in suggested([0.1, 0.5, 0.9, np.nan]).notes[0]

@@ -325,3 +325,10 @@ def test_a_dataset_gives_its_first_batch(eager):
     assert (
         kregs.gradient_flow(model, dataset).loss == kregs.gradient_flow(model, x[:10], y[:10]).loss
     )
+
+
+def test_the_limits_are_those_of_the_docstring(eager):
+    flow = flow_of(chain(activation="sigmoid", initializer="glorot_uniform"))
+    ratios = flow.frame.set_index("layer")["ratio"].dropna()
+    assert ((ratios > 1e-9) & (ratios < 1e-3)).any()
+    assert set(flow.vanishing) == set(ratios.index[ratios < 1e-3])

@@ -404,3 +404,10 @@ def test_logits_of_one_of_several_outputs(eager):
     classes = kregs.mc_dropout(model, x, samples=10, output="class")
     np.testing.assert_allclose(classes.mean.sum(axis=1), 1, atol=1e-6)
     assert not kregs.mc_dropout(model, x, samples=10, output="number").is_classification
+
+
+def test_the_deviation_is_that_over_the_masks():
+    draws = np.random.default_rng(0).normal(size=(3, 4, 1))
+    result = McDropout(draws)
+    np.testing.assert_allclose(result.standard_deviation, draws.std(axis=0))
+    np.testing.assert_allclose(result.mean, draws.mean(axis=0))
