@@ -451,21 +451,45 @@ _OF_TRAINING = {"compile", "make_train_function", "train_function", "train_step"
 _SHARED = {"stop_training", "history"}
 
 
-class ModelView:
-    """What a callback sees as `model`: in all respects the member's own Keras model.
-
-    Its class is that of the model, so that `isinstance` holds.
+class _View:
+    """What a callback sees in place of an object: its class is the object's, so is all else.
 
     Args:
-        own: the model.
+        own: the member's model, which is the object or has it.
     """
+
+    _own: OwnModel
 
     def __init__(self, own: OwnModel) -> None:
         object.__setattr__(self, "_own", own)
 
+    def _object(self, model: Any) -> Any:
+        """Return the object, of the model."""
+        return model
+
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        return self._own.kind
+        return type(self._object(self._own.model))
+
+    def __dir__(self) -> Iterable[str]:
+        return dir(self._object(self._own.model))
+
+    def __repr__(self) -> str:
+        return repr(self._object(self._own.model))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self._object(self._own.look()), memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._object(self._own.look()).__reduce_ex__(protocol)
+
+
+class ModelView(_View):
+    """What a callback sees as `model`: in all respects the member's own Keras model."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return self._own.kind  # known before the model is made
 
     def __getattr__(self, name: str) -> Any:
         own = self._own
@@ -493,32 +517,12 @@ class ModelView:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self._own.look()(*arguments, **named)
 
-    def __dir__(self) -> Iterable[str]:
-        return dir(self._own.model)
 
-    def __repr__(self) -> str:
-        return repr(self._own.model)
+class OptimizerView(_View):
+    """What a callback sees as `model.optimizer`: that of the member's own model."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return copy.deepcopy(self._own.look(), memo)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self._own.look().__reduce_ex__(protocol)
-
-
-class OptimizerView:
-    """What a callback sees as `model.optimizer`: that of the member's own model.
-
-    Args:
-        own: the model.
-    """
-
-    def __init__(self, own: OwnModel) -> None:
-        object.__setattr__(self, "_own", own)
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        return type(self._own.model.optimizer)
+    def _object(self, model: Any) -> Any:
+        return model.optimizer
 
     def __getattr__(self, name: str) -> Any:
         own = self._own
@@ -533,18 +537,6 @@ class OptimizerView:
         if name != "learning_rate":
             raise NotStackable(f"a callback sets `model.optimizer.{name}`")
         self._own.look_at_rate().learning_rate = value
-
-    def __dir__(self) -> Iterable[str]:
-        return dir(self._own.model.optimizer)
-
-    def __repr__(self) -> str:
-        return repr(self._own.look().optimizer)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return copy.deepcopy(self._own.look().optimizer, memo)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self._own.look().optimizer.__reduce_ex__(protocol)
 
 
 def _swaps_for_validation(callback: keras.callbacks.Callback) -> bool:

@@ -117,11 +117,10 @@ def fingerprint_of_layer(
     for name, value in _attributes_of_layer(layer):
         if name in leave_out:
             continue
-        parts = keras.tree.flatten(value) if _holds_layers(value) else [value]
         if not _holds_layers(value):
             held[name] = fingerprint(value, own=own)
             continue
-        for number, part in enumerate(parts):
+        for number, part in enumerate(keras.tree.flatten(value)):
             place = name if part is value else f"{name}[{number}]"
             if isinstance(part, keras.layers.Layer):
                 inner = fingerprint_of_layer(part, own=own)

@@ -62,9 +62,9 @@ def frozen_part(model: keras.Model) -> FrozenPart | None:
     """
     try:
         functional = inner_functional(model)
-    except ValueError:  # not built
+    except ValueError:  # not built, or with steps of its own
         return None
-    if functional is None:
+    if functional is None or not model.compiled:
         return None
     if not all(isinstance(shape, tuple) for shape in (model.input_shape, model.output_shape)):
         return None  # several, or one in a dictionary
@@ -111,9 +111,16 @@ def _is_frozen(call: Any) -> bool:
     if not isinstance(operation, keras.Model):
         return _never_changes(operation)
     models = [operation, *(each for each in all_layers(operation) if isinstance(each, keras.Model))]
-    if not all(each.built and inner_functional(each) is not None for each in models):
-        return False  # it does not show its layers
+    if not all(map(_shows_its_layers, models)):
+        return False
     return all(_never_changes(each) for each in all_layers(operation))
+
+
+def _shows_its_layers(model: keras.Model) -> bool:
+    try:
+        return inner_functional(model) is not None
+    except ValueError:
+        return False
 
 
 def _never_changes(layer: Any) -> bool:

@@ -130,21 +130,7 @@ def as_outputs(model: keras.Model, outputs: Sequence[Any]) -> Any:
     return structure[0] if is_list and len(structure) == 1 else structure
 
 
-# who overrides one of these computes something that the layers do not show
-_STEPS = (
-    "call", "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "fit",
-    "evaluate", "make_train_function", "make_test_function",
-)  # fmt: skip
-
-
 def _functional(model: Any) -> Any:
-    if isinstance(model, keras.Sequential):
-        for name in _STEPS:
-            if getattr(type(model), name) is not getattr(keras.Sequential, name):
-                raise NotStackable(
-                    f"model {model.name!r} is a {type(model).__name__}, which has a `{name}` of "
-                    "its own"
-                )
     try:
         return inner_functional(model)
     except ValueError as error:

@@ -72,15 +72,28 @@ BUILT = frozenset({"built", "_built", "_build_input_shape"})
 # ---- the graph of a model ------------------------------------------------------------------
 
 
+# who overrides one of these computes something that the layers do not show
+_STEPS = (
+    "call", "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "fit",
+    "evaluate", "make_train_function", "make_test_function",
+)  # fmt: skip
+
+
 def inner_functional(model: Any) -> Any:
     """Return the Functional that a Sequential is built as, a Functional itself, or `None`.
 
     Why: `Sequential.layers` hides which tensors its layers read, its Functional shows them.
 
     Raises:
-        ValueError: a Sequential is not built, so it has none yet.
+        ValueError: a Sequential is not built, so it has none yet; or its class computes otherwise.
     """
     if isinstance(model, keras.Sequential):
+        for name in _STEPS:
+            if getattr(type(model), name) is not getattr(keras.Sequential, name):
+                raise ValueError(
+                    f"model {model.name!r} is a {type(model).__name__}, which has a `{name}` of "
+                    "its own"
+                )
         if not model.built or model._functional is None:
             raise ValueError(
                 f"model {model.name!r} is not built: its first layer does not say its input shape"

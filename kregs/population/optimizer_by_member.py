@@ -41,22 +41,15 @@ class OptimizerByMember(StackedOptimizer):
     accelerated: ClassVar[bool] = False
     decays_itself: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        template: Any,
-        variables: Sequence[tf.Variable],
-        members: int,
-        weights: Sequence[Any] = (),
-    ) -> None:
-        super().__init__(template, variables, members)
+    def new_state(self, members: int, weights: Sequence[Any]) -> dict[str, list[tf.Variable]]:
         self._members = members
         self._scratch = [scratch_like(weight) for weight in weights]
-        self._optimizer = _fresh(template)
+        self._optimizer = _fresh(self.template)
         self._optimizer.build(self._scratch)
-        decayed = [decays_weight(template, weight) for weight in weights]
+        decayed = [decays_weight(self.template, weight) for weight in weights]
         set_decayed(self._optimizer, dict(zip(map(id, self._scratch), decayed, strict=True)))
         self._gathered = gathered_by(self._optimizer, self._scratch)
-        self.state = {
+        return {
             "gathered": [
                 tf.Variable(tf.zeros([members, *v.shape], v.dtype), trainable=False)
                 for v in self._gathered

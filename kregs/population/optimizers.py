@@ -93,10 +93,7 @@ class StackedOptimizer:
             tf.Variable(np.zeros(members), dtype=variable.dtype, trainable=False)
             for variable in self.variables
         ]
-        self.state = {
-            slot: [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
-            for slot in self.slots_of(template)
-        }
+        self.state = self.new_state(members, weights)
         self.thresholds = [
             tuple(tf.Variable(tf.zeros_like(decays), trainable=False) for _ in range(2))
             for decays in self.decays
@@ -107,6 +104,13 @@ class StackedOptimizer:
         self.clips: tuple[str, ...] = ()
         self.thresholded = np.zeros([len(self.variables), 2], bool)
         self.group_axes: list[tuple[int, ...]] = [()] * len(self.variables)
+
+    def new_state(self, members: int, weights: Sequence[Any]) -> dict[str, list[tf.Variable]]:
+        """Make the variables of `state`, of zeros; `members` and `weights` are those given."""
+        return {
+            slot: [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
+            for slot in self.slots_of(self.template)
+        }
 
     @classmethod
     def slots_of(cls, template: Any) -> tuple[str, ...]:

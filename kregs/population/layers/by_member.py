@@ -62,10 +62,7 @@ class ByMember(StackedLayer):
 
     def call(self, *inputs: Stacked, context: Context) -> Stacked:
         values = [x.member_first() for x in inputs]
-        weights = [tf.convert_to_tensor(self._weights[id(v)]) for v in self._variables]
-        if self._updated:
-            now = {id(v): context.value_of(self._weights[id(v)]) for v in self._updated}
-            weights = [now.get(id(v), w) for v, w in zip(self._variables, weights, strict=True)]
+        weights = [context.value_of(self._weights[id(v)]) for v in self._variables]
         states = self._random_states(context)
         rows = () if context.rows is None else (context.rows,)
         parts = (values, weights, states, rows)
@@ -80,9 +77,8 @@ class ByMember(StackedLayer):
         signature = tf.nest.map_structure(
             lambda t: tf.TensorSpec(t.shape, t.dtype), traced.structured_outputs
         )
-        flat_count = len(tf.nest.flatten(parts))
         output, losses, new_values = tf.map_fn(
-            lambda member_parts: traced(*tf.nest.flatten(member_parts)[:flat_count]),
+            lambda member_parts: traced(*tf.nest.flatten(member_parts)),
             parts,
             fn_output_signature=signature,
             parallel_iterations=1,

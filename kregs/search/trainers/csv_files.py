@@ -12,6 +12,8 @@ from typing import Any
 
 import keras
 
+from kregs.files import atomic_path
+
 
 class CsvFiles:
     """Lets runs that train at once write one file as if they had been trained one by one.
@@ -62,4 +64,5 @@ class CsvFiles:
                 with target.open("ab") as file:  # which has its header
                     file.write(text.partition(b"\n")[2])
             else:
-                target.write_bytes(text)
+                with atomic_path(target) as temporary:
+                    temporary.write_bytes(text)

@@ -20,7 +20,7 @@ from keras_tuner.errors import FatalError
 from kregs.logs import numbers_of
 from kregs.population.callbacks import check_callbacks, look_at_models
 from kregs.population.capacity import members_at_once
-from kregs.population.frozen import frozen_part
+from kregs.population.frozen import FrozenPart, frozen_part
 from kregs.population.jobs import Job
 from kregs.population.layout import Layout
 from kregs.population.registry import NotStackable
@@ -97,7 +97,9 @@ class StackedTrainer:
             self._own_fit = OwnFit(hypermodel)
         # the last ones whose programs are compiled, the latest at the end
         self._trainings: list[tuple[tuple, Training]] = []
-        self._said: set[str] = set()
+        self._said: set[str] = set()  # digests of frozen parts
+        self._frozen_parts: weakref.WeakKeyDictionary[keras.Model, FrozenPart | None]
+        self._frozen_parts = weakref.WeakKeyDictionary()
         # jobs of which it is known what trains with them: models of their structure on their feed
         self._waiting: dict[tuple, list[tuple[RunJob, Job]]] = {}
         self._feed_of: dict[tuple, Feed] = {}
@@ -174,9 +176,10 @@ class StackedTrainer:
                 raise NotStackable(
                     f"the model cannot be built from the shape of a row: {reason_of(error)}"
                 ) from error
-        member = read_member(model)
-        if not look_at_models(callbacks):  # which want the whole model
-            member, key, feed = self._without_frozen_part(member, key, feed)
+        if look_at_models(callbacks):  # which want the whole model
+            member = read_member(model)
+        else:
+            member, key, feed = self._without_frozen_part(model, key, feed)
         start = job.start or RunState(None)
         if start.optimizer is not None:
             raise NotStackable("what it goes on from was trained by `fit`")
@@ -214,20 +217,22 @@ class StackedTrainer:
         )
 
     def _without_frozen_part(
-        self, member: Member, key: tuple, feed: Feed
+        self, model: keras.Model, key: tuple, feed: Feed
     ) -> tuple[Member, tuple, Feed]:
         """Return what of a model trains, and the rows as the frozen part before it sees them."""
-        parts = frozen_part(member.model) if self._feeds.has_arrays(feed) else None
+        if model not in self._frozen_parts:  # the folds of a trial share its model
+            self._frozen_parts[model] = frozen_part(model) if self._feeds.has_arrays(feed) else None
+        parts = self._frozen_parts[model]
         computed = None if parts is None else self._feeds.after(key, feed, parts)
         if parts is None or computed is None:
-            return member, key, feed
+            return read_member(model), key, feed
         if parts.digest not in self._said:
             self._said.add(parts.digest)
             count = sum(math.prod(v.shape) for v in parts.trunk.weights)
             self._settings.tuner.progress.note(
                 f"the frozen part of the models, {count:,} weights, is computed once for all trials"
             )
-        member = dataclasses.replace(read_member(parts.head), whole=member.model)
+        member = dataclasses.replace(read_member(parts.head), whole=model)
         return member, (key, parts.digest), computed
 
     def _check_frequency(self, frequency: Any, job: RunJob) -> None:
