@@ -563,3 +563,14 @@ def broadcast_shape(layer: keras.layers.Normalization) -> list[int]:
     Why: the layer computes it in `build` and keeps it private.
     """
     return layer._broadcast_shape
+
+
+def gpu_bytes() -> int | None:
+    """Return how much memory TensorFlow may use on the smallest GPU; `None` if it does not say.
+
+    Why: `tf.config` knows the present use of a GPU, not its size.
+    """
+    from tensorflow.python.client import device_lib
+
+    limits = [d.memory_limit for d in device_lib.list_local_devices() if d.device_type == "GPU"]
+    return min(limits, default=0) or None

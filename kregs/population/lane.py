@@ -105,10 +105,25 @@ class Lane:
         self._setup_seconds.clear()
         self.slots = []
 
-    def open(self, slots: int) -> None:
-        """Begin with so many free slots."""
-        self._program = self.program(slots)
-        self.slots = [None] * slots
+    def open(self, jobs: int, most: int) -> None:
+        """Begin with free slots for so many jobs, but for `most` at once.
+
+        A program that has been compiled is used again if at least half of it is.
+        """
+        wanted = min(jobs, most)
+        compiled = [s for s in self._setup_seconds if wanted <= s <= min(2 * wanted, most)]
+        self._program = self.program(min(compiled, default=wanted))
+        self.slots = [None] * self._program.slots
+
+    def grow(self, waiting: int, most: int) -> None:
+        """Move to a larger program that has been compiled, if more jobs wait than slots are free.
+
+        Such as when a rung of Hyperband begins while the last members of another one end.
+        """
+        wanted = min(len(self.active) + waiting, most)
+        larger = [s for s in self._setup_seconds if len(self.slots) < s <= max(wanted, 1)]
+        if waiting > self.free and larger:
+            self._move_to(max(larger))
 
     @property
     def active(self) -> list[tuple[int, Slot]]:
@@ -210,11 +225,16 @@ class Lane:
         # early stopping may end them sooner: count on half of what is left
         if 0.5 * left * self._epoch_seconds * (1 - smaller / now) < setup:
             return
-        target = self.program(smaller)
+        self._move_to(smaller)
+
+    def _move_to(self, slots: int) -> None:
+        """Let the members go on in the program with this many slots."""
+        active = self.active
+        target = self.program(slots)
         with self._here():
-            self._program.move(active, target)
+            self._program.move([position for position, _ in active], target)
         self._program = target
-        self.slots = [slot for _, slot in self.active] + [None] * (smaller - len(active))
+        self.slots = [slot for _, slot in active] + [None] * (slots - len(active))
 
     def keep(self, name: str, positions: Sequence[int]) -> None:
         """Remember the present weights of some slots under a name."""

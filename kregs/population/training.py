@@ -200,10 +200,12 @@ class Training:
     def _train(
         self, queue: collections.deque[Job], threads: ThreadPoolExecutor
     ) -> Generator[Job, None, None]:
-        share = min(self.slots, math.ceil(len(queue) / len(self._lanes)))
+        share = math.ceil(len(queue) / len(self._lanes))
         for lane in self._lanes:
-            lane.open(share)
+            lane.open(share, self.slots)
         while True:
+            for lane in self._lanes:
+                lane.grow(math.ceil(len(queue) / len(self._lanes)), self.slots)
             self._share_out(queue)
             lanes = [lane for lane in self._lanes if lane.active]
             if not lanes:

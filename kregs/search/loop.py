@@ -20,6 +20,7 @@ import keras_tuner
 from keras_tuner.errors import FailedTrialError
 
 from kregs.files import disk_full, is_disk_full
+from kregs.population.capacity import most_members
 from kregs.search.failures import reason_of, traceback_of
 from kregs.search.fingerprint import check_same_model, fingerprint
 from kregs.search.judging.model_restraints import kernel_summary, model_restraints
@@ -41,7 +42,6 @@ from kregs.search.trainers import Trainer
 
 # proposals that learn from results: asking for many at once is asking for guesses
 _MODEL_BASED_AT_ONCE = 8
-_MEMBERS_AT_ONCE = 32
 
 
 class TimeUp(BaseException):
@@ -167,7 +167,7 @@ class SearchLoop:
             model_based = isinstance(self._oracle, keras_tuner.oracles.BayesianOptimizationOracle)
         if model_based:
             return self._tuner.max_members or _MODEL_BASED_AT_ONCE
-        return 2 * (self._tuner.max_members or _MEMBERS_AT_ONCE)
+        return 2 * (self._tuner.max_members or most_members())
 
     def _ask(self) -> None:
         """Ask the oracle for trials until enough are under way or it has none at the moment."""
