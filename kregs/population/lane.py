@@ -34,9 +34,10 @@ class EpochLogs:
     Args:
         position: of the slot.
         slot: whose job trained.
-        logs: metric name to number, over all validation rows; NaN where it was not validated.
+        logs: metric name to number, those of validation over all its rows.
         by_part: the same on each part of them.
         part_passes: what that was computed from, of all slots.
+        missing: names of what it would have logged if it had been validated.
     """
 
     position: int
@@ -44,6 +45,7 @@ class EpochLogs:
     logs: dict[str, float]
     by_part: list[dict[str, float]]
     part_passes: list[Pass]
+    missing: list[str] = dataclasses.field(default_factory=list)
 
 
 class Lane:
@@ -133,13 +135,22 @@ class Lane:
     @property
     def free(self) -> int:
         """How many jobs it can take."""
+        if self._goes_on and self.active:  # a job begins where the dataset does
+            return 0
         return sum(slot is None for slot in self.slots)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether epochs go on in a dataset where the last one has stopped."""
+        return isinstance(self.feed.data, Stream) and self.feed.data.goes_on
 
     def take(self, jobs: Sequence[Job]) -> None:
         """Put jobs into free slots."""
         positions = [i for i, slot in enumerate(self.slots) if slot is None][: len(jobs)]
         if not positions:
             return
+        if self._goes_on:
+            self.feed.data.restart()  # type: ignore[union-attr]
         states = [job.state or self.layout.state_of(job.member) for job in jobs]
         weights = [job.weights or [v.value.numpy() for v in job.member.weights] for job in jobs]
         with self._here():
@@ -157,7 +168,7 @@ class Lane:
             if job.own_model is None and look_at_models(job.callbacks):
                 # callbacks change the member's model, from which it may have to begin anew
                 job.weights, job.state = initial, job.state or self.state_at(position)
-            slot.begin_callbacks(_ValuesInSlot(self, slot), steps)
+            slot.begin_callbacks(_ValuesInSlot(self, slot))
 
     @functools.cached_property
     def _callback_metrics(self) -> list[Any]:
@@ -211,7 +222,7 @@ class Lane:
         with self._here():
             self._program.fill([position], [weights], [settings], [slot.job.seed], [state])
         slot.callbacks.stale()
-        slot.tabulate(state.steps, self.feed.steps(slot.job.train_rows))
+        slot.tabulate(state.steps)
 
     def compact(self, waiting: int) -> None:
         """Move the remaining members to a smaller program where that saves time."""
@@ -309,14 +320,13 @@ class Lane:
         slot_logs, in_order = [], self._program.metrics.in_order
         for i, slot in self.active:
             logs = _of_slot(trained, i)
-            if slot.job.validates:
-                logs |= _of_slot(validated, i)
-                parts = [_of_slot(part, i) for part in by_part]
-                slot_logs.append(EpochLogs(i, slot, in_order(logs), parts, part_passes))
+            if not slot.job.validates:
+                missing = [] if self.feed.validation is None else [f"val_{name}" for name in logs]
+                slot_logs.append(EpochLogs(i, slot, in_order(logs), [], [], missing))
                 continue
-            if self.feed.validation is not None:
-                logs |= {f"val_{name}": math.nan for name in logs}
-            slot_logs.append(EpochLogs(i, slot, in_order(logs), [], []))
+            logs |= _of_slot(validated, i)
+            parts = [_of_slot(part, i) for part in by_part]
+            slot_logs.append(EpochLogs(i, slot, in_order(logs), parts, part_passes))
         return slot_logs
 
     def _train(self, active: list[tuple[int, Slot]]) -> Pass:
@@ -340,27 +350,30 @@ class Lane:
         return _total(chunk_passes)
 
     def _train_index(self, active: list[tuple[int, Slot]]) -> np.ndarray:
-        steps = max(self.feed.steps(slot.job.train_rows) for _, slot in active)
+        steps = max(slot.epoch_steps for _, slot in active)
         index = np.full([self._program.slots, steps, self.feed.step_rows], -1, np.int32)
         for i, slot in active:
-            epoch = slot.job.epochs_before + slot.job.epoch
-            order = self.feed.order(slot.job.train_rows, slot.job.seed, epoch)
-            index[i] = in_steps(order, steps, self.feed.step_rows)
+            index[i] = in_steps(self._epoch_order(slot), steps, self.feed.step_rows)
         for i in set(range(self._program.slots)) - {i for i, _ in active}:
             index[i] = index[active[0][0]]  # a free slot idles along; its rate is 0
         return index
+
+    def _epoch_order(self, slot: Slot) -> np.ndarray:
+        """The row numbers of the epoch that a slot is in, in order: of a pass, or a part of it."""
+        job, steps, batch = slot.job, slot.steps, self.feed.step_rows
+        began = job.epochs_before + job.first_epoch + steps.pass_began(job.trained)
+        order = self.feed.order(job.train_rows, job.seed, began)
+        if steps.per_epoch is None:
+            return order
+        first = steps.first(job.trained) * batch
+        return order[first : first + slot.epoch_steps * batch]
 
     def _rates(self, active: list[tuple[int, Slot]], first: int, steps: int) -> np.ndarray:
         """The learning rates `(K, steps)` from step `first` of the epoch on; free slots have 0."""
         rates = np.zeros([self._program.slots, steps])
         for i, slot in active:
-            if slot.rates is None:
-                rates[i] = slot.model.optimizer.constant
-                continue
-            epoch_steps = self.feed.steps(slot.job.train_rows)
-            begin = (slot.job.epoch - slot.rates_from) * epoch_steps
-            scheduled = slot.rates[begin + first : begin + min(first + steps, epoch_steps)]
-            rates[i, : len(scheduled)] = scheduled
+            slot_rates = slot.epoch_rates(first, steps)
+            rates[i, : len(slot_rates)] = slot_rates
         return rates
 
     # ---- validation and metrics ------------------------------------------------------------
@@ -386,7 +399,7 @@ class Lane:
             part_passes = [self._pass(rows, index, shared=True) for index in part_indices]
             passes = part_passes
             if not part_passes or not self._has_only_means:  # else their sums are all rows'
-                all_rows = self._common_rows(np.arange(len(rows)))
+                all_rows = self._common_rows(feed.validated(np.arange(len(rows))))
                 passes = [self._pass(rows, all_rows, shared=True)]
         return self._validation_logs(passes), part_passes
 
@@ -424,6 +437,7 @@ class Lane:
         """The index of each slot's validation rows, or of a part of them: `(K, steps, batch)`."""
         batch = self._validation_batch()
         job_rows = [None if slot is None else slot.job.rows_of(part) for slot in self.slots]
+        job_rows = [None if rows is None else self.feed.validated(rows) for rows in job_rows]
         present = [rows for rows in job_rows if rows is not None]
         steps = math.ceil(max(map(len, present)) / batch)
         return np.stack(

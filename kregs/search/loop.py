@@ -400,6 +400,7 @@ class SearchLoop:
     def _record(self, under_way: TrialUnderWay, outcomes: list[RunOutcome]) -> TrialRecord:
         return TrialRecord(
             histories=[outcome.history for outcome in outcomes if outcome.by_epoch],
+            logged_epochs=[outcome.logged_epochs for outcome in outcomes if outcome.by_epoch],
             halves=[outcome.halves for outcome in outcomes],
             initial_epoch=self._first_epoch_of(under_way),
             seconds=sum(outcome.seconds for outcome in outcomes),
@@ -434,7 +435,7 @@ class SearchLoop:
         if failed is not None:
             raise FailedTrialError(f"{objective.name} was never a finite number: {failed.failure}")
         return judge(
-            [outcome.history for outcome in outcomes],
+            [outcome.aligned for outcome in outcomes],
             self._tuner.runs if runs is None else runs,
             objective,
             self._tuner.score_at,

@@ -124,7 +124,7 @@ class FitTrainer:
             )  # fmt: skip
         outcome = outcome_of(result, settings.objective, best_epoch, halves.histories, model)
         if len({len(values) for values in outcome.history.values()}) > 1:  # `validation_freq`
-            outcome.history = logs.aligned
+            outcome.logged_epochs = logs.logged_epochs
         outcome.crossed = halves.crossed
         if job.may_go_on:
             outcome.last = last.state or last_state_of(model)  # a `fit` that calls no callbacks
@@ -215,20 +215,22 @@ class _BestEpoch(keras.callbacks.Callback):
 
 
 class _EpochLogs(keras.callbacks.Callback):
-    """Keeps the logs of all epochs: in a History those that were not validated leave no gap."""
+    """Notes what each epoch has logged: in a History those that were not validated leave no gap."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._logs: list[dict[str, float]] = []
+        self._epochs = 0
+        self._logged: dict[str, list[int]] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._logs.append(numbers_of(logs or {}))
+        for name in numbers_of(logs or {}):
+            self._logged.setdefault(name, []).append(self._epochs)
+        self._epochs += 1
 
     @property
-    def aligned(self) -> Histories:
-        """Each metric's values by epoch, NaN where it was not logged."""
-        names = dict.fromkeys(name for logs in self._logs for name in logs)
-        return {name: [logs.get(name, math.nan) for logs in self._logs] for name in names}
+    def logged_epochs(self) -> dict[str, list[int]]:
+        """See `RunOutcome`."""
+        return {name: own for name, own in self._logged.items() if len(own) < self._epochs}
 
 
 class _Averages(keras.callbacks.Callback):
