@@ -20,7 +20,7 @@ from kregs.population.keras_internals import callback_metrics
 from kregs.population.layout import Layout
 from kregs.population.metrics import Predicted, concatenated, number_or_array, predicted_rows
 from kregs.population.optimizers import OptimizerState
-from kregs.population.program import Program, Sums
+from kregs.population.program import Program, Snapshot, Sums
 from kregs.population.rows import GATHER_BYTES, Feed, Rows, Stream, in_steps
 from kregs.population.signature import Member
 
@@ -81,6 +81,8 @@ class Lane:
         self._setup_seconds: dict[int, float] = {}
         self._epoch_seconds = 0.0
         self._trained: dict[str, np.ndarray] = {}
+        self._snapshot: Snapshot | None = None  # after an epoch, if several callbacks look
+        self._written: set[int] = set()  # positions that have changed since
 
     def _here(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.device is None else tf.device(self.device)
@@ -100,6 +102,7 @@ class Lane:
 
     def forget(self) -> None:
         """Give back the memory of all programs; nothing trains then."""
+        self._snapshot = None
         for program in self._programs.values():
             program.forget()
         self._programs.clear()
@@ -116,6 +119,7 @@ class Lane:
         compiled = [s for s in self._setup_seconds if wanted <= s <= min(2 * wanted, most)]
         self._program = self.program(min(compiled, default=wanted))
         self.slots = [None] * self._program.slots
+        self._forget_snapshot()
 
     def grow(self, waiting: int, most: int) -> None:
         """Move to a larger program that has been compiled, if more jobs wait than slots are free.
@@ -124,7 +128,7 @@ class Lane:
         """
         wanted = min(len(self.active) + waiting, most)
         larger = [s for s in self._setup_seconds if len(self.slots) < s <= max(wanted, 1)]
-        if waiting > self.free and larger:
+        if waiting > self.free and larger and not self._goes_on:
             self._move_to(max(larger))
 
     @property
@@ -153,6 +157,7 @@ class Lane:
             self.feed.data.restart()  # type: ignore[union-attr]
         states = [job.state or self.layout.state_of(job.member) for job in jobs]
         weights = [job.weights or [v.value.numpy() for v in job.member.weights] for job in jobs]
+        self._written |= set(positions)
         with self._here():
             self._program.fill(
                 positions,
@@ -191,14 +196,47 @@ class Lane:
 
     def state_at(self, position: int) -> OptimizerState:
         """Return what a member's optimizer has gathered."""
-        slot: Any = self.slots[position]
         with self._here():
             state = self._program.state_of(position)
+        return self._with_rate(position, state)
+
+    def _with_rate(self, position: int, state: OptimizerState) -> OptimizerState:
+        slot: Any = self.slots[position]
         return dataclasses.replace(state, learning_rate=slot.model.optimizer.constant)
+
+    def _read(self, position: int) -> Snapshot | None:
+        """What all callbacks look at after an epoch, read once; `None`: read the slot alone."""
+        if position in self._written:
+            return None
+        if self._snapshot is None:
+            if sum(slot.callbacks.have_looked for _, slot in self.active) < 2:
+                return None
+            with self._here():
+                self._snapshot = self._program.read()
+        return self._snapshot
+
+    def seen_weights(self, position: int, kept: str | None) -> list[np.ndarray]:
+        """Return what `weights_at` returns, maybe as views that are only to be looked at."""
+        snapshot = None if kept is not None else self._read(position)
+        return (
+            self.weights_at(position, kept) if snapshot is None else snapshot.weights_of(position)
+        )
+
+    def seen_state(self, position: int) -> OptimizerState:
+        """Return what `state_at` returns, likewise."""
+        snapshot = self._read(position)
+        if snapshot is None:
+            return self.state_at(position)
+        return self._with_rate(position, snapshot.state_of(position))
 
     def steps_at(self, position: int) -> int:
         """Return how many steps a member's optimizer has taken."""
-        return int(self._program.steps[position])
+        if self._snapshot is None or position in self._written:
+            return int(self._program.steps[position])
+        return int(self._snapshot.steps[position])
+
+    def _forget_snapshot(self) -> None:
+        self._snapshot, self._written = None, set()
 
     def replace(
         self,
@@ -221,6 +259,7 @@ class Lane:
         settings = self.layout.settings_of(slot.member)
         with self._here():
             self._program.fill([position], [weights], [settings], [slot.job.seed], [state])
+        self._written.add(position)
         slot.callbacks.stale()
         slot.tabulate(state.steps)
 
@@ -245,6 +284,7 @@ class Lane:
         with self._here():
             self._program.move([position for position, _ in active], target)
         self._program = target
+        self._forget_snapshot()
         self.slots = [slot for _, slot in active] + [None] * (slots - len(active))
 
     def keep(self, name: str, positions: Sequence[int]) -> None:
@@ -291,6 +331,7 @@ class Lane:
     def train_epoch(self) -> None:
         """Train one epoch of every slot; this and `validate_epoch` may run beside other lanes."""
         began = time.perf_counter()
+        self._forget_snapshot()
         with self._here():
             self._trained = self._logs([self._train(self.active)])
         for _, slot in self.active:
@@ -490,10 +531,11 @@ class _ValuesInSlot:
     def _position(self) -> int:
         return self.lane.slots.index(self.slot)
 
-    def read(self) -> tuple[list[np.ndarray], OptimizerState]:
-        position = self._position
-        weights = self.lane.weights_at(position, self.slot.model.restored)
-        return weights, self.lane.state_at(position)
+    def weights(self) -> list[np.ndarray]:
+        return self.lane.seen_weights(self._position, self.slot.model.restored)
+
+    def state(self) -> OptimizerState:
+        return self.lane.seen_state(self._position)
 
     def write(self, weights: list[np.ndarray], state: OptimizerState) -> None:
         position = self._position
@@ -507,8 +549,11 @@ class _ValuesInSlot:
     def steps(self) -> int:
         return self.lane.steps_at(self._position)
 
-    def put(self, member: Member, weights: list[np.ndarray], state: OptimizerState) -> None:
-        self.lane.layout.restore(member, weights, state)
+    def put_weights(self, member: Member, weights: list[np.ndarray]) -> None:
+        self.lane.layout.restore_weights(member, weights)
+
+    def put_state(self, member: Member, state: OptimizerState) -> None:
+        self.lane.layout.restore_state(member, state)
 
     def state_in(self, member: Member) -> OptimizerState | None:
         return self.lane.layout.state_of(member)

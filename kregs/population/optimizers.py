@@ -174,7 +174,7 @@ class StackedOptimizer:
         ]
         for variable, value in zip(kept, state.slots, strict=True):
             if variable is not None:
-                variable.assign(value)
+                variable.value.assign(value)
         optimizer.iterations.assign(state.steps)
         if state.learning_rate is not None:
             optimizer.learning_rate = state.learning_rate

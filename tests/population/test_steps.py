@@ -64,7 +64,10 @@ CASES = {
     "no batch size": (lambda: (X, Y), {"steps_per_epoch": 3}),
     "held-out steps": (lambda: (X, Y), {"validation_steps": 2, "validation_batch_size": 8}),
     "held-out steps, no batch size": (lambda: (X, Y), {"validation_steps": 4}),
-    "more held-out steps than there are": (lambda: (X, Y), {"validation_steps": 9, "batch_size": 8}),
+    "more held-out steps than there are": (
+        lambda: (X, Y),
+        {"validation_steps": 9, "batch_size": 8},
+    ),
     "dataset": (lambda: (batches(), None), {"steps_per_epoch": 2}),
     "repeated": (lambda: (batches().repeat(), None), {"steps_per_epoch": 3}),
     "repeated, of unknown length": (
