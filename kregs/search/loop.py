@@ -497,6 +497,8 @@ class SearchLoop:
         model = outcome.model
         if model is None:
             model = self._built(under_way.model(best.seed))
+        if not model.built:  # its hypermodel's own `fit` has not looked at it
+            return
         self._tuner.checkpoints.save(folder, model, outcome.state, outcome.signature)
 
     # ---- a tuner with a `run_trial` of its own ---------------------------------------------

@@ -28,6 +28,7 @@ from kregs.search.checkpoints import (
     state_of,
 )
 from kregs.search.keras_tuner_internals import callbacks_of_run, hooks_of_tuner
+from kregs.search.objective import is_unset
 from kregs.search.own_fit import by_name, has_stock_fit, replaced_fit
 from kregs.search.replay import LoggedRates, acts_on_training
 from kregs.search.runs import (
@@ -183,6 +184,10 @@ def outcome_of(
     if isinstance(result, (int, float, np.number)):
         result = {objective.name: result}
     if not isinstance(result, dict) or objective.name not in result:
+        if is_unset(objective):
+            raise FatalTypeError(
+                f"{source} must return one number if no objective is given. Received: {result!r}"
+            )
         kind = FatalValueError if isinstance(result, dict) else FatalTypeError
         raise kind(
             f"{source} must return what `model.fit` returns, the objective as a number, "
@@ -307,8 +312,11 @@ class _LastEpoch(keras.callbacks.Callback):
             set_counters(callback, numbers)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        is_last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
-        if not (is_last and self._job.may_go_on):
+        if not self._job.may_go_on:
+            return
+        # a training loop of one's own may set no parameters
+        epochs = (self.params or {}).get("epochs", math.inf)
+        if epoch + 1 < epochs and not getattr(self.model, "stop_training", False):
             return
         self.state = self.before.state or last_state_of(self.model)
         self.state.learning_rate = learning_rate_value(self.model)
