@@ -231,3 +231,34 @@ def test_a_program_that_was_compiled_takes_jobs_that_come_later(double):
     sizes.clear()
     assert len(list(training.run(collections.deque(jobs()[:2])))) == 2
     assert set(sizes) == {3}
+
+
+def test_callbacks_see_what_a_driver_has_put_in_place():
+    seen = collections.defaultdict(list)
+
+    class Looking(keras.callbacks.Callback):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def on_epoch_begin(self, epoch, logs=None):
+            seen[self.name].append(self.model.get_weights()[0])
+
+        on_epoch_end = on_epoch_begin
+
+    def replace(job):
+        if job.name == 1 and job.epoch == 2:
+            ones = [np.ones(weight.shape) for weight in training.weights_of(job)]
+            training.replace(job, weights=ones)
+
+    members = [member(keras.optimizers.SGD) for _ in range(2)]
+    jobs = [
+        Job(m, None, seed=7, callbacks=[Looking(name)], epochs=3, name=name)
+        for name, m in enumerate(members)
+    ]
+    feed = Feed(as_rows(X, Y), None, 30)
+    training = Training(Layout(members), 2, feed, accelerate=False, on_epoch=replace)
+    list(training.run(collections.deque(jobs)))
+    # begin and end of each epoch: the third begins with what was put there
+    assert [bool((kernel == 1).all()) for kernel in seen[1]] == [False] * 4 + [True, False]
+    assert not any((kernel == 1).any() for kernel in seen[0])
