@@ -91,8 +91,14 @@ def methods() -> list[Case]:
             "y": ys,
             "validation_data": validation,
             "epochs": [*NO_COUNTS, [1], [1, 2, 3], [1, 0], [1, "2"], [1, None], "12"],
-            "batch_size": NO_COUNTS,
-            "validation_batch_size": [v for v in NO_COUNTS if v is not None],
+            "initial_epoch": [-1, 1, 1.5, "0", None, True],
+            **dict.fromkeys(
+                ("batch_size", "validation_batch_size", "steps_per_epoch", "validation_steps"),
+                [v for v in NO_COUNTS if v is not None],
+            ),
+            "validation_freq": [None, True, 1.5, "2", 0, -1, [], [0], ["2"], [None], {2}],
+            "validation_split": [1.0, -0.1, 2, "0.2", True, float("nan"), 1e-12 + 1 - 1e-9],
+            "verbose": [3, -1, "on", None, [1]],
             "shuffle": NO_FLAGS,
             "early_stopping": [
                 True, 3, "val_loss", keras.callbacks.EarlyStopping, [early],
@@ -120,18 +126,20 @@ def methods() -> list[Case]:
         population.evaluate,
         {"x": x, "y": y},
         {
-            "x": [*xs, dataset(x, y)],
+            "x": [*xs, Bad(dataset(x, y), "`y`")],
             # all rows of one class can be evaluated
             "y": [value for value in ys if not (isinstance(value, Bad) and "class" in value.words)],
-            "batch_size": NO_COUNTS,
+            "batch_size": [v for v in NO_COUNTS if v is not None],
+            "steps": [v for v in NO_COUNTS if v is not None],
             "sample_weight": weights(x),
         },
     )
     longer = [
         v for v in xs if not (isinstance(v, np.ndarray) and v.shape in ((ROWS - 1, 4), (1, 4)))
     ]
+    counts = [v for v in NO_COUNTS if v is not None]
     return cases + bad(
-        population.predict, {"x": x}, {"x": [*longer, dataset(x, y)], "batch_size": NO_COUNTS}
+        population.predict, {"x": x}, {"x": longer, "batch_size": counts, "steps": counts}
     )
 
 
