@@ -545,6 +545,7 @@ def test_weights_leave_the_device_only_when_they_are_looked_at(monkeypatch):
     assert len(read) == 2 * len(cases) + 3
 
 
+@pytest.mark.slow
 def test_what_several_look_at_is_read_once_an_epoch(monkeypatch):
     reads, seen = [], {}
     original = Program.read

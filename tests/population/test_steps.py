@@ -92,8 +92,22 @@ CASES = {
 }  # fmt: skip
 
 
+# the promise is seen on every commit by these
+_ON_EVERY_COMMIT = (
+    "arrays", "no batch size", "held-out steps", "repeated", "py_dataset", "executions",
+    "validation frequency",
+)  # fmt: skip
+
+
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=getattr(pytest.mark, tier))
+        for name in CASES
+        for tier in ["slow" if name in _ON_EVERY_COMMIT else "nightly"]
+    ],
+)
 def test_epochs_are_those_of_keras(name):
     make, given = CASES[name]
     fit = {"epochs": 5, "shuffle": False, "validation_data": HELD, **given}
@@ -139,12 +153,14 @@ def test_shuffled_epochs_of_a_pass_are_all_its_rows():
         assert abs(means - one[:3]).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_hooks_of_a_dataset_are_called_by_epoch():
     data = Pieces()
     Population.from_models([build(0.0)]).fit(data, steps_per_epoch=2, epochs=4)
     assert data.told == ["begin", "end"] * 4
 
 
+@pytest.mark.slow
 def test_a_member_begins_where_the_dataset_does():
     models = [build(l2) for l2 in (0.0, 0.0, 0.0)]
     start = models[0].get_weights()
@@ -167,6 +183,7 @@ def test_a_dataset_that_runs_out_is_said():
         Stream(batches().repeat())
 
 
+@pytest.mark.slow
 def test_order_goes_on_over_calls_that_count_on():
     whole, parts = (Population.from_models([build(0.1)], seeds=3) for _ in range(2))
     parts.models[0].set_weights(whole.models[0].get_weights())
@@ -252,6 +269,7 @@ def test_predict_takes_a_dataset_without_targets():
     np.testing.assert_allclose(predictions[1], models[1].predict(X, verbose=0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_metric_of_all_rows_over_a_dataset():
     def classifier():
         model = keras.Sequential([keras.Input((5,)), layers.Dense(1, "sigmoid")])
@@ -272,6 +290,7 @@ def test_saving_into_no_folder_names_it(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_callbacks_are_told_the_steps():
     told = []
 

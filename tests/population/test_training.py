@@ -233,6 +233,7 @@ def test_a_program_that_was_compiled_takes_jobs_that_come_later(double):
     assert set(sizes) == {3}
 
 
+@pytest.mark.slow
 def test_callbacks_see_what_a_driver_has_put_in_place():
     seen = collections.defaultdict(list)
 

@@ -99,6 +99,7 @@ def test_a_fit_that_trains_by_itself_needs_no_compiled_model(tmp_path, oracle):
     assert best.hyperparameters.get("weight") == kept.get_weights()[0][0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::kregs.search.tuner.SequentialFallback")
 def test_a_training_loop_of_ones_own_calls_two_hooks(tmp_path):
     class Loop(keras_tuner.HyperModel):

@@ -300,6 +300,7 @@ def test_first_epoch_and_validation_frequency(tmp_path, eager):
     np.testing.assert_allclose(same.histories[0]["val_loss"], history["val_loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_result_tells_which_epochs_were_validated(tmp_path):
     class Rarely(Model):
         def build(self, hp):
@@ -339,7 +340,14 @@ STEPS = {
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=getattr(pytest.mark, tier))
+        for name in STEPS
+        for tier in ["slow" if name in ("arrays", "repeated") else "nightly"]
+    ],
+)
 def test_steps_are_those_of_keras(tmp_path, name):
     make, given = STEPS[name]
     fit = {"validation_data": VALIDATION, "epochs": 4, "batch_size": 16, "shuffle": False, **given}
@@ -374,6 +382,7 @@ def test_no_epoch_is_no_trial(tmp_path):
         tuner.search(*TRAIN, validation_data=VALIDATION, epochs=2, initial_epoch=2, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_metric_of_some_epochs(tmp_path, eager):
     class Probe(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs):
