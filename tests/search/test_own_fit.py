@@ -159,6 +159,10 @@ def test_a_fit_that_raises_may_be_another_in_the_next_trial():
     assert own.arguments(hp, model, TRAIN, {})["y"] is TRAIN[1]
 
 
+def iter_of():
+    yield TRAIN
+
+
 def test_feeds_share_rows():
     def asked(**changes):
         fit = {"x": TRAIN[0], "y": TRAIN[1], "validation_data": VALIDATION, "batch_size": 8}
@@ -179,6 +183,9 @@ def test_feeds_share_rows():
         feeds.get(asked(class_weight={0: number}))
     with pytest.raises(NotStackable, match="more than 8 kinds of rows"):
         feeds.get(asked(class_weight={0: 7.5}))
+    for changes in ({"x": iter_of(), "y": None}, {"validation_data": iter_of()}):
+        with pytest.raises(NotStackable, match="a generator, which can be read once only"):
+            feeds.get(asked(**changes))
     for changes in ({"steps_per_epoch": 2}, {"validation_steps": 1}):
         stepped_key, stepped = feeds.get(asked(**changes))
         assert stepped_key != key

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import math
+import types
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -212,14 +213,20 @@ def _check_data(fit: Mapping[str, Any]) -> None:
     parts = [] if is_dataset(x) else [x, fit["y"]]
     if isinstance(validation, (tuple, list)):
         parts += validation[:2]
-    elif validation is not None and not is_dataset(validation):
+    elif validation is not None and not is_dataset(validation) and not _is_generator(validation):
         kind = type(validation).__name__
         raise NotStackable(f"`validation_data` is a {kind}, no arrays and no dataset")
+    if _is_generator(x) or _is_generator(validation):
+        raise NotStackable("the data are a generator, which can be read once only")
     for part in keras.tree.flatten(parts):
         # for Keras a list or a dictionary is several inputs
         if not (isinstance(part, (np.ndarray, tf.Tensor)) or hasattr(part, "__array__")):
             kind = type(part).__name__
             raise NotStackable(f"the data hold a {kind}, no arrays and no dataset")
+
+
+def _is_generator(data: Any) -> bool:
+    return isinstance(data, types.GeneratorType)
 
 
 def _count(name: str, steps: Any) -> int | None:
