@@ -104,6 +104,7 @@ def tune_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
 def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from kregs.search.storage import holds_files
+    from kregs.tables.splitting import labelled_rows
 
     folder = Path(arguments.output) / Path(arguments.data).stem
     resume = _resume_command(arguments, argv)
@@ -112,9 +113,19 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             arguments.data,
             arguments.target,
             task=arguments.task,
+            number=arguments.number,
             categorical=arguments.categorical,
+            date=arguments.date,
+            keep=arguments.keep,
             drop=arguments.drop,
+            groups=arguments.groups,
+            time=arguments.time,
+            encoding=arguments.encoding,
+            decimal=arguments.decimal,
+            thousands=arguments.thousands,
         )
+        if arguments.test_file is not None:
+            labelled_rows(arguments.test_file, table)  # what is wrong with it is said at once
     except ImportError as error:  # of what reads Parquet
         return complain(str(error), BROKEN)
     if holds_files(folder) and not arguments.resume:
@@ -126,10 +137,16 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         with interrupts_repeated():
             run = kregs.tune_table(
                 table,
+                scaling=arguments.scaling or "robust",
+                test_share=0.2 if arguments.test_share is None else arguments.test_share,
+                test_file=arguments.test_file,
                 folds=arguments.folds,
                 max_trials=arguments.max_trials,
                 epochs=arguments.epochs,
                 oracle=arguments.oracle,
+                selection=arguments.selection,
+                max_time=arguments.max_time,
+                workers=arguments.workers,
                 seed=arguments.seed,
                 resume=arguments.resume,
                 directory=folder.parent,
@@ -148,12 +165,16 @@ def _print_table(console: Console, table: kregs.Table) -> None:
     rows = len(table.target)
     classes = "" if table.classes is None else f", {len(table.classes)} classes"
     columns = table.describe()
+    columns = columns.rename(columns={"note": "why", "override": "to change it"})
     console.print(make_table(columns, rows=_MOST_COLUMNS))
     if len(columns) > _MOST_COLUMNS:
         console.print(f"... and {len(columns) - _MOST_COLUMNS} more columns")
     console.print(f"{rows} rows, {table.task} of {table.target_name!r}{classes}", highlight=False)
     for note in table.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    if table.groups_name is None and table.time_name is None:
+        for warning in table.warnings:
+            console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
 
 
 def _print_table_run(console: Console, run: kregs.TableRun) -> None:
@@ -162,7 +183,7 @@ def _print_table_run(console: Console, run: kregs.TableRun) -> None:
     console.print(_best_trials(run.search))
     scores = run.scores.rename(columns=lambda name: name.replace("_", " "))
     count = run.record["rows"]["test"]
-    title = f"Test part, {count} rows that the search has not seen"
+    title = f"Test part, {count} rows that the search has not seen: {run.record['split']}"
     console.print(make_table(scores.rename_axis("model").reset_index(), title=title))
     if run.record["classes_weighted"]:
         console.print(
@@ -182,7 +203,14 @@ def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     with quiet_tensorflow(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            predictions = kregs.predict_table(arguments.run, arguments.rows)
+            predictions = kregs.predict_table(
+                arguments.run,
+                arguments.rows,
+                keep=arguments.keep,
+                encoding=arguments.encoding,
+                decimal=arguments.decimal,
+                thousands=arguments.thousands,
+            )
         except ImportError as error:  # of what reads Parquet
             return complain(str(error), BROKEN)
     for warning in caught:

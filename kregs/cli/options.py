@@ -9,6 +9,8 @@ from typing import Any
 from kregs.catalog.definitions import is_file
 from kregs.catalog.entries import CLAIMS, RECIPES, check_name
 from kregs.search.protocol import ORACLES, SELECTIONS
+from kregs.tables.numerals import DECIMALS, THOUSANDS
+from kregs.tables.preprocessing import SCALINGS
 from kregs.validation import check_choice, check_integer, check_number
 
 
@@ -60,6 +62,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_time": lambda name, value: check_number(name, value, above=0.0),
     "oracle": _choice(ORACLES),
     "selection": _choice(SELECTIONS),
+    "test_share": lambda name, value: check_number(name, value, above=0.0, below=1.0),
+    "scaling": _choice(SCALINGS),
+    "decimal": _choice(DECIMALS),
+    "thousands": _choice(THOUSANDS),
 }
 
 

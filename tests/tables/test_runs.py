@@ -80,7 +80,10 @@ def test_all_files_are_there(run):
 
 def test_unseen_categories_and_wrong_values(run, people):
     rows = people().iloc[:3].assign(city="Rom", since="soon")
-    with pytest.warns(UserWarning, match="'since': 3 of 3 values are no date"):
+    with (
+        pytest.warns(UserWarning, match="'since': 3 of 3 values are no date"),
+        pytest.warns(UserWarning, match="'city': 3 of 3 values were never seen.*such as 'Rom'"),
+    ):
         found = kregs.predict_table(run.search.path, rows)
     assert found["probability_yes"].between(0, 1).all()
     assert len(kregs.predict_table(run.search.path, people().iloc[:0])) == 0
