@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 from kregs.catalog.definitions import is_file
 from kregs.catalog.entries import CLAIMS, RECIPES, check_name
 from kregs.search.protocol import ORACLES, SELECTIONS
-from kregs.tables.numerals import DECIMALS, THOUSANDS
-from kregs.tables.preprocessing import SCALINGS
 from kregs.validation import check_choice, check_integer, check_number
 
 
@@ -49,6 +48,16 @@ def _choice(options: tuple[str, ...]) -> Callable[[str, Any], Any]:
     return lambda name, value: check_choice(name, value, options)
 
 
+def _table_choice(module: str, constant: str) -> Callable[[str, Any], Any]:
+    """Return a check that loads pandas only where the option is used."""
+
+    def check(name: str, value: Any) -> Any:
+        options = getattr(importlib.import_module(f"kregs.tables.{module}"), constant)
+        return check_choice(name, value, options)
+
+    return check
+
+
 # what a command of any of these options needs; `None` is the default of the study or the library
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_trials": _integer(1),
@@ -63,9 +72,9 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "oracle": _choice(ORACLES),
     "selection": _choice(SELECTIONS),
     "test_share": lambda name, value: check_number(name, value, above=0.0, below=1.0),
-    "scaling": _choice(SCALINGS),
-    "decimal": _choice(DECIMALS),
-    "thousands": _choice(THOUSANDS),
+    "scaling": _table_choice("preprocessing", "SCALINGS"),
+    "decimal": _table_choice("numerals", "DECIMALS"),
+    "thousands": _table_choice("numerals", "THOUSANDS"),
 }
 
 

@@ -144,6 +144,8 @@ def format_in_words(form: str) -> str:
     """
     if form == ISO:
         return "year-month-day"
+    if form == "%Y%m%d":
+        return "year, month, day as in 20260131"
     for code, word in _WORDS.items():
         form = form.replace(code, word)
     return form

@@ -46,7 +46,7 @@ def split_warnings(
         if copies:
             found.append(
                 f"{copies} of {len(frame)} rows stand in the table more than once: a copy of a "
-                "test row may be trained on. Take copies out, or keep them together with --groups"
+                "test row may be trained on. Take copies out, unless they are rows of their own"
             )
     if time is None:
         found += [_in_order(column.name) for column in columns if _is_in_order(frame, column)][:1]

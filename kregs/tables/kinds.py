@@ -30,6 +30,7 @@ from kregs.tables.options import ColumnOptions
 _SHARE = 0.95  # of a text column: so many numbers or dates make it one of these, with mistakes
 _ID_NAME = re.compile(r"(^|[_\s.-])(id|uuid|guid)$|[a-z]I[dD]$|^(index|row|rownum|unnamed: 0)$")
 _TIME_NAME = re.compile(r"(^|[_\s.-])(year|month|week|day|date|time|hour|quarter|period)s?$|^jahr$")
+_ZIP_NAME = re.compile(r"(^|[_\s.-])(zip|plz|zip[_\s-]?code|post(al)?[_\s-]?code)$")
 _YEARS = (1800, 2100)
 
 
@@ -143,6 +144,11 @@ class ColumnReader:
         if pd.api.types.is_datetime64_any_dtype(raw.dtype):
             drop = f"--drop {option}"
             return Column(kind="date", note="dates in the DataFrame", override=drop, **counts)
+        whole = raw.dtype != object and _is_whole(raw)
+        if raw.dtype == object and _ZIP_NAME.search(name.lower()):
+            whole = bool(present.map(str.isdigit).all())
+        if whole and counts["distinct"] > 1 and _ZIP_NAME.search(name.lower()):
+            return _categories(raw, counts, "codes, by its name", f"--number {option}")
         if raw.dtype != object or counts["distinct"] == 0:
             return self._number(name, raw, counts, asked=False)
         if are_booleans(without_none(raw).dropna()):
@@ -269,6 +275,7 @@ class ColumnReader:
         texts = values.dropna()
         if values.dtype != object:
             texts = texts.map(lambda number: f"{number:.0f}").astype(object)
+        order = f" in the order {format_in_words(form)}" if form else ""
         if not form:
             form, _, rival = find_date_format(texts, asked=True)
         if values.dtype != object and form == ISO:
@@ -277,8 +284,8 @@ class ColumnReader:
         if days.notna().sum() == 0:
             example = f": {texts.iloc[0]!r}" if len(texts) else ", it is empty"
             raise ValueError(
-                f"`date`: column {name!r} holds no date in the order {format_in_words(form)}"
-                f"{example}. Give the format: --date {shlex.quote(name + '=%d/%m/%Y')}"
+                f"`date`: column {name!r} holds no date{order}{example}. "
+                f"Give the format: --date {shlex.quote(name + '=%d/%m/%Y')}"
             )
         notes[0] += f", {format_in_words(form)}"
         override = f"--categorical {option}" if guessed else ""
@@ -300,6 +307,11 @@ class ColumnReader:
 def _categories(raw: pd.Series, counts: dict[str, Any], note: str, override: str) -> Column:
     distinct = int(convert(raw, "category")[0].nunique())
     return Column(kind="category", note=note, override=override, **{**counts, "distinct": distinct})
+
+
+def _is_whole(raw: pd.Series) -> bool:
+    numbers = raw.dropna().to_numpy(dtype=float)
+    return bool((numbers == np.round(numbers)).all())
 
 
 def _numbers_the_rows(name: str, numbers: pd.Series) -> str:

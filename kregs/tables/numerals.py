@@ -89,7 +89,9 @@ class NumberEvidence:
         groups: by mark, a number in which it surely separates thousands.
         ambiguous: by mark, a number in which it may be either, as in 1.000.
         units: currencies and percent signs, with how many rows have them.
-        plain: a whole number of at most three digits; `""` if there is none.
+        trailing_zeros: of the ambiguous marks, those of numbers that end in 0, as no program writes
+            decimals beside whole numbers without any.
+        plain: the longest whole number of at most three digits; `""` if there is none.
         ungrouped: a whole number of more digits without a mark; `""` if there is none.
         leading_zeros: whether all are digits alone, equally many, with zeros in front of some.
     """
@@ -100,6 +102,7 @@ class NumberEvidence:
     groups: Mapping[str, str]
     ambiguous: Mapping[str, str]
     units: Mapping[str, int]
+    trailing_zeros: frozenset[str]
     plain: str
     ungrouped: str
     leading_zeros: bool
@@ -128,6 +131,7 @@ def read_evidence(words: Iterable[str]) -> NumberEvidence:
     groups: dict[str, str] = {}
     ambiguous: dict[str, str] = {}
     units: collections.Counter[str] = collections.Counter()
+    trailing_zeros = set()
     plain = ungrouped = ""
     numbers = 0
     for word, count in counts.items():
@@ -138,7 +142,7 @@ def read_evidence(words: Iterable[str]) -> NumberEvidence:
         core = parts["core"].strip()
         if core.isdigit():
             if len(core) <= 3:
-                plain = plain or word
+                plain = max(plain, core, key=len)
             elif not parts["exponent"]:
                 ungrouped = ungrouped or word
         else:
@@ -148,6 +152,8 @@ def read_evidence(words: Iterable[str]) -> NumberEvidence:
             for found, mark in zip((decimals, groups, ambiguous), role, strict=True):
                 if mark:
                     found.setdefault(mark, word)
+            if core.endswith("0"):
+                trailing_zeros.add(role[2])
         numbers += count
         unit = parts["before"] or parts["after"]
         if unit:
@@ -161,6 +167,7 @@ def read_evidence(words: Iterable[str]) -> NumberEvidence:
         groups=groups,
         ambiguous=ambiguous,
         units=units,
+        trailing_zeros=frozenset(trailing_zeros),
         plain=plain,
         ungrouped=ungrouped,
         leading_zeros=zeros and any(word.startswith("0") for word in counts),
@@ -179,7 +186,9 @@ def find_number_format(
 
     A mark that may be either, as in 1.000, is what it surely is elsewhere in the column, then in
     the file. Where nothing says so, the decimal mark is a comma in files with semicolons, a point
-    in others, and the other mark separates thousands if it does so in every number.
+    in others, and the other mark separates thousands if it does so in every number. Numbers that
+    have the decimal mark and three digits behind it, or nothing, as 1.000 and 970, are thousands in
+    files with semicolons if some end in 0; otherwise they are ambiguous.
 
     Args:
         evidence: of the column.
@@ -221,9 +230,13 @@ def find_number_format(
     semicolons = delimiter == ";"
     expected = file_decimal or ("," if semicolons else ".")
     if mark == expected:
-        # a decimal fraction of three digits beside short whole numbers looks like thousands, too
-        if evidence.plain and not evidence.ungrouped and (semicolons or mark == ","):
-            raise Ambiguous(_either(word))
+        # decimal fractions of three digits beside short whole numbers look like thousands, too
+        like_thousands = evidence.plain and not evidence.ungrouped
+        padded = mark in evidence.trailing_zeros
+        if like_thousands and padded and (semicolons or mark == ","):
+            return NumberFormat("," if mark == "." else ".", mark)
+        if like_thousands and (semicolons or mark == "," or (padded and len(evidence.plain) == 3)):
+            raise Ambiguous(f"{_either(word)} beside {evidence.plain!r}")
         return NumberFormat(mark)
     if evidence.ungrouped:
         raise Ambiguous(f"{_either(word)}, and {evidence.ungrouped!r} has no such mark")

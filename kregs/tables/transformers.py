@@ -175,15 +175,12 @@ class CrossFittedTargetEncoder(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> CrossFittedTargetEncoder:
         """Learn the encodings of the categories in `X` (n, features) from all targets `y` (n,)."""
-        x, y = np.asarray(X, dtype=object), np.asarray(y)
-        self.n_features_in_ = x.shape[1]
-        self.encoder_ = self._fitted(x, y)
+        self._fit(X, y)
         return self
 
     def fit_transform(self, X: Any, y: Any, **_: Any) -> np.ndarray:
         """Fit, and return each row's encoding by the targets of the other folds."""
-        x, y = np.asarray(X, dtype=object), np.asarray(y)
-        self.fit(x, y)
+        x, y = self._fit(X, y)
         splitter = KFold(min(self.folds, len(x)), shuffle=True, random_state=self.seed)
         encoded = np.zeros((len(x), self._width()))
         for train, held_out in splitter.split(x):
@@ -196,7 +193,14 @@ class CrossFittedTargetEncoder(TransformerMixin, BaseEstimator):
         Each feature's classes stand side by side.
         """
         check_is_fitted(self)
-        return self._encoded(self.encoder_, np.asarray(X, dtype=object))
+        x = validate_data(self, X, reset=False, dtype=None, ensure_all_finite=False)
+        return self._encoded(self.encoder_, x.astype(object))
+
+    def _fit(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        x, y = validate_data(self, X, y, dtype=None, ensure_all_finite=False)
+        x = x.astype(object)
+        self.encoder_ = self._fitted(x, y)
+        return x, y
 
     def _width(self) -> int:
         several = self.classes is not None and self.classes > 2
@@ -230,6 +234,7 @@ class CrossFittedTargetEncoder(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
+        tags.input_tags.allow_nan = True  # a category of its own
         tags.input_tags.categorical = True
         tags.input_tags.string = True
         return tags
