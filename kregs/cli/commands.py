@@ -12,7 +12,7 @@ import json
 import shlex
 import warnings
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,8 +124,9 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             decimal=arguments.decimal,
             thousands=arguments.thousands,
         )
-        if arguments.test_file is not None:
-            labelled_rows(arguments.test_file, table)  # what is wrong with it is said at once
+        if arguments.test_file is not None:  # what is wrong with it is said at once
+            with _warnings_as_lines():
+                labelled_rows(arguments.test_file, table)
     except ImportError as error:  # of what reads Parquet
         return complain(str(error), BROKEN)
     if holds_files(folder) and not arguments.resume:
@@ -134,7 +135,8 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     with quiet_tensorflow():
         importlib.import_module("keras")
     try:
-        with interrupts_repeated():
+        with interrupts_repeated(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "column ")  # of the test file: they were said
             run = kregs.tune_table(
                 table,
                 scaling=arguments.scaling or "robust",
@@ -200,8 +202,7 @@ def _print_table_run(console: Console, run: kregs.TableRun) -> None:
 def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from kregs.files import write_text
 
-    with quiet_tensorflow(), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with quiet_tensorflow(), _warnings_as_lines():
         try:
             predictions = kregs.predict_table(
                 arguments.run,
@@ -213,8 +214,6 @@ def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             )
         except ImportError as error:  # of what reads Parquet
             return complain(str(error), BROKEN)
-    for warning in caught:
-        complain(f"warning: {warning.message}", DONE)
     text = predictions.to_csv(index=False)
     if arguments.output is None:
         print(text, end="")
@@ -222,6 +221,16 @@ def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         write_text(arguments.output, text)
         print(f"{len(predictions)} predictions written to {arguments.output}")
     return DONE
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print the warnings that speak of rows on one line each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        complain(f"warning: {warning.message}", DONE)
 
 
 def write_report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def typed_values(raw: pd.Series) -> pd.Series:
         return raw.astype("Float64").astype(float)
     if pd.api.types.is_datetime64_any_dtype(dtype):
         return raw
-    return pd.Series([_word(value) for value in raw], index=raw.index, dtype=object, name=raw.name)
+    return _mapped(raw, _word)
 
 
 def convert(
@@ -102,8 +103,7 @@ def convert(
         raw = raw.astype("boolean").astype("Float64")
     raw = typed_values(raw)
     if kind == "category":
-        words = [_category_name(value) for value in raw]
-        return pd.Series(words, index=raw.index, dtype=object, name=raw.name), 0
+        return _mapped(raw, _category_name), 0
     raw = without_none(raw)
     present = raw.notna()
     if kind == "date":
@@ -126,6 +126,20 @@ def without_none(raw: pd.Series) -> pd.Series:
     ['1', None]
     """
     return raw if raw.dtype != object else raw.where(raw != NONE, None)
+
+
+def _mapped(raw: pd.Series, function: Callable[[Any], str | None]) -> pd.Series:
+    """Apply a function to every value, to a word that repeats once only."""
+    words: dict[str, str | None] = {}
+    values = []
+    for value in raw:
+        if type(value) is str:
+            if value not in words:
+                words[value] = function(value)
+            values.append(words[value])
+        else:  # 1, 1.0 and True would be one key
+            values.append(function(value))
+    return pd.Series(values, index=raw.index, dtype=object, name=raw.name)
 
 
 def _word(value: Any) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,20 +93,22 @@ def load_pipeline(folder: Path) -> tuple[Any, keras.Model]:
         ValueError: a file cannot be read.
     """
     import joblib
+
+    preprocessing = _loaded(joblib.load, folder / PREPROCESSING_FILE)
     import keras
 
-    loaded = []
-    for name, load in ((PREPROCESSING_FILE, joblib.load), (MODEL_FILE, keras.models.load_model)):
-        path = folder / name
-        try:
-            loaded.append(load(path))
-        except Exception as error:  # what a broken file makes them raise can be anything
-            raise ValueError(
-                f"{str(path)!r} cannot be read: it is broken, or was written by other versions of "
-                f"the packages that table.json names ({type(error).__name__}: {_short(error)}). "
-                "Run kregs tune table again"
-            ) from error
-    return loaded[0], loaded[1]
+    return preprocessing, _loaded(keras.models.load_model, folder / MODEL_FILE)
+
+
+def _loaded(load: Callable[[Path], Any], path: Path) -> Any:
+    try:
+        return load(path)
+    except Exception as error:  # what a broken file makes them raise can be anything
+        raise ValueError(
+            f"{str(path)!r} cannot be read: it is broken, or was written by other versions of "
+            f"the packages that table.json names ({type(error).__name__}: {_short(error)}). "
+            "Run kregs tune table again"
+        ) from error
 
 
 def _short(error: Exception) -> str:

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kregs.files import PREPROCESSING_FILE
+from kregs.files import PREPROCESSING_FILE, TABLE_FILE
 from kregs.search.storage import MODEL_FILE
 
-TABLE_FILE = "table.json"
 FORMAT = 1  # of table.json
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kregs.files import PREPROCESSING_FILE, write_json
+from kregs.files import PREPROCESSING_FILE, TABLE_FILE, write_json
 from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
 from kregs.tables.holdout import baseline_outputs, score_outputs
 from kregs.tables.prediction import network_outputs
 from kregs.tables.preprocessing import SCALINGS
-from kregs.tables.record import FORMAT, TABLE_FILE, call_of
+from kregs.tables.record import FORMAT, call_of
 from kregs.tables.splitting import divide
 from kregs.tables.table import Table, read_table
 from kregs.tasks import network_head

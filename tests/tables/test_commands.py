@@ -34,11 +34,53 @@ def test_commands(people_csv, tmp_path, capsys, monkeypatch, people, eager):
     assert (tmp_path / "out.csv").read_text() == said.out
 
 
+def test_names_in_brackets_are_printed_and_options_reach_the_table(
+    people, tmp_path, capsys, monkeypatch, eager
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "250")
+    frame = people().rename(columns={"age": "weight [kg]", "city": "[/a]", "income": "[red]x"})
+    frame.to_csv("people.csv", index=False, sep=";", encoding="cp1252")
+    frame.iloc[:30].to_csv("test.csv", index=False, sep=";", encoding="cp1252")
+    argv = ["tune", "table", "--data", "people.csv", "--target", "y", "--encoding", "cp1252"]
+    argv += ["--keep", "customer", "--categorical", "since", "--test-file", "test.csv"]
+    argv += ["--folds", "2", "--max-trials", "1", "--epochs", "1", "--selection", "best"]
+    argv += ["--scaling", "quantile", "--max-time", "300", "--decimal", "."]
+    with eager():
+        assert main(argv) == 0
+    printed, complaints = capsys.readouterr()
+    warning = "kregs: warning: column 'weight [kg]': 1 of 30 values are no number"
+    assert complaints.count(warning) == 1
+    for word in (
+        "│ weight [kg] │ number   │",
+        "│ [/a]        │ category │",
+        "│ [red]x      │ number   │",
+        "--categorical 'weight [kg]'",
+        "categories, as asked",
+        "30 rows that the search has not seen: the rows of the test file",
+    ):
+        assert word in printed, word
+    frame.drop(columns="y").iloc[:4].to_csv("rows.csv", index=False, sep=";", encoding="cp1252")
+    assert main(["predict", "kregs_runs/people", "rows.csv", "--id", "customer"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "customer,prediction,probability_no,probability_yes"
+    assert [line.split(",")[0] for line in said[1:]] == ["1000", "1001", "1002", "1003"]
+    page = (tmp_path / "kregs_runs/people/report.html").read_text()
+    assert "weight [kg]" in page
+    assert "kregs tune table --data people.csv" in page
+    assert "kregs.tune_table(" in page
+
+
 BAD_USE = [
     (["tune", "table"], "--data, --target"),
     (["tune", "table", "--data", "x.csv", "--target", "y"], "x.csv"),
     (["tune", "table", "--data", "people.csv", "--target", "z"], "Received: 'z'"),
     (["tune", "table", "--data", "people.csv", "--target", "country"], "at least two classes"),
+    (["tune", "table", "--data", "people.csv", "--target", "y", "--number", "agee"], "'age'"),
+    (["tune", "table", "--data", "people.csv", "--target", "y", "--date", "city"], "holds no date"),
+    (["tune", "table", "--data", "people.csv", "--target", "y", "--decimal", ";"], "--decimal"),
+    (["tune", "table", "--data", "people.csv", "--target", "y", "--test-share", "2"], "< 1.0"),
+    (["tune", "table", "--data", "people.csv", "--target", "y", "--test-file", "z.csv"], "z.csv"),
     (["predict"], "RUN"),
     (["predict", "nowhere", "people.csv"], "nowhere"),
     (["predict", ".", "people.csv"], "no table.json"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import joblib
 import keras
@@ -64,7 +65,7 @@ def test_the_transformer_has_not_seen_the_test_part(run):
     for transformer in (saved, expected):
         scaler = transformer.named_transformers_["numbers"][-1]
         np.testing.assert_array_equal(
-            scaler.mean_, expected.named_transformers_["numbers"][-1].mean_
+            scaler.center_, expected.named_transformers_["numbers"][-1].center_
         )
 
 
@@ -76,6 +77,32 @@ def test_all_files_are_there(run):
     assert record["columns"][1]["name"] == "age"
     assert record["versions"]["scikit-learn"]
     keras.models.load_model(run.files["model"])
+
+
+def test_rows_keep_their_index_and_an_identifier(run, people):
+    rows = people().drop(columns="y").sample(frac=0.2, random_state=0)
+    found = kregs.predict_table(run.search.path, rows, keep=["customer"])
+    assert found.index.tolist() == rows.index.tolist()
+    assert found["customer"].tolist() == rows["customer"].tolist()
+    assert found.columns[0] == "customer"
+    alone = kregs.predict_table(run.search.path, rows.iloc[[3]])
+    expected = found["probability_yes"].iloc[3]
+    np.testing.assert_allclose(alone["probability_yes"], expected, rtol=1e-5)
+
+
+def test_a_broken_network_is_one_clear_error(run, people, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run.search.path, folder)
+    (folder / "best.keras").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"best\.keras' cannot be read: it is broken"):
+        kregs.predict_table(folder, people().assign(age="30"))
+
+
+def test_the_record_says_how_to_repeat_it(run):
+    assert run.record["split"] == "at random"
+    assert run.record["call"].startswith("kregs.tune_table(\n    data,\n    'y',\n")
+    assert "max_trials=2" in run.record["call"]
+    assert run.record["categories"]["city"] == ["Bonn", "Köln", "Ulm"]
 
 
 def test_unseen_categories_and_wrong_values(run, people):
