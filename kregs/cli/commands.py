@@ -185,8 +185,10 @@ def _print_table_run(console: Console, run: kregs.TableRun) -> None:
     console.print(_best_trials(run.search))
     scores = run.scores.rename(columns=lambda name: name.replace("_", " "))
     count = run.record["rows"]["test"]
-    title = f"Test part, {count} rows that the search has not seen: {run.record['split']}"
+    title = f"Test part, {count} rows that the search has not seen"
     console.print(make_table(scores.rename_axis("model").reset_index(), title=title))
+    if run.record["split"] != "at random":
+        console.print(f"test rows      {run.record['split']}", highlight=False, soft_wrap=True)
     if run.record["classes_weighted"]:
         console.print(
             "note: a class is rare, so all were given the same weight; probabilities are those of "

@@ -244,7 +244,7 @@ class ColumnReader:
         evidence = self.evidence(name, raw)
         notes = []
         for mark, word in {**evidence.ambiguous, **evidence.groups, **evidence.decimals}.items():
-            if form == NumberFormat() and mark == ".":
+            if mark == form.decimal == ".":
                 continue
             number = form.parse(word)
             if np.isfinite(number):

@@ -230,12 +230,15 @@ def find_number_format(
     semicolons = delimiter == ";"
     expected = file_decimal or ("," if semicolons else ".")
     if mark == expected:
-        # decimal fractions of three digits beside short whole numbers look like thousands, too
-        like_thousands = evidence.plain and not evidence.ungrouped
+        # decimal fractions of three digits beside whole numbers look like thousands, too
         padded = mark in evidence.trailing_zeros
-        if like_thousands and padded and (semicolons or mark == ","):
+        like_thousands = bool(evidence.plain and padded and not evidence.ungrouped)
+        either = semicolons or mark == ","
+        if like_thousands and either:
             return NumberFormat("," if mark == "." else ".", mark)
-        if like_thousands and (semicolons or mark == "," or (padded and len(evidence.plain) == 3)):
+        if either and (evidence.plain or evidence.ungrouped):
+            raise Ambiguous(f"{_either(word)} beside {evidence.ungrouped or evidence.plain!r}")
+        if like_thousands and len(evidence.plain) == 3:
             raise Ambiguous(f"{_either(word)} beside {evidence.plain!r}")
         return NumberFormat(mark)
     if evidence.ungrouped:

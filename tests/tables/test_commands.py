@@ -57,7 +57,8 @@ def test_names_in_brackets_are_printed_and_options_reach_the_table(
         "│ [red]x      │ number   │",
         "--categorical 'weight [kg]'",
         "categories, as asked",
-        "30 rows that the search has not seen: the rows of the test file",
+        "Test part, 30 rows that the search has not seen",
+        "test rows      the rows of the test file",
     ):
         assert word in printed, word
     frame.drop(columns="y").iloc[:4].to_csv("rows.csv", index=False, sep=";", encoding="cp1252")
