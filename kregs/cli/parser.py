@@ -138,7 +138,7 @@ def make_parser() -> argparse.ArgumentParser:
     table.add_argument(
         "--scaling",
         metavar="NAME",
-        help="of numbers: robust, quantile or standard; default: robust",
+        help="of numbers: robust, quantile, standard or search; default: robust",
     )
     table.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
     table.add_argument("--max-trials", type=int, default=20, metavar="N", help="default: 20")

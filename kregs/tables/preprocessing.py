@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MISSING_CATEGORY = "(missing)"
 SCALINGS = ("robust", "quantile", "standard")
+SEARCHED_SCALINGS = ("robust", "quantile")
 ENCODINGS = ("one-hot", "codes")
 
 _FEWEST_ROWS = 2  # of a category with a column or a code of its own
@@ -159,8 +160,8 @@ def _scaler(scaling: str, rows: int) -> Any:
         return SmoothClipScaler()
     if scaling == "standard":
         return StandardScaler()
-    # no more quantiles than a fold has rows
-    quantiles = max(min(1000, rows // 3), 2)
+    # no more quantiles than the first of several folds in order of time has rows
+    quantiles = max(min(1000, rows // 8), 2)
     return QuantileTransformer(n_quantiles=quantiles, output_distribution="normal", random_state=0)
 
 

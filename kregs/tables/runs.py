@@ -20,6 +20,7 @@ from kregs.tables.holdout import baseline_outputs, score_outputs
 from kregs.tables.prediction import network_outputs
 from kregs.tables.preprocessing import SCALINGS
 from kregs.tables.record import FORMAT, call_of
+from kregs.tables.scaling_search import scaling_losses
 from kregs.tables.splitting import divide
 from kregs.tables.table import Table, read_table
 from kregs.tasks import network_head
@@ -108,7 +109,9 @@ def tune_table(
         target: the column to be predicted; not with a `Table`.
         task, number, categorical, date, keep, drop, groups, time, encoding, decimal, thousands: as
             in `kregs.read_table`; not with a `Table`.
-        scaling: of numbers: `"robust"`, `"quantile"` or `"standard"`, see `Table.preprocessing`.
+        scaling: of numbers: `"robust"`, `"quantile"` or `"standard"`, see `Table.preprocessing`;
+            `"search"` takes robust or quantile, whichever a small network does better with on
+            folds of the training rows.
         test_share: the part of the rows kept for the test, in (0, 1); stratified by class, with
             at least one row of every class in the test and two to train on, whatever the part. With
             `groups` whole groups, with `time` the latest rows.
@@ -184,13 +187,15 @@ def tune_table(
         if test_file is None:
             for warning in table.warnings:
                 warnings.warn(warning, stacklevel=2)
-    check_choice("scaling", scaling, SCALINGS)
+    check_choice("scaling", scaling, (*SCALINGS, "search"))
     split = divide(table, test_share=share, test_file=test_file, folds=folds, seed=seed)
     train, test = split.train, split.test
 
     import kregs
     from kregs.search.randomness import derived_seed
 
+    losses = scaling_losses(table, train, seed) if scaling == "search" else {}
+    scaling = min(losses, key=lambda name: losses[name]) if losses else scaling
     preprocessing = table.preprocessing(train, scaling=scaling)
     x_train, x_test = split.features.iloc[train], split.features.iloc[test]
     center, scale = _target_units(table, train)
@@ -257,6 +262,7 @@ def tune_table(
         "classes_weighted": weights is not None,
         "seed": seed,
         "scaling": scaling,
+        "scaling_losses": losses,
         "command": command,
         "call": call_of(table, call),
         "test": test_scores,

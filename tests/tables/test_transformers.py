@@ -11,6 +11,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import kregs
 from kregs.tables import number_and_code_columns
+from kregs.tables.scaling_search import scaling_losses
 from kregs.tables.transformers import CrossFittedTargetEncoder, DateParts, SmoothClipScaler
 
 
@@ -137,6 +138,24 @@ def test_numbers_come_first_then_codes(mixed, scaling):
     )
     assert one_hot.transform(mixed.features).shape == (400, 15 + 3 + 3)
     assert number_and_code_columns(one_hot) == (21, [])
+
+
+@pytest.mark.slow
+def test_the_scaling_is_searched_on_folds_of_the_training_rows():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=400)
+    far = np.exp(6 * x)  # all but the rank is lost in its scale
+    frame = pd.DataFrame({"far": far, "y": np.where(abs(x) < 0.7, "a", "b")})
+    losses = scaling_losses(kregs.read_table(frame, "y"), np.arange(300))
+    assert losses["quantile"] < losses["robust"] - 0.05
+    assert losses == scaling_losses(kregs.read_table(frame, "y"), np.arange(300))
+    # what is not trained on has no say
+    frame.loc[300:, "far"] = 0.0
+    assert losses == scaling_losses(kregs.read_table(frame, "y"), np.arange(300))
+    timed = frame.assign(t=np.arange(400) % 7, z=x, y=x**2)
+    for divided in ({"time": "t"}, {"groups": "t"}):
+        found = scaling_losses(kregs.read_table(timed, "y", **divided), np.arange(300))
+        assert all(0 < loss < 3 for loss in found.values())
 
 
 def test_wrong_words(mixed):

@@ -60,6 +60,15 @@ def table(record: Mapping[str, Any] | None, folder: Path) -> TableSection | None
         f"{record.get('split', 'at random')}.",
         *(f"{note[:1].upper()}{note[1:]}." for note in record.get("notes", ())),
     ]
+    losses = record.get("scaling_losses")
+    if losses:
+        listed = ", ".join(f"{name} {loss:.4g}" for name, loss in losses.items())
+        facts.append(
+            f"Numbers are scaled by `{record['scaling']}`: a small network's loss on folds of the "
+            f"training rows was {listed}."
+        )
+    elif "scaling" in record:
+        facts.append(f"Numbers are scaled by `{record['scaling']}`.")
     if record.get("classes_weighted"):
         facts.append(
             "A class is rare, so all were given the same weight: probabilities are those of "
