@@ -237,41 +237,88 @@ def read_table(
     options = check_columns(options, names, target, groups=groups, time=time)
     reader = ColumnReader(frame, options, delimiter)
 
-    raw = typed_values(frame[target])
-    target_format = NumberFormat()
-    if raw.dtype == object and reader.evidence(target, raw).share > 0.5 and raw.notna().any():
-        target_format = reader.number_format(target, raw) or target_format
-    task, labels, notes = read_target(raw, target, task, target_format)
-    usable = labels.dropna()
-    if task == "classification":
-        rare = rare_classes(usable)
-        if rare:
-            count = int(usable.isin(rare).sum())
-            notes.append(
-                f"{count} row{'s' * (count > 1)} left out: fewer than {FEWEST_ROWS_OF_CLASS} of "
-                f"class {', '.join(map(repr, rare[:5]))}{', ...' if len(rare) > 5 else ''}, too "
-                "few to train and to test on"
-            )
-            usable = usable[~usable.isin(rare)]
-    check_target(usable, target, task, notes)
+    target_format = _target_format(reader, target, frame[target])
+    task, labels, notes = _usable_labels(frame[target], target, task, target_format)
+    times = None
     if time is not None:
-        times, note = row_times(frame.loc[usable.index, time], reader, time)
+        known, note = row_times(frame.loc[labels.index, time], reader, time)
         notes += note
-        usable = usable[times.notna()]
-        check_target(usable, target, task, notes)
-    classes = sorted(usable.unique().tolist()) if task == "classification" else None
+        labels, times = labels[known.notna()], known.dropna().to_numpy()
+        check_target(labels, target, task, notes)
+    classes = sorted(labels.unique().tolist()) if task == "classification" else None
     if classes is None:
-        numbers = usable.to_numpy(dtype=float)
+        numbers = labels.to_numpy(dtype=float)
+        notes += [
+            f"{target!r}: {note}" for note in reader.writing(target, frame[target], target_format)
+        ]
     else:
-        numbers = usable.map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=int)
+        numbers = labels.map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=int)
 
-    frame = frame.loc[usable.index]
+    frame = frame.loc[labels.index]
+    columns, features = _typed_columns(frame.drop(columns=target), reader, groups)
+    if not features:
+        raise ValueError(
+            f"the table has no column to learn {target!r} from. "
+            + "; ".join(f"{column.name!r}: {column.note}" for column in columns)
+        )
+    return Table(
+        features=pd.DataFrame(features).reset_index(drop=True),
+        target=numbers,
+        classes=classes,
+        columns=columns,
+        task=task,
+        target_name=target,
+        notes=notes,
+        warnings=split_warnings(frame, columns, groups=groups, time=time),
+        groups=None if groups is None else row_groups(frame[groups]),
+        times=times,
+        groups_name=groups,
+        time_name=time,
+        target_format=target_format,
+        options=options,
+        source=None if isinstance(data, pd.DataFrame) else os.fspath(data),
+    )
+
+
+def _target_format(reader: ColumnReader, name: str, raw: pd.Series) -> NumberFormat:
+    """Return how the numbers of a target are written, if it is text and most are numbers."""
+    if reader.evidence(name, raw).share > 0.5:
+        return reader.number_format(name, typed_values(raw)) or NumberFormat()
+    return NumberFormat()
+
+
+def _usable_labels(
+    raw: pd.Series, name: str, task: str | None, number_format: NumberFormat
+) -> tuple[str, pd.Series, list[str]]:
+    """Return the task, the labels or numbers of the rows that can be used, and notes.
+
+    Raises:
+        ValueError: too few are left, or they are all alike.
+    """
+    task, labels, notes = read_target(typed_values(raw), name, task, number_format)
+    labels = labels.dropna()
+    rare = rare_classes(labels) if task == "classification" else []
+    if rare:
+        count = int(labels.isin(rare).sum())
+        notes.append(
+            f"{count} row{'s' * (count > 1)} left out: fewer than {FEWEST_ROWS_OF_CLASS} of "
+            f"class {', '.join(map(repr, rare[:5]))}{', ...' if len(rare) > 5 else ''}, too "
+            "few to train and to test on"
+        )
+        labels = labels[~labels.isin(rare)]
+    check_target(labels, name, task, notes)
+    return task, labels, notes
+
+
+def _typed_columns(
+    frame: pd.DataFrame, reader: ColumnReader, groups: str | None
+) -> tuple[list[Column], dict[str, pd.Series]]:
+    """Return what the columns are, and the values of those that are used."""
     columns, features = [], {}
-    for name in names:
-        if name == target:
-            continue
+    for name in frame:
         column = reader.column(name, frame[name])
-        if name == groups and name not in options.keep and options.kind(name) is None:
+        said = name in reader.options.keep or reader.options.kind(name) is not None
+        if name == groups and not said:
             column = dataclasses.replace(
                 column,
                 kind="dropped",
@@ -286,27 +333,4 @@ def read_table(
                 number_format=column.number_format,
                 date_format=column.date_format,
             )[0]
-    if not features:
-        raise ValueError(
-            f"the table has no column to learn {target!r} from. "
-            + "; ".join(f"{column.name!r}: {column.note}" for column in columns)
-        )
-    if raw.dtype == object and (classes is None or target_format != NumberFormat()):
-        notes += [f"{target!r}: {note}" for note in reader.writing(target, raw, target_format)]
-    return Table(
-        features=pd.DataFrame(features).reset_index(drop=True),
-        target=numbers,
-        classes=classes,
-        columns=columns,
-        task=task,
-        target_name=target,
-        notes=notes,
-        warnings=split_warnings(frame, columns, groups=groups, time=time),
-        groups=None if groups is None else row_groups(frame[groups]),
-        times=None if time is None else times[times.notna()].to_numpy(),
-        groups_name=groups,
-        time_name=time,
-        target_format=target_format,
-        options=options,
-        source=None if isinstance(data, pd.DataFrame) else os.fspath(data),
-    )
+    return columns, features
