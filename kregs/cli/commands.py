@@ -131,7 +131,7 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         return complain(str(error), BROKEN)
     if holds_files(folder) and not arguments.resume:
         return _refuse_earlier_run(folder, resume)
-    _print_table(make_console(), table)
+    _print_table(make_console(), table, at_random=arguments.test_file is None)
     with quiet_tensorflow():
         importlib.import_module("keras")
     try:
@@ -161,7 +161,7 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     return DONE
 
 
-def _print_table(console: Console, table: kregs.Table) -> None:
+def _print_table(console: Console, table: kregs.Table, *, at_random: bool) -> None:
     from kregs.reporting import make_table
 
     rows = len(table.target)
@@ -174,9 +174,8 @@ def _print_table(console: Console, table: kregs.Table) -> None:
     console.print(f"{rows} rows, {table.task} of {table.target_name!r}{classes}", highlight=False)
     for note in table.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    if table.groups_name is None and table.time_name is None:
-        for warning in table.warnings:
-            console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    for warning in table.warnings if at_random else ():
+        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
 
 
 def _print_table_run(console: Console, run: kregs.TableRun) -> None:

@@ -131,7 +131,9 @@ def make_parser() -> argparse.ArgumentParser:
     table.add_argument(
         "--time", metavar="COLUMN", help="test on the latest rows by it, and validate on later ones"
     )
-    table.add_argument("--test-file", metavar="FILE", help="test on its rows, train on all of FILE")
+    table.add_argument(
+        "--test-file", metavar="FILE", help="test on its rows, train on all of --data"
+    )
     table.add_argument(
         "--test-share", type=float, metavar="PART", help="of the rows for the test; default: 0.2"
     )

@@ -126,6 +126,8 @@ class ColumnReader:
         keep, option = f"--keep {shlex.quote(name)}", shlex.quote(name)
         if asked == "dropped":
             return Column(kind="dropped", note="left out as asked", **counts)
+        if asked == "number" and are_booleans(without_none(raw).dropna()):
+            return Column(kind="boolean", note="true and false are 1 and 0, as asked", **counts)
         if asked == "number":
             return self._number(name, raw, counts, asked=True)
         if asked == "date":
@@ -253,8 +255,9 @@ class ColumnReader:
                 sure = evidence.decimals if what == "decimal" else evidence.groups
                 other = "" if mark in sure else f" (else --{_other_option(form, mark)})"
                 notes.append(f"{what} {marks[mark]}: {word} is {number:.15g}{other}")
-        for unit in evidence.units:
-            notes.append(f"without the sign {unit}")
+        for unit, count in evidence.units.items():
+            lack = evidence.numbers - count
+            notes.append(f"without the sign {unit}" + (f", which {lack} lack" if lack else ""))
         return notes
 
     def _date(

@@ -256,7 +256,7 @@ def tune_table(
         "categories": {name: sorted(seen[name].dropna().unique()) for name in seen},
         "encoding": table.options.encoding,
         "notes": table.notes,
-        "warnings": table.warnings,
+        "warnings": table.warnings if test_file is None else [],
         "split": split.words,
         "rows": {"train": len(train), "test": len(test)},
         "classes_weighted": weights is not None,

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from kregs.cli import main
 
 
@@ -34,6 +36,7 @@ def test_commands(people_csv, tmp_path, capsys, monkeypatch, people, eager):
     assert (tmp_path / "out.csv").read_text() == said.out
 
 
+@pytest.mark.slow
 def test_names_in_brackets_are_printed_and_options_reach_the_table(
     people, tmp_path, capsys, monkeypatch, eager
 ):

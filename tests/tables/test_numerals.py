@@ -140,6 +140,7 @@ def test_notes_say_what_was_read_and_what_changes_it(write):
         ";",
         whole=repeated("1.000", "970"),
         price=repeated("$5", "$7.5"),
+        rate=repeated("5%", "7.5%", "8%", "0.1"),
         mixed=repeated("$5", "€7"),
         part=repeated("1", "2", "old", "new"),
         code=repeated("01067", "99089"),
@@ -148,13 +149,14 @@ def test_notes_say_what_was_read_and_what_changes_it(write):
     found = kregs.read_table(path, "y").describe().set_index("column")
     assert "thousands points: 1.000 is 1000 (else --decimal .)" in found.loc["whole", "note"]
     assert found.loc["price", "note"] == "numbers; without the sign $"
+    assert found.loc["rate", "note"] == "numbers; without the sign %, which 10 lack"
     assert found.loc["price", "override"] == "--categorical price"
     assert "different units: $, €" in found.loc["mixed", "note"]
     assert "only 50% of its values are numbers" in found.loc["part", "note"]
     assert found.loc["part", "override"] == "--number part"
     assert "zeros in front" in found.loc["code", "note"]
     assert "codes, by its name" in found.loc["zip", "note"]
-    assert found["kind"].tolist() == ["number", "number", *["category"] * 4]
+    assert found["kind"].tolist() == ["number"] * 3 + ["category"] * 4
     table = kregs.read_table(path, "y", number=["part", "code"])
     assert table.features["part"].isna().sum() == 20
     assert set(table.features["code"]) == {1067, 99089}
