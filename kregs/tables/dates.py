@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,11 +29,14 @@ _COMPACT = ("%Y%m%d", "%Y")  # only where somebody says that they are dates
 _WORDS = {"%d": "day", "%m": "month", "%Y": "year", "%y": "year", "%b": "month"}
 
 
-def find_date_format(words: pd.Series, *, asked: bool = False) -> tuple[str, float, str]:
+def find_date_format(
+    words: pd.Series, *, asked: bool = False, day_first: bool = False
+) -> tuple[str, float, str]:
     """Return the format that fits most dates, the part of the words it fits, and a rival.
 
     Args:
         words: text, nothing missing (n,).
+        day_first: whether 09/01/2023 is in January, if no value tells.
         asked: whether somebody said that these are dates: years and 20260131 are some, then.
 
     Returns:
@@ -67,7 +69,10 @@ def find_date_format(words: pd.Series, *, asked: bool = False) -> tuple[str, flo
         for form, share in shares.items()
         if form != best and share == shares[best] and sorted(form) == sorted(best)
     ]
-    return best, shares[best], rivals[0] if rivals else ""
+    rival = rivals[0] if rivals else ""
+    if day_first and rival.startswith("%d"):
+        best, rival = rival, best
+    return best, shares[best], rival
 
 
 def _candidates(word: str, asked: bool) -> tuple[str, ...]:
@@ -100,15 +105,23 @@ def days_since_1970(raw: pd.Series, form: str = ISO) -> pd.Series:
             return pd.Series(math.nan, index=raw.index)
         raw = raw.map(lambda number: None if math.isnan(number) else f"{number:.0f}").astype(object)
     if form == ISO:
-        texts = raw.where(
-            raw.map(lambda word: word is not None and bool(_ISO.fullmatch(word))), None
-        )
-        return _days(pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601"))
-    dates, fractions = zip(*(_split(word) for word in raw), strict=True) if len(raw) else ((), ())
-    own = any(mark in form for mark in ("%H", "%I", "%M", "%S"))  # a user's format with times
-    texts = pd.Series(list(raw) if own else list(dates), index=raw.index, dtype=object)
-    days = _days(pd.to_datetime(texts, errors="coerce", utc=True, format=form))
-    return days if own else days + np.array(fractions, dtype=float)
+        return _iso_days(raw)
+    days = _days(pd.to_datetime(raw, errors="coerce", utc=True, format=form))
+    rest = days.isna() & raw.notna()
+    if not rest.any():
+        return days
+    # times beside the date, names of months in full; and what is ISO is a date in every column
+    dates, fractions = zip(*(_split(word) for word in raw[rest]), strict=True)
+    texts = pd.Series(dates, index=raw.index[rest], dtype=object)
+    split = _days(pd.to_datetime(texts, errors="coerce", utc=True, format=form))
+    days[rest] = (split + np.array(fractions)).fillna(_iso_days(raw[rest]))
+    return days
+
+
+def _iso_days(raw: pd.Series) -> pd.Series:
+    is_date = raw.map(lambda word: word is not None and bool(_ISO.fullmatch(word))).astype(bool)
+    texts = raw.where(is_date, None)
+    return _days(pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601"))
 
 
 def _days(dates: pd.Series) -> pd.Series:
@@ -116,10 +129,8 @@ def _days(dates: pd.Series) -> pd.Series:
     return (dates - pd.Timestamp(0, tz="UTC").as_unit("us")) / pd.Timedelta(days=1).as_unit("us")
 
 
-def _split(word: Any) -> tuple[str | None, float]:
-    """Return the date of a word and the time as a part of the day."""
-    if word is None:
-        return None, 0.0
+def _split(word: str) -> tuple[str | None, float]:
+    """Return the date of a word, `None` if its time is none, and the time as a part of the day."""
     parts = _NUMERIC.fullmatch(word) or _NAMED.fullmatch(word)
     if parts is None:
         return word, 0.0
@@ -129,6 +140,8 @@ def _split(word: Any) -> tuple[str | None, float]:
     if not parts["time"]:
         return date, 0.0
     hours, minutes, *seconds = (float(part) for part in parts["time"].split(":"))
+    if hours >= 24 or minutes >= 60:
+        return None, 0.0
     if parts["half"]:
         hours = hours % 12 + (12 if parts["half"].lower() == "p" else 0)
     return date, (hours + minutes / 60 + sum(seconds) / 3600) / 24

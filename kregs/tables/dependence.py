@@ -116,7 +116,7 @@ def row_times(raw: pd.Series, reader: ColumnReader, name: str) -> tuple[pd.Serie
         from kregs.tables.dates import find_date_format
 
         present = without_none(values).dropna()
-        form, share, _ = find_date_format(present)
+        form, share, _ = find_date_format(present, day_first=reader.day_first)
         form = reader.options.date.get(name) or form
         if share >= 0.95 or name in reader.options.date:
             times = convert(raw, "date", date_format=form)[0]

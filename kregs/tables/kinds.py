@@ -67,6 +67,11 @@ class ColumnReader:
                     marks |= set(evidence.decimals)
         return marks.pop() if len(marks) == 1 else None
 
+    @property
+    def day_first(self) -> bool:
+        """Whether 09/01/2023 is taken for a day in January: in files with semicolons."""
+        return self.delimiter == ";"
+
     def evidence(self, name: str, raw: pd.Series) -> NumberEvidence:
         """Return what the words of a column say of its numbers, which is found out once."""
         if name not in self._evidence:
@@ -181,7 +186,7 @@ class ColumnReader:
                 reason = "its numbers are written in different ways"
         elif evidence.share >= 0.5:
             reason = f"only {evidence.share:.0%} of its values are numbers"
-        date_format, share, rival = find_date_format(present)
+        date_format, share, rival = find_date_format(present, day_first=self.day_first)
         if share >= _SHARE:
             return self._date(raw, counts, date_format, rival=rival, guessed=True)
         if share >= 0.5:
@@ -280,7 +285,7 @@ class ColumnReader:
             texts = texts.map(lambda number: f"{number:.0f}").astype(object)
         order = f" in the order {format_in_words(form)}" if form else ""
         if not form:
-            form, _, rival = find_date_format(texts, asked=True)
+            form, _, rival = find_date_format(texts, asked=True, day_first=self.day_first)
         if values.dtype != object and form == ISO:
             form = "%Y%m%d"
         days, wrong = convert(values, "date", date_format=form)

@@ -173,7 +173,8 @@ def read_table(
     groups of three digits, else an error that asks for `thousands`.
 
     Dates are 2026-01-31, 01/31/2026, 31.01.2026, 31 Jan 2026 and the like, with times or without.
-    Where no value tells the day from the month, 09/01/2026 is the first of September.
+    Where no value tells the day from the month, 09/01/2026 is the first of September, in files
+    with semicolons the ninth of January.
 
     Args:
         data: a CSV file (fields separated by comma, semicolon, tab or `|`; a header), a Parquet

@@ -43,6 +43,19 @@ def test_dates_as_people_write_them(word, form, date):
     assert days_since_1970(words, form)[0] == pytest.approx(expected, abs=1e-9)
 
 
+def test_a_format_that_somebody_gives_and_iso_dates_in_it():
+    words = pd.Series(
+        ["01-September-2023", "2 Sep 2023 6:00", "2023-09-03", "4 Sep 2023 25:00", None]
+    )
+    found = days_since_1970(words.astype(object), "%d-%B-%Y")
+    assert found[0] == pd.Timestamp("2023-09-01").timestamp() / 86400
+    found = days_since_1970(words.astype(object), "%d %b %Y") - found[0]
+    assert found.tolist()[:3] == [0, 1.25, 2]
+    assert found.isna().tolist() == [False, False, False, True, True]
+    at_noon = days_since_1970(pd.Series(["3.9.2023 12h00"], dtype=object), "%d.%m.%Y %Hh%M")
+    assert at_noon[0] == pd.Timestamp("2023-09-03 12:00").timestamp() / 86400
+
+
 def test_one_bad_date_is_a_missing_value():
     for bad in (0, ROWS // 2):
         words = [f"{1 + i % 12:02}/{1 + i % 28:02}/20{i % 20:02}" for i in range(ROWS)]
@@ -55,7 +68,7 @@ def test_one_bad_date_is_a_missing_value():
         assert np.flatnonzero(table.features["when"].isna()).tolist() == [bad]
 
 
-def test_the_order_of_day_and_month():
+def test_the_order_of_day_and_month(tmp_path):
     undecided = [f"{1 + i % 12}/{1 + i % 12}/20{i % 20:02}" for i in range(ROWS)]
     table = kregs.read_table(frame_of(when=undecided), "y")
     assert table.columns[0].override == "--date when=%d/%m/%Y"
@@ -70,6 +83,11 @@ def test_the_order_of_day_and_month():
         assert read_rows(pd.DataFrame({"when": words[:1], "x": 0.5}), table.columns)[
             "when"
         ].tolist() == [expected]
+    path = tmp_path / "semicolons.csv"
+    frame_of(when=words).to_csv(path, sep=";", index=False)
+    table = kregs.read_table(path, "y")
+    assert table.features["when"][0] == expected
+    assert table.columns[0].override == "--date when=%m/%d/%Y"
     compact = [20230101 + i % 28 for i in range(ROWS)]
     table = kregs.read_table(frame_of(when=compact), "y", date=["when"])
     assert table.features["when"][1] == pd.Timestamp("2023-01-02").timestamp() / 86400
