@@ -181,3 +181,35 @@ def test_wrong_arguments(tmp_path, people):
         kregs.tune_table(table, test_share=1.5, directory=tmp_path)
     with pytest.raises(ValueError, match="folds"):
         kregs.tune_table(table, folds=1, directory=tmp_path)
+
+
+@pytest.mark.nightly
+def test_a_run_divided_by_time_and_one_by_groups(tmp_path, eager):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=120)
+    frame = pd.DataFrame(
+        {"t": np.arange(120) / 3, "x": x, "z": 3 * x, "k": rng.integers(0, 60, 120).astype(str)}
+    )
+    frame["y"] = np.where(rng.random(120) < 0.3, "c", np.where(x > 0, "b", "a"))
+    frame.loc[90:, "y"] = frame.loc[90:, "y"].replace("c", "a")  # a class of the past
+    options = QUICK | {"epochs": 1, "directory": tmp_path}
+    with eager():
+        run = kregs.tune_table(frame, "y", time="t", categorical=["k"], scaling="search", **options)
+        again = kregs.tune_table(
+            frame, "z", groups="k", drop=["y"], project_name="groups", **options
+        )
+    assert run.record["split"] == "the latest rows by 't'"
+    assert run.record["scaling"] == min(
+        run.record["scaling_losses"], key=run.record["scaling_losses"].get
+    )
+    assert run.scores["roc_auc"].isna().all()
+    assert np.isfinite(run.scores["log_loss"]).all()
+    protocol = json.loads(run.files["result"].read_text())["protocol"]["data"]
+    assert "TimeSeriesSplit" in protocol["validation"]
+    assert (
+        "GroupKFold"
+        in json.loads(again.files["result"].read_text())["protocol"]["data"]["validation"]
+    )
+    assert again.record["split"] == "whole groups by 'k', at random"
+    found = kregs.predict_table(again.search.path, frame.tail(3), keep=["k"])
+    assert found["k"].tolist() == frame["k"].tail(3).tolist()
