@@ -14,6 +14,7 @@ import pandas as pd
 from kregs.tables.dates import ISO, days_since_1970
 from kregs.tables.numerals import NumberFormat
 
+MISSING_CATEGORY = "(missing)"
 BOOLEANS = {"true": 1.0, "false": 0.0}
 
 _MISSING = frozenset({"", "?", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "<NA>"})

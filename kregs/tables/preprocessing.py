@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kregs.tables.columns import Column
+from kregs.tables.columns import MISSING_CATEGORY, Column
 from kregs.validation import check_choice
 
 if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
 
-MISSING_CATEGORY = "(missing)"
 SCALINGS = ("robust", "quantile", "standard")
 SEARCHED_SCALINGS = ("robust", "quantile")
 ENCODINGS = ("one-hot", "codes")
