@@ -73,7 +73,10 @@ def divide(
         features = pd.concat([features, test_features], ignore_index=True)
         target = np.concatenate([target, test_target])
         train, test = rows, len(rows) + np.arange(len(test_target))
+        copies = _copies(table.features, table.target, test_features, test_target)
         words = f"the rows of the test file{note}"
+        if copies:
+            words += f", {copies} of them copies of rows that are trained on"
     elif table.times is not None:
         train, test = _by_time(table, test_share)
         words = f"the latest rows by {table.time_name!r}"
@@ -140,6 +143,15 @@ def labelled_rows(data: Any, table: Table) -> tuple[pd.DataFrame, np.ndarray, st
     left_out = len(frame) - len(labels)
     note = f", {left_out} of {len(frame)} left out" if left_out else ""
     return features.reset_index(drop=True), labels.to_numpy(), note
+
+
+def _copies(x: pd.DataFrame, y: np.ndarray, x_test: pd.DataFrame, y_test: np.ndarray) -> int:
+    """Return how many test rows are rows to train on, too."""
+    rows, test_rows = (
+        pd.util.hash_pandas_object(part.assign(**{"the target": labels}), index=False)
+        for part, labels in ((x, y), (x_test, y_test))
+    )
+    return int(test_rows.isin(rows).sum())
 
 
 def _by_time(table: Table, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -125,7 +125,9 @@ def test_a_test_file(tmp_path):
     assert split.test.tolist() == [ROWS, ROWS + 1, ROWS + 2, ROWS + 3]
     assert split.target[split.test].tolist() == [0, 1, 0, 1]
     assert split.features["price"].iloc[split.test].tolist() == [2500] * 4
-    assert "2 of 6 left out" in split.words
+    assert split.words == "the rows of the test file, 2 of 6 left out"
+    copied = divide(table, test_share=0.2, test_file=frame.iloc[:7])
+    assert copied.words.endswith(", 7 of them copies of rows that are trained on")
     with pytest.raises(ValueError, match="`test_file` must have the target, 'y'"):
         divide(table, test_share=0.2, test_file=frame.drop(columns="y"))
     with pytest.raises(ValueError, match="must have rows whose 'y' is known"):
