@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from kregs.tables.columns import Column, convert, typed_values, without_none
-
-if TYPE_CHECKING:
-    from kregs.tables.kinds import ColumnReader
+from kregs.tables.dates import find_date_format
+from kregs.tables.formats import SHARE, FileFormats
 
 _GROUP_NAME = re.compile(
     r"(^|[_\s.-])(id|patient|subject|person|customer|client|user|participant|household|family"
@@ -105,7 +103,7 @@ def row_groups(raw: pd.Series) -> np.ndarray:
     return numbers
 
 
-def row_times(raw: pd.Series, reader: ColumnReader, name: str) -> tuple[pd.Series, list[str]]:
+def row_times(raw: pd.Series, formats: FileFormats, name: str) -> tuple[pd.Series, list[str]]:
     """Return rows' times as numbers (n,), NaN where missing, and what is to be told of them.
 
     Raises:
@@ -113,15 +111,13 @@ def row_times(raw: pd.Series, reader: ColumnReader, name: str) -> tuple[pd.Serie
     """
     values = typed_values(raw)
     if values.dtype == object:
-        from kregs.tables.dates import find_date_format
-
         present = without_none(values).dropna()
-        form, share, _ = find_date_format(present, day_first=reader.day_first)
-        form = reader.options.date.get(name) or form
-        if share >= 0.95 or name in reader.options.date:
+        form, share, _ = find_date_format(present, day_first=formats.day_first)
+        form = formats.options.date.get(name) or form
+        if share >= SHARE or name in formats.options.date:
             times = convert(raw, "date", date_format=form)[0]
         else:
-            times = convert(raw, "number", number_format=reader.number_format(name, values))[0]
+            times = convert(raw, "number", number_format=formats.number_format(name, values))[0]
     else:
         dates = pd.api.types.is_datetime64_any_dtype(values.dtype)
         times = convert(raw, "date" if dates else "number")[0]

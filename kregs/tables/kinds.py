@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 import shlex
 from typing import Any
@@ -18,16 +20,9 @@ from kregs.tables.columns import (
     without_none,
 )
 from kregs.tables.dates import ISO, find_date_format, format_in_words
-from kregs.tables.numerals import (
-    Ambiguous,
-    NumberEvidence,
-    NumberFormat,
-    find_number_format,
-    read_evidence,
-)
-from kregs.tables.options import ColumnOptions
+from kregs.tables.formats import SHARE, FileFormats
+from kregs.tables.numerals import NumberFormat
 
-_SHARE = 0.95  # of a text column: so many numbers or dates make it one of these, with mistakes
 _ID_NAME = re.compile(r"(^|[_\s.-])(id|uuid|guid)$|[a-z]I[dD]$|^(index|row|rownum|unnamed: 0)$")
 _TIME_NAME = re.compile(r"(^|[_\s.-])(year|month|week|day|date|time|hour|quarter|period)s?$|^jahr$")
 _ZIP_NAME = re.compile(r"(^|[_\s.-])(zip|plz|zip[_\s-]?code|post(al)?[_\s-]?code)$")
@@ -38,76 +33,18 @@ class ColumnReader:
     """Decides what columns are, by what somebody said, by their values and by the whole file.
 
     Args:
-        frame: the table as it was read (n, columns).
-        options: what somebody said.
-        delimiter: of the file's fields.
+        formats: how the file's numbers and dates are written, and what somebody said.
 
     Example:
 
     >>> frame = pd.DataFrame({"colour": ["red", "blue"] * 10})
-    >>> ColumnReader(frame, ColumnOptions()).column("colour", frame["colour"])
+    >>> ColumnReader(FileFormats(frame)).column("colour", frame["colour"])
     Column(name='colour', kind='category', missing=0, distinct=2, note='text of 2 values')
     """
 
-    def __init__(self, frame: pd.DataFrame, options: ColumnOptions, delimiter: str = ",") -> None:
-        self.options = options
-        self.delimiter = delimiter
-        self._evidence: dict[str, NumberEvidence] = {}
-        self.file_decimal = self._decimal_of(frame)
-
-    def _decimal_of(self, frame: pd.DataFrame) -> str | None:
-        """Return the one decimal mark that is sure in some column, or `None`."""
-        marks: set[str] = set()
-        for name in frame:
-            if frame[name].dtype.kind in "biufcmM":
-                continue
-            if self.options.kind(str(name)) in (None, "number"):
-                evidence = self.evidence(str(name), frame[name])
-                if evidence.share >= _SHARE and len(evidence.decimals) == 1:
-                    marks |= set(evidence.decimals)
-        return marks.pop() if len(marks) == 1 else None
-
-    @property
-    def day_first(self) -> bool:
-        """Whether 09/01/2023 is taken for a day in January: in files with semicolons."""
-        return self.delimiter == ";"
-
-    def evidence(self, name: str, raw: pd.Series) -> NumberEvidence:
-        """Return what the words of a column say of its numbers, which is found out once."""
-        if name not in self._evidence:
-            values = without_none(typed_values(raw))
-            present = values.dropna() if values.dtype == object else []
-            self._evidence[name] = read_evidence(present)
-        return self._evidence[name]
-
-    def number_format(self, name: str, raw: pd.Series) -> NumberFormat | None:
-        """Return how the numbers of a column that is text are written; `None` if in two ways.
-
-        Raises:
-            ValueError: it cannot be known: the message names the options that say it.
-        """
-        evidence = self.evidence(name, raw)
-        try:
-            form = find_number_format(
-                evidence,
-                delimiter=self.delimiter,
-                file_decimal=self.file_decimal,
-                decimal=self.options.decimal,
-                thousands=self.options.thousands,
-            )
-        except Ambiguous as error:
-            raise ValueError(
-                f"column {name!r} is ambiguous: {error}. Say which: `thousands` or `decimal` "
-                "(--thousands MARK for the mark between thousands, --decimal MARK for the decimal "
-                f"mark; --drop {shlex.quote(name)} leaves the column out)"
-            ) from None
-        if form is not None:
-            return form
-        values = without_none(raw.astype(object))
-        for candidate in (NumberFormat(".", ","), NumberFormat(",", ".")):
-            if to_numbers(values.dropna(), candidate).notna().mean() >= _SHARE:
-                return candidate
-        return None
+    def __init__(self, formats: FileFormats) -> None:
+        self.formats = formats
+        self.options = formats.options
 
     def column(self, name: str, raw: pd.Series) -> Column:
         """Decide what a column is.
@@ -119,6 +56,12 @@ class ColumnReader:
         Raises:
             ValueError: its numbers are ambiguous, or it is nothing of what somebody said.
         """
+        column = self._column(name, raw)
+        if name in self.options.keep and self.options.kind(name) is None:
+            return dataclasses.replace(column, note=f"{column.note}; kept as asked")
+        return column
+
+    def _column(self, name: str, raw: pd.Series) -> Column:
         coded = isinstance(raw.dtype, pd.CategoricalDtype)
         raw = convert(raw, "category")[0] if coded else typed_values(raw)
         present = raw.dropna()
@@ -165,10 +108,10 @@ class ColumnReader:
 
     def _text(self, name: str, raw: pd.Series, counts: dict[str, Any]) -> Column:
         option = shlex.quote(name)
-        evidence = self.evidence(name, raw)
+        evidence = self.formats.evidence(name, raw)
         present = without_none(raw).dropna()
         reason = ""
-        if evidence.share >= _SHARE:
+        if evidence.share >= SHARE:
             units = evidence.units
             form = None
             if evidence.leading_zeros:
@@ -176,22 +119,24 @@ class ColumnReader:
             elif len(units) > 1:
                 reason = f"its numbers have different units: {', '.join(units)}"
             else:
-                form = self.number_format(name, raw)
+                form = self.formats.number_format(name, raw)
             if form is not None:
                 share = to_numbers(present, form).notna().mean()
-                if share >= _SHARE:
+                if share >= SHARE:
                     return self._number(name, raw, counts, asked=False)
-                reason = f"only {share:.0%} of its values are numbers such as {form.example()}"
+                reason = (
+                    f"only {_percent(share)} of its values are numbers such as {form.example()}"
+                )
             elif not reason:
                 reason = "its numbers are written in different ways"
         elif evidence.share >= 0.5:
-            reason = f"only {evidence.share:.0%} of its values are numbers"
-        date_format, share, rival = find_date_format(present, day_first=self.day_first)
-        if share >= _SHARE:
+            reason = f"only {_percent(evidence.share)} of its values are numbers"
+        date_format, share, rival = find_date_format(present, day_first=self.formats.day_first)
+        if share >= SHARE:
             return self._date(raw, counts, date_format, rival=rival, guessed=True)
         if share >= 0.5:
             words = format_in_words(date_format)
-            reason = f"only {share:.0%} of its values are dates in the order {words}"
+            reason = f"only {_percent(share)} of its values are dates in the order {words}"
         override = f"--drop {option}" if not reason else f"--number {option}"
         if "dates" in reason:
             override = f"--date {option}"
@@ -209,7 +154,7 @@ class ColumnReader:
         option = shlex.quote(name)
         form, is_text = NumberFormat(), raw.dtype == object
         if is_text:
-            form = self.number_format(name, raw) or form
+            form = self.formats.number_format(name, raw) or form
         elif pd.api.types.is_datetime64_any_dtype(raw.dtype):
             raise ValueError(f"`number` may not hold dates. Received: {name!r}")
         values = without_none(raw)
@@ -228,7 +173,7 @@ class ColumnReader:
                 note = f"dropped: {reason}"
                 return Column(kind="dropped", note=note, override=f"--keep {option}", **counts)
         if is_text:
-            notes += self.writing(name, raw, form)
+            notes += self.formats.writing(name, raw, form)
         if len(misfits):
             notes.append(
                 f"{len(misfits)} of {len(values)} values are no numbers and count as missing, "
@@ -245,25 +190,6 @@ class ColumnReader:
             thousands=form.thousands,
             **counts,
         )
-
-    def writing(self, name: str, raw: pd.Series, form: NumberFormat) -> list[str]:
-        """Say how numbers that are text were read, where it is not as Python writes them."""
-        evidence = self.evidence(name, raw)
-        notes = []
-        for mark, word in {**evidence.ambiguous, **evidence.groups, **evidence.decimals}.items():
-            if mark == form.decimal == ".":
-                continue
-            number = form.parse(word)
-            if np.isfinite(number):
-                what = "decimal" if mark == form.decimal else "thousands"
-                marks = {",": "commas", ".": "points", " ": "spaces", "'": "apostrophes"}
-                sure = evidence.decimals if what == "decimal" else evidence.groups
-                other = "" if mark in sure else f" (else --{_other_option(form, mark)})"
-                notes.append(f"{what} {marks[mark]}: {word} is {number:.15g}{other}")
-        for unit, count in evidence.units.items():
-            lack = evidence.numbers - count
-            notes.append(f"without the sign {unit}" + (f", which {lack} lack" if lack else ""))
-        return notes
 
     def _date(
         self,
@@ -285,7 +211,7 @@ class ColumnReader:
             texts = texts.map(lambda number: f"{number:.0f}").astype(object)
         order = f" in the order {format_in_words(form)}" if form else ""
         if not form:
-            form, _, rival = find_date_format(texts, asked=True, day_first=self.day_first)
+            form, _, rival = find_date_format(texts, asked=True, day_first=self.formats.day_first)
         if values.dtype != object and form == ISO:
             form = "%Y%m%d"
         days, wrong = convert(values, "date", date_format=form)
@@ -337,10 +263,8 @@ def _numbers_the_rows(name: str, numbers: pd.Series) -> str:
     return ""
 
 
-def _other_option(form: NumberFormat, mark: str) -> str:
-    if mark == form.decimal:
-        return f"thousands {shlex.quote(mark)}"
-    return f"decimal {shlex.quote(mark)}" if mark in ",." else "thousands none"
+def _percent(share: float) -> str:
+    return f"{math.floor(100 * share)}%"  # 94.9 % are not 95
 
 
 def _shown(value: Any) -> str:

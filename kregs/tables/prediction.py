@@ -14,6 +14,7 @@ import pandas as pd
 from kregs.files import PREPROCESSING_FILE
 from kregs.search.storage import MODEL_FILE
 from kregs.tables.columns import Column, convert, to_numbers, typed_values, without_none
+from kregs.tables.formats import FileFormats
 from kregs.tables.numerals import NumberFormat
 from kregs.tables.options import ColumnOptions, column_options
 from kregs.tables.reading import DELIMITER, read_frame
@@ -214,13 +215,11 @@ def _number_format(frame: pd.DataFrame, column: Column, options: ColumnOptions) 
 def _found_format(
     frame: pd.DataFrame, column: Column, options: ColumnOptions, form: NumberFormat
 ) -> NumberFormat:
-    from kregs.tables.kinds import ColumnReader
-
     values = typed_values(frame[column.name])
     if column.kind != "number" or values.dtype != object:
         return form
-    reader = ColumnReader(frame[[column.name]], options, frame.attrs.get(DELIMITER, ","))
-    found = reader.number_format(column.name, values) or form
+    formats = FileFormats(frame[[column.name]], options, frame.attrs.get(DELIMITER, ","))
+    found = formats.number_format(column.name, values) or form
     # words among numbers, as in training, do not change how these are written
     present = without_none(values).dropna()
     better = to_numbers(present, found).notna().sum() > to_numbers(present, form).notna().sum()

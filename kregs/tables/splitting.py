@@ -1,5 +1,4 @@
-"""Divides a table's rows into those to train on and those of the test: at random, by groups, by
-time, or by files."""
+"""Divides a table's rows for training and test: at random, by groups, by time, or by files."""
 
 from __future__ import annotations
 
@@ -78,7 +77,7 @@ def divide(
         if copies:
             words += f", {copies} of them copies of rows that are trained on"
     elif table.times is not None:
-        train, test = _by_time(table, test_share)
+        train, test = _by_time(table, table.times, test_share)
         words = f"the latest rows by {table.time_name!r}"
     elif groups is not None:
         train, test = _by_groups(table, groups, test_share, seed)
@@ -154,9 +153,7 @@ def _copies(x: pd.DataFrame, y: np.ndarray, x_test: pd.DataFrame, y_test: np.nda
     return int(test_rows.isin(rows).sum())
 
 
-def _by_time(table: Table, share: float) -> tuple[np.ndarray, np.ndarray]:
-    times = table.times
-    assert times is not None  # noqa: S101  for mypy
+def _by_time(table: Table, times: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(times, kind="stable")
     first = times[order[-max(round(len(times) * share), 2)]]
     # rows of one time are on one side

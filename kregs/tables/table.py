@@ -13,6 +13,7 @@ import pandas as pd
 
 from kregs.tables.columns import Column, convert, typed_values
 from kregs.tables.dependence import row_groups, row_times, split_warnings
+from kregs.tables.formats import FileFormats
 from kregs.tables.kinds import ColumnReader
 from kregs.tables.numerals import NumberFormat
 from kregs.tables.options import ColumnOptions, check_columns, column_options
@@ -236,13 +237,13 @@ def read_table(
     frame = frame.reset_index(drop=True)  # pd.concat repeats row labels
     names = list(frame.columns)
     options = check_columns(options, names, target, groups=groups, time=time)
-    reader = ColumnReader(frame, options, delimiter)
+    formats = FileFormats(frame, options, delimiter)
 
-    target_format = _target_format(reader, target, frame[target])
+    target_format = _target_format(formats, target, frame[target])
     task, labels, notes = _usable_labels(frame[target], target, task, target_format)
     times = None
     if time is not None:
-        known, note = row_times(frame.loc[labels.index, time], reader, time)
+        known, note = row_times(frame.loc[labels.index, time], formats, time)
         notes += note
         labels, times = labels[known.notna()], known.dropna().to_numpy()
         check_target(labels, target, task, notes)
@@ -250,13 +251,13 @@ def read_table(
     if classes is None:
         numbers = labels.to_numpy(dtype=float)
         notes += [
-            f"{target!r}: {note}" for note in reader.writing(target, frame[target], target_format)
+            f"{target!r}: {note}" for note in formats.writing(target, frame[target], target_format)
         ]
     else:
         numbers = labels.map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=int)
 
     frame = frame.loc[labels.index]
-    columns, features = _typed_columns(frame.drop(columns=target), reader, groups)
+    columns, features = _typed_columns(frame.drop(columns=target), ColumnReader(formats), groups)
     if not features:
         raise ValueError(
             f"the table has no column to learn {target!r} from. "
@@ -281,10 +282,10 @@ def read_table(
     )
 
 
-def _target_format(reader: ColumnReader, name: str, raw: pd.Series) -> NumberFormat:
+def _target_format(formats: FileFormats, name: str, raw: pd.Series) -> NumberFormat:
     """Return how the numbers of a target are written, if it is text and most are numbers."""
-    if reader.evidence(name, raw).share > 0.5:
-        return reader.number_format(name, typed_values(raw)) or NumberFormat()
+    if formats.evidence(name, raw).share > 0.5:
+        return formats.number_format(name, typed_values(raw)) or NumberFormat()
     return NumberFormat()
 
 

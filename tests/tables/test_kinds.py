@@ -171,6 +171,9 @@ def test_what_is_kept_and_what_is_said_twice():
     assert "200 different values in 200 rows: they hardly repeat" in dropped.columns[1].note
     kept = kregs.read_table(frame, "y", keep=["one", "text", "flag"])
     assert [column.kind for column in kept.columns[:3]] == ["category", "category", "boolean"]
+    assert [column.note.endswith("; kept as asked") for column in kept.columns[:4]] == [
+        True, True, True, False,
+    ]  # fmt: skip
     as_numbers = kregs.read_table(frame, "y", number=["flag"])
     assert as_numbers.columns[2].kind == "boolean"
     assert set(as_numbers.features["flag"]) == {1.0}
