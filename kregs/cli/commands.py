@@ -203,7 +203,9 @@ def _print_table_run(console: Console, run: kregs.TableRun) -> None:
 def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from kregs.files import write_text
 
-    with quiet_tensorflow(), _warnings_as_lines():
+    failure: Exception | None = None
+    # what is said comes after TensorFlow's first lines, which are thrown away
+    with _warnings_as_lines(), quiet_tensorflow():
         try:
             predictions = kregs.predict_table(
                 arguments.run,
@@ -215,6 +217,10 @@ def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             )
         except ImportError as error:  # of what reads Parquet
             return complain(str(error), BROKEN)
+        except (ValueError, TypeError, OSError) as error:
+            failure = error
+    if failure is not None:
+        raise failure
     text = predictions.to_csv(index=False)
     if arguments.output is None:
         print(text, end="")

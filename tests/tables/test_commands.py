@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import warnings
 
+import pandas as pd
 import pytest
 
+import kregs
 from kregs.cli import main
 
 
@@ -73,6 +77,29 @@ def test_names_in_brackets_are_printed_and_options_reach_the_table(
     assert "weight [kg]" in page
     assert "kregs tune table --data people.csv" in page
     assert "kregs.tune_table(" in page
+
+
+def test_what_is_said_while_tensorflow_is_loaded_is_not_lost(monkeypatch, capfd):
+    def predict_table(*_, **__):
+        os.write(2, b"TensorFlow's first lines")
+        warnings.warn("column 'city': 1 of 2 values were never seen", stacklevel=1)
+        if failing:
+            raise ValueError("'best.keras' cannot be read")
+        return pd.DataFrame({"prediction": [1, 2]})
+
+    monkeypatch.setitem(vars(kregs), "predict_table", predict_table)
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    failing = False
+    assert main(["predict", "run", "rows.csv"]) == 0
+    said = capfd.readouterr()
+    assert said.out == "prediction\n1\n2\n"
+    assert said.err == "kregs: warning: column 'city': 1 of 2 values were never seen\n"
+    failing = True
+    assert main(["predict", "run", "rows.csv"]) == 2
+    assert capfd.readouterr().err.splitlines() == [
+        "kregs: warning: column 'city': 1 of 2 values were never seen",
+        "kregs: 'best.keras' cannot be read",
+    ]
 
 
 BAD_USE = [
