@@ -6,21 +6,25 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from kregs.files import PREPROCESSING_FILE, write_json
+from kregs.files import PREPROCESSING_FILE, TABLE_FILE, write_json
 from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
-from kregs.tables.holdout import baseline_outputs, score_outputs, split_rows
+from kregs.tables.holdout import baseline_outputs, score_outputs
 from kregs.tables.prediction import network_outputs
-from kregs.tables.record import FORMAT, TABLE_FILE
+from kregs.tables.preprocessing import SCALINGS
+from kregs.tables.record import FORMAT, call_of
+from kregs.tables.scaling_search import scaling_losses
+from kregs.tables.splitting import divide
 from kregs.tables.table import Table, read_table
 from kregs.tasks import network_head
-from kregs.validation import check_number, check_seed
+from kregs.validation import check_choice, check_number, check_seed
 
 if TYPE_CHECKING:
     import keras
@@ -58,9 +62,19 @@ def tune_table(
     target: str | None = None,
     *,
     task: str | None = None,
+    number: Iterable[str] = (),
     categorical: Iterable[str] = (),
+    date: Iterable[str] | Mapping[str, str] = (),
+    keep: Iterable[str] = (),
     drop: Iterable[str] = (),
+    groups: str | None = None,
+    time: str | None = None,
+    encoding: str | None = None,
+    decimal: str | None = None,
+    thousands: str | None = None,
+    scaling: str = "robust",
     test_share: float = 0.2,
+    test_file: Any = None,
     folds: Any = 5,
     selection: str = "best",
     oracle: Any = "random",
@@ -71,6 +85,7 @@ def tune_table(
     directory: str | os.PathLike[str] = "kregs_runs",
     project_name: str = "table",
     resume: bool = False,
+    workers: int | None = None,
     command: str | None = None,
     verbose: str | int = "auto",
 ) -> TableRun:
@@ -92,11 +107,19 @@ def tune_table(
     Args:
         data: a CSV or Parquet file, a `DataFrame`, or what `kregs.read_table` returned.
         target: the column to be predicted; not with a `Table`.
-        task, categorical, drop: as in `kregs.read_table`; not with a `Table`.
+        task, number, categorical, date, keep, drop, groups, time, encoding, decimal, thousands: as
+            in `kregs.read_table`; not with a `Table`.
+        scaling: of numbers: `"robust"`, `"quantile"` or `"standard"`, see `Table.preprocessing`;
+            `"search"` takes robust or quantile, whichever a small network does better with on
+            folds of the training rows.
         test_share: the part of the rows kept for the test, in (0, 1); stratified by class, with
-            at least one row of every class in the test and two to train on, whatever the part.
+            at least one row of every class in the test and two to train on, whatever the part. With
+            `groups` whole groups, with `time` the latest rows.
+        test_file: the rows to test on, a file or a `DataFrame` with the same columns and a target;
+            then all rows of `data` are trained on.
         folds, selection, oracle, max_trials, epochs, max_time, seed, directory, project_name,
-            resume, verbose: as in `kregs.tune`.
+            resume, workers, verbose: as in `kregs.tune`. With `time`, a number of folds means folds
+            in order of time.
         command: the command line to be shown in the report.
 
     Returns:
@@ -105,6 +128,10 @@ def tune_table(
     Raises:
         FileNotFoundError, ImportError, TypeError, ValueError: as `kregs.read_table`, `kregs.tune`.
         FileExistsError: there is a run of this name and `resume` is not set.
+
+    Warns:
+        UserWarning: the rows are divided at random, and seem to depend on each other: copies,
+            groups, order of time.
 
     Example:
 
@@ -121,6 +148,18 @@ def tune_table(
     >>> kregs.predict_table(run.search.path, iris[:2]).columns.tolist()
     ['prediction', 'probability_0', 'probability_1', 'probability_2']
     """
+    call = {
+        "test_share": test_share if test_file is None else None,
+        "test_file": test_file if isinstance(test_file, (str, os.PathLike)) else None,
+        "scaling": scaling,
+        "folds": folds,
+        "selection": selection,
+        "oracle": oracle,
+        "max_trials": max_trials,
+        "epochs": epochs,
+        "max_time": max_time,
+        "seed": seed,
+    }
     seed = check_seed("seed", seed)
     share = check_number("test_share", test_share, above=0.0, below=1.0)
     if isinstance(data, Table):
@@ -130,23 +169,46 @@ def tune_table(
     else:
         if target is None:
             raise ValueError("`target` must be the column to be predicted. Received: None")
-        table = read_table(data, target, task=task, categorical=categorical, drop=drop)
-    train, test = split_rows(table.target, len(table.classes or []), share, seed)
+        table = read_table(
+            data,
+            target,
+            task=task,
+            number=number,
+            categorical=categorical,
+            date=date,
+            keep=keep,
+            drop=drop,
+            groups=groups,
+            time=time,
+            encoding=encoding,
+            decimal=decimal,
+            thousands=thousands,
+        )
+        if test_file is None:
+            for warning in table.warnings:
+                warnings.warn(warning, stacklevel=2)
+    check_choice("scaling", scaling, (*SCALINGS, "search"))
+    split = divide(table, test_share=share, test_file=test_file, folds=folds, seed=seed)
+    train, test = split.train, split.test
 
     import kregs
     from kregs.search.randomness import derived_seed
 
-    preprocessing = table.preprocessing(train)
-    x_train, x_test = table.features.iloc[train], table.features.iloc[test]
-    width = preprocessing.fit_transform(x_train).shape[1]
+    losses = scaling_losses(table, train, seed) if scaling == "search" else {}
+    scaling = min(losses, key=lambda name: losses[name]) if losses else scaling
+    preprocessing = table.preprocessing(train, scaling=scaling)
+    x_train, x_test = split.features.iloc[train], split.features.iloc[test]
     center, scale = _target_units(table, train)
-    y = table.target if table.classes is not None else (table.target - center) / scale
-    weights = _balance(table, train)
+    y = split.target if table.classes is not None else (split.target - center) / scale
+    x_linear = preprocessing.fit_transform(x_train, y[train])  # target encoding is cross-fitted
+    width = x_linear.shape[1]
+    weights, classes = _balance(table, train), table.classes
     result = kregs.tune(
-        _builder(table, width, derived_seed(seed, 2)),
+        _TableNetwork(width, None if classes is None else len(classes), derived_seed(seed, 2)),
         x_train,
         y[train],
-        folds=folds,
+        folds=split.folds,
+        groups=split.groups,
         preprocess=preprocessing,
         sample_weight=weights,
         selection=selection,
@@ -159,6 +221,7 @@ def tune_table(
         directory=directory,
         project_name=project_name,
         resume=resume,
+        workers=workers,
         verbose=verbose,
     )
     if result.protocol.folds:
@@ -174,12 +237,13 @@ def tune_table(
         "trials": result.path / TRIALS_FILE,
         "result": result.path / RESULT_FILE,
     }
-    x_train, x_test = (result.preprocess_.transform(x) for x in (x_train, x_test))
+    seen = x_train.select_dtypes(object)
+    x_test = result.preprocess_.transform(x_test)
     outputs = network_outputs(model, x_test)
     by_model = {"network": outputs if table.classes is not None else outputs * scale + center}
-    by_model |= baseline_outputs(table.task, x_train, table.target[train], weights, x_test)
+    by_model |= baseline_outputs(table.task, x_linear, split.target[train], weights, x_test)
     test_scores = {
-        name: score_outputs(table.task, table.target[test], predictions)
+        name: score_outputs(table.task, split.target[test], predictions)
         for name, predictions in by_model.items()
     }
     record = {
@@ -189,10 +253,18 @@ def tune_table(
         "classes": table.classes,
         "target_units": None if table.classes is not None else {"mean": center, "sd": scale},
         "columns": [dataclasses.asdict(column) for column in table.columns],
+        "categories": {name: sorted(seen[name].dropna().unique()) for name in seen},
+        "encoding": table.options.encoding,
         "notes": table.notes,
+        "warnings": table.warnings if test_file is None else [],
+        "split": split.words,
         "rows": {"train": len(train), "test": len(test)},
         "classes_weighted": weights is not None,
         "seed": seed,
+        "scaling": scaling,
+        "scaling_losses": losses,
+        "command": command,
+        "call": call_of(table, call),
         "test": test_scores,
         "best_trial": {
             "hyperparameters": result.best_hyperparameters,
@@ -228,23 +300,34 @@ def _balance(table: Table, train: np.ndarray) -> np.ndarray | None:
     return compute_sample_weight("balanced", table.target[train])
 
 
-def _builder(table: Table, width: int, seed: int) -> Any:
-    """Return the build function of the search."""
-    import kregs
+@dataclasses.dataclass(frozen=True)
+class _TableNetwork:
+    """The build function of a search, of a class at the top of a module, so that workers have it.
 
-    head = network_head(None if table.classes is None else len(table.classes))
+    Args:
+        width: columns of the transformed rows.
+        classes: how many there are; `None` for a regression.
+        seed: of the initial weights.
+    """
 
-    def build(hp: Any) -> keras.Model:
+    width: int
+    classes: int | None
+    seed: int
+
+    def __call__(self, hp: Any) -> keras.Model:
+        import kregs
+
+        head = network_head(self.classes)
         units = hp.Choice("units", [32, 128])
         regularization = kregs.Regularization.from_hp(hp, l2=(0, 1e-6, 1e-1), dropout=(0.0, 0.6))
         learning_rate = hp.Float("learning_rate", 3e-4, 1e-2, sampling="log", default=1e-3)
         model = kregs.mlp(
-            (width,),
+            (self.width,),
             head.outputs,
             units=(units, units),
             head_activation=head.head_activation,
             regularization=regularization,
-            seed=seed,
+            seed=self.seed,
         )
         return kregs.compile_model(
             model,
@@ -253,5 +336,3 @@ def _builder(table: Table, width: int, seed: int) -> Any:
             metrics=head.metrics,
             regularization=regularization,
         )
-
-    return build
