@@ -21,6 +21,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from kregs.builders import mlp
 from kregs.builders.layer_factory import chain
 from kregs.regularization import Regularization
+from kregs.search.judging.scorer import ScoreCallback, check_metric
 from kregs.search.randomness import preserved_state
 from kregs.tasks import NetworkHead, class_probabilities, network_head
 from kregs.training import compile_model, early_stopping
@@ -46,6 +47,7 @@ class _KregsEstimator(BaseEstimator):
     epochs: int = 100
     batch_size: int = 32
     early_stopping: bool = True
+    metric: str | None = None
     validation_fraction: float = 0.1
     n_iter_no_change: int = 10
     random_state: Any = None
@@ -141,6 +143,7 @@ class _KregsEstimator(BaseEstimator):
         batch_size = check_integer("batch_size", self.batch_size, minimum=1)
         check_choice("early_stopping", self.early_stopping, (True, False))
         check_choice("verbose", self.verbose, ("auto", 0, 1, 2))
+        scorer = check_metric(self.metric, of_classes=stratify)
         if not isinstance(self.optimizer, str):
             raise TypeError(
                 "`optimizer` must be a Keras optimizer's name: every fit needs a fresh one. "
@@ -175,10 +178,15 @@ class _KregsEstimator(BaseEstimator):
         fit: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "verbose": self.verbose}
         if len(validation):
             patience = check_integer("n_iter_no_change", self.n_iter_no_change, minimum=1)
-            fit |= {
-                "validation_data": rows(validation),
-                "callbacks": [early_stopping("val_data_loss", patience=patience)],
-            }
+            held_out = rows(validation)
+            stopping = [early_stopping("val_data_loss", patience=patience)]
+            if scorer is not None:
+                x_held, y_held, *weight = held_out
+                stopping = [
+                    ScoreCallback(scorer, x_held, y_held, weight[0] if weight else None),
+                    early_stopping(scorer.logged, mode=scorer.direction, patience=patience),
+                ]
+            fit |= {"validation_data": held_out, "callbacks": stopping}
         data = dict(zip(("x", "y", "sample_weight"), rows(train), strict=False))
         with preserved_state():
             keras.utils.set_random_seed(seed)
@@ -288,6 +296,9 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
         batch_size: rows per step.
         early_stopping: hold some rows out of training, stop when their loss no longer falls, and
             keep the best epoch's weights. `False`: train on all rows for all epochs.
+        metric: what the best epoch is chosen by instead of the loss: `"log_loss"`, `"accuracy"`,
+            `"balanced_accuracy"`, `"roc_auc"` (of several classes one against the rest) or
+            `"f1_macro"`, computed by scikit-learn on the rows held out.
         validation_fraction: the fraction of rows held out, in (0, 1), at least one row;
             stratified where every class has rows enough.
         n_iter_no_change: epochs without improvement before training stops.
@@ -378,6 +389,7 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
         units, activation, regularization, optimizer, learning_rate, weight_decay, epochs,
             batch_size, early_stopping, validation_fraction, n_iter_no_change, random_state,
             verbose: as in `KregsClassifier`.
+        metric: as there: `"rmse"`, `"mae"`, `"mse"` or `"r2"`, of the standardized targets.
 
     Attributes:
         model_: the trained, uncompiled Keras model: raw columns (n, features) to targets

@@ -238,6 +238,27 @@ def test_early_stopping_holds_rows_out_and_keeps_the_best_epoch(iris):
     assert "val_loss" not in without.history_
 
 
+@pytest.mark.parametrize(
+    ("make", "metric", "logged", "best"),
+    [
+        (kregs.KregsClassifier, "roc_auc", "val_roc_auc", np.argmax),
+        (kregs.KregsRegressor, "neg_mean_absolute_error", "val_mean_absolute_error", np.argmin),
+    ],
+)
+def test_the_epoch_is_chosen_by_the_metric(make, metric, logged, best, iris):
+    x, y = iris
+    model = make((4,), epochs=12, learning_rate=0.2, n_iter_no_change=2, metric=metric,
+                 random_state=0).fit(x, y)  # fmt: skip
+    values = model.history_[logged]
+    assert model.n_iter_ == min(12, int(best(values)) + 1 + 2)
+    assert "val_data_loss" in model.history_
+
+
+def test_a_metric_of_the_other_task_is_refused(iris):
+    with pytest.raises(ValueError, match="`metric` must be one of a classification"):
+        kregs.KregsClassifier(metric="r2").fit(*iris)
+
+
 def test_penalties_are_in_the_loss_and_not_in_the_data_loss(iris):
     strong = quick(regularization=kregs.Regularization(l2=0.01, dropout=0.2), epochs=2).fit(*iris)
     history = strong.history_

@@ -126,6 +126,8 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         with interrupts_repeated():
             run = kregs.tune_table(
                 table,
+                metric=arguments.metric,
+                class_weight=arguments.class_weight,
                 folds=arguments.folds,
                 max_trials=arguments.max_trials,
                 epochs=arguments.epochs,
@@ -164,10 +166,10 @@ def _print_table_run(console: Console, run: kregs.TableRun) -> None:
     count = run.record["rows"]["test"]
     title = f"Test part, {count} rows that the search has not seen"
     console.print(make_table(scores.rename_axis("model").reset_index(), title=title))
-    if run.record["classes_weighted"]:
+    if run.record["class_weight"] is not None:
         console.print(
-            "note: a class is rare, so all were given the same weight; probabilities are those of "
-            "equally frequent classes"
+            "note: every class was given the same weight; probabilities are those of equally "
+            "frequent classes"
         )
     for kind, path in run.files.items():
         console.print(f"{kind:14} {path}", highlight=False, soft_wrap=True)

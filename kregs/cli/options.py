@@ -60,6 +60,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_time": lambda name, value: check_number(name, value, above=0.0),
     "oracle": _choice(ORACLES),
     "selection": _choice(SELECTIONS),
+    "class_weight": _choice(("balanced",)),
 }
 
 

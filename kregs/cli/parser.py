@@ -119,6 +119,15 @@ def make_parser() -> argparse.ArgumentParser:
         ("--drop", "leave it out; may be repeated"),
     ):
         table.add_argument(option, action="append", default=[], metavar="COLUMN", help=text)
+    table.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="what to choose by: log_loss, accuracy, balanced_accuracy, roc_auc, f1_macro; rmse, "
+        "mae, mse, r2; default: the loss without penalties",
+    )
+    table.add_argument(
+        "--class-weight", metavar="WEIGHT", help="balanced: every class counts the same"
+    )
     table.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
     table.add_argument("--max-trials", type=int, default=20, metavar="N", help="default: 20")
     table.add_argument(

@@ -29,7 +29,7 @@ from kregs.search.fingerprint import check_same_model, fingerprint
 from kregs.search.judging.restraint import check_restraint_is_searched
 from kregs.search.keras_tuner_internals import is_worker
 from kregs.search.loop import TimeUp
-from kregs.search.objective import check_logged
+from kregs.search.objective import check_logged, check_scorer, scorer_of
 from kregs.search.oracles import expected_trials, make_oracle
 from kregs.search.progress import Progress
 from kregs.search.protocol import Difference, Protocol
@@ -226,6 +226,9 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
     batch_size = settings.batch_size or defaults["batch_size"]
     findings = _audited(model, batch_size) if model.compiled else None
     logged = logged_metrics(settings.hypermodel, model, data, rows=batch_size)
+    scorer = scorer_of(settings.objective)
+    if scorer is not None:
+        check_scorer(scorer, model, data)
     if logged is not None:
         check_logged(settings.objective, logged)
     if settings.objective_error is not None:

@@ -14,7 +14,7 @@ from kregs.population.rows import is_dataset
 from kregs.search.build import make_hypermodel
 from kregs.search.data import Data
 from kregs.search.judging.restraint import check_restraint
-from kregs.search.objective import is_of_validation, make_objective
+from kregs.search.objective import is_of_validation, make_objective, scorer_of
 from kregs.search.oracles import check_oracle
 from kregs.search.own_fit import has_stock_fit
 from kregs.search.protocol import ENGINES, FUNCTION, SCORE_AT, SELECTIONS, Protocol
@@ -61,9 +61,10 @@ class SearchSettings:
 
     def protocol(self, data: Data) -> Protocol:
         """Return how trials are judged on these rows."""
-        weights = self.class_weight
+        weights, scorer = self.class_weight, scorer_of(self.objective)
         return Protocol(
             objective=self.objective.name,
+            scorer=None if scorer is None else scorer.metric,
             direction=self.objective.direction,
             data=data.summary,
             oracle=self.oracle if isinstance(self.oracle, str) else type(self.oracle).__name__,

@@ -33,7 +33,7 @@ from kregs.search.keras_tuner_internals import (
     write_whole_files,
 )
 from kregs.search.loop import SearchLoop, TimeUp
-from kregs.search.objective import is_unset, make_objective
+from kregs.search.objective import is_unset, make_objective, scorer_of
 from kregs.search.oracles import ORACLE_CLASSES, check_oracle, trials_to_go_on_from
 from kregs.search.own_fit import by_name, has_stock_fit
 from kregs.search.progress import Progress
@@ -579,5 +579,5 @@ def _check_given_oracle(oracle: Any, objective: Any, max_trials: int | None) -> 
         return  # several objectives are keras-tuner's
     goal = oracle.objective if given and objective is None else make_objective(objective or "loss")
     check_oracle(oracle, max_trials, goal)
-    if is_unset(oracle.objective) and objective is not None:
+    if objective is not None and (is_unset(oracle.objective) or scorer_of(goal) is not None):
         oracle.objective = goal

@@ -122,7 +122,11 @@ def tune(
         batch_size: rows per step, or a function of `hp` that returns them; not used with a dataset.
             Trials of one batch size are stacked.
         objective: a metric in the logs, its direction inferred from the name, or a
-            `keras_tuner.Objective`.
+            `keras_tuner.Objective`; or a metric of scikit-learn, computed from the predictions on
+            all validation rows of a fold: `"log_loss"`, `"accuracy"`, `"balanced_accuracy"`,
+            `"roc_auc"` (of several classes one against the rest), `"f1_macro"`, `"rmse"`, `"mae"`,
+            `"mse"`, `"r2"`. Scikit-learn's own names of scorers (`"neg_log_loss"`) do, too. Rows
+            are weighted by `sample_weight` only.
         callbacks: for every trial, each of which gets a copy. Default: early stopping on the
             objective, with a patience of a fifth of the epochs and at least 5 (5 if they are a
             function of `hp`). `[]` for none. The weights of the best epoch are kept either way.
