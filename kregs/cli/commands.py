@@ -128,6 +128,7 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
                 table,
                 metric=arguments.metric,
                 class_weight=arguments.class_weight,
+                ensemble=arguments.ensemble,
                 folds=arguments.folds,
                 max_trials=arguments.max_trials,
                 epochs=arguments.epochs,
@@ -160,12 +161,14 @@ def _print_table(console: Console, table: kregs.Table) -> None:
 
 def _print_table_run(console: Console, run: kregs.TableRun) -> None:
     from kregs.reporting import make_table
+    from kregs.tables.record import scores_table
 
     console.print(_best_trials(run.search))
-    scores = run.scores.rename(columns=lambda name: name.replace("_", " "))
-    count = run.record["rows"]["test"]
-    title = f"Test part, {count} rows that the search has not seen"
-    console.print(make_table(scores.rename_axis("model").reset_index(), title=title))
+    (title, *notes), scores = scores_table(run.record)
+    scores = scores.rename(columns=lambda name: name.replace("_", " "))
+    console.print(make_table(scores, title=title))
+    for note in notes:
+        console.print(f"note: {note}", highlight=False)
     if run.record["class_weight"] is not None:
         console.print(
             "note: every class was given the same weight; probabilities are those of equally "

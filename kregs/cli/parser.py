@@ -128,6 +128,12 @@ def make_parser() -> argparse.ArgumentParser:
     table.add_argument(
         "--class-weight", metavar="WEIGHT", help="balanced: every class counts the same"
     )
+    table.add_argument(
+        "--ensemble",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="save the mean of several networks; --no-ensemble: one",
+    )
     table.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
     table.add_argument("--max-trials", type=int, default=20, metavar="N", help="default: 20")
     table.add_argument(

@@ -45,6 +45,7 @@ def write_report(
     *,
     command: str | None = None,
     comparison: tuple[str, pd.DataFrame] | None = None,
+    test_scores: tuple[str, pd.DataFrame] | None = None,
 ) -> Path:
     """Write a search's report: one HTML page with all its pictures inside.
 
@@ -58,6 +59,7 @@ def write_report(
         command: the command line that ran the search, if it was one, to be shown beside the call
             of `kregs.tune`.
         comparison: a title and a table of what came after the search, such as test scores.
+        test_scores: the same of models of which one alone comes of a search.
 
     Returns:
         The page's path.
@@ -74,7 +76,7 @@ def write_report(
     target = Path(result.path if path is None else path)
     if target.suffix.lower() not in (".html", ".htm"):
         target = target / REPORT_FILE
-    page = render_report(result, command=command, comparison=comparison)
+    page = render_report(result, command=command, comparison=comparison, test_scores=test_scores)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, page)
@@ -91,6 +93,7 @@ def render_report(
     *,
     command: str | None = None,
     comparison: tuple[str, pd.DataFrame] | None = None,
+    test_scores: tuple[str, pd.DataFrame] | None = None,
 ) -> str:
     """Return the page that `write_report` writes.
 
@@ -108,7 +111,7 @@ def render_report(
         judging=judging(facts),
         ranking=ranking(facts),
         nested=nested(facts),
-        comparison=networks_compared(comparison),
+        comparison=networks_compared(comparison) or networks_compared(test_scores, one_search=True),
         landscape=landscape(facts),
         curves=curves(facts),
         importance=importance(facts),

@@ -99,6 +99,7 @@ class SearchTask:
             halves=data.halves if settings.has_stock_fit else None,
             # the one-standard-error rule may choose any trial until the end
             keep=settings.keep if settings.selection == "best" else None,
+            keep_folds=settings.keep_folds and data.splits is not None,
             score_at=settings.score_at,
             max_time=max_time,
             seed=settings.seed,
@@ -312,6 +313,7 @@ def _write(task: SearchTask, folder: Path, record: SearchRecord, seconds: float)
         callbacks=settings.callbacks,
     )
     result.preprocess_ = task.data.fitted
+    result.data = task.data
     if not is_worker():
         result.write()
         if task.data.splits is None and record.best is not None:

@@ -21,7 +21,7 @@ from kregs.search.protocol import ENGINES, FUNCTION, SCORE_AT, SELECTIONS, Proto
 from kregs.search.searched_fit import SearchedFit, check_count
 from kregs.training.callbacks import early_stopping
 from kregs.training.targets import check_class_weight
-from kregs.validation import check_choice, check_integer, check_number, check_seed
+from kregs.validation import check_choice, check_flag, check_integer, check_number, check_seed
 
 _MOST_SEEDS = 10_000  # each is a training of every trial
 
@@ -47,6 +47,7 @@ class SearchSettings:
     callbacks_given: bool
     class_weight: Mapping[int, float] | str | None
     keep: int
+    keep_folds: bool
     seed: int
     engine: str
     workers: int | None
@@ -113,6 +114,7 @@ def check_settings(
     callbacks: Any,
     class_weight: Any,
     keep: Any,
+    keep_folds: Any,
     seed: Any,
     engine: Any,
     workers: Any,
@@ -184,6 +186,7 @@ def check_settings(
         callbacks_given=callbacks is not None,
         class_weight=check_class_weight(class_weight),
         keep=keep,
+        keep_folds=check_flag("keep_folds", keep_folds),
         seed=check_seed("seed", seed),
         engine=engine,
         workers=workers,

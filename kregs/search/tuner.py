@@ -112,6 +112,7 @@ class PopulationTuner(QuietTuner):
         halves: two halves of the rows of `validation_data`, by number: each is scored at the epoch
             that is best on the other. `None`: a run is scored at its best epoch.
         keep: how many trials' weights stay on disk, the best ones'; `None` for all.
+        keep_folds: the weights of all runs of these trials stay, each run's of its best epoch.
         score_at: the epoch of a run that counts, `"best_epoch"` or `"last_epoch"`; its weights too.
         max_time: seconds after which `search` raises `TimeUp`, at the end of an epoch. What trains
             then is scored by the epochs that it had, in its `TrialRecord`; for keras-tuner it is
@@ -160,6 +161,7 @@ class PopulationTuner(QuietTuner):
         splits: Sequence[Split] | None = None,
         halves: Halves | None = None,
         keep: int | None = None,
+        keep_folds: bool = False,
         score_at: str = "best_epoch",
         max_time: float | None = None,
         progress: Progress | None = None,
@@ -214,6 +216,7 @@ class PopulationTuner(QuietTuner):
         self._devices = check_devices(devices)
         self._halves = halves
         self._keep = keep
+        self.keep_folds = check_flag("keep_folds", keep_folds)
         self._deadline = math.inf if max_time is None else time.monotonic() + max_time
         self._given_progress = progress
         self._reasons: set[str] = set()  # why trials were trained one by one

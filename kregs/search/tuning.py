@@ -46,6 +46,7 @@ def tune(
     callbacks: Iterable[keras.callbacks.Callback] | None = None,
     max_time: float | None = None,
     keep: int = 5,
+    keep_folds: bool = False,
     seed: int = 0,
     directory: str | os.PathLike[str] = "kregs_runs",
     project_name: str = "search",
@@ -137,6 +138,8 @@ def tune(
             start to their end, as if they had not been cut short. The searches of `nested` share
             what time is left; the training on all rows after a search with folds comes on top.
         keep: how many of the best trials keep their weights on disk.
+        keep_folds: with `folds`, the models of all folds of these trials keep their weights, for
+            `SearchResult.fold_ensemble`.
         seed: integer in [0, 2**32), of the proposals, the split, and the training.
         directory, project_name: the search's files are in `directory/project_name`.
         resume: go on with the search that is there, if there is one. Its trials must be
@@ -214,6 +217,7 @@ def tune(
         callbacks=callbacks,
         class_weight=class_weight,
         keep=keep,
+        keep_folds=keep_folds,
         seed=seed,
         engine=engine,
         workers=check_workers(

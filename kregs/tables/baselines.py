@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import threadpoolctl
 
 from kregs.tables.columns import MISSING_CATEGORY
 
+# trees of fewer rows are grown by one thread: several wait for each other where a core is busy
+_SEVERAL_THREADS = 20_000
 _MOST_CATEGORIES = 254  # of a column; scikit-learn's trees have no bins for more
 
 
@@ -55,7 +59,7 @@ def baseline_outputs(
     for name, model, prepare in models:
         train, test = prepare(rows, test_rows)
         try:
-            with warnings.catch_warnings():
+            with _threads(len(y)), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # convergence, names of columns: it is a yardstick
                 fitted = model().fit(train, y, sample_weight=weights)
                 predicted = fitted.predict_proba(test) if classes else fitted.predict(test)
@@ -69,6 +73,13 @@ def baseline_outputs(
 Rows = tuple[pd.DataFrame, np.ndarray]
 Prepare = Callable[[Rows, Rows], tuple[Any, Any]]
 _Entry = tuple[str, Callable[[], Any], Prepare]
+
+
+def _threads(rows: int) -> contextlib.AbstractContextManager[Any]:
+    """Let OpenMP have one thread for a small table."""
+    if rows >= _SEVERAL_THREADS:
+        return contextlib.nullcontext()
+    return threadpoolctl.threadpool_limits(1, user_api="openmp")
 
 
 def _trees(classes: bool, seed: int) -> Iterator[_Entry]:

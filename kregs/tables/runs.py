@@ -16,12 +16,13 @@ import pandas as pd
 from kregs.files import PREPROCESSING_FILE, write_json
 from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
 from kregs.tables.baselines import baseline_outputs
+from kregs.tables.final import KEPT_TRIALS, make_plan, train_last
 from kregs.tables.holdout import score_outputs, split_rows
 from kregs.tables.prediction import network_outputs
-from kregs.tables.record import FORMAT, TABLE_FILE
+from kregs.tables.record import FORMAT, TABLE_FILE, scores_table
 from kregs.tables.table import Table, read_table
 from kregs.tasks import network_head
-from kregs.validation import check_choice, check_number, check_seed
+from kregs.validation import check_choice, check_flag, check_number, check_seed
 
 if TYPE_CHECKING:
     import keras
@@ -63,6 +64,7 @@ def tune_table(
     test_share: float = 0.2,
     metric: str | None = None,
     class_weight: str | None = None,
+    ensemble: bool = True,
     folds: Any = 5,
     selection: str = "best",
     oracle: Any = "random",
@@ -80,10 +82,14 @@ def tune_table(
 
     A part of the rows is kept for the test. On the others λ, dropout, learning rate and width are
     searched by `kregs.tune` with cross-validation: medians, standard deviations and encodings are
-    those of each fold's training rows. The chosen network is then trained on all rows but the
-    test's, and scored on these, once, beside scikit-learn's boosted trees, its linear model and the
+    those of each fold's training rows. What was chosen is then trained on all rows but the test's,
+    and scored on these, once, beside scikit-learn's boosted trees, its linear model and the
     guess that looks at no column; beside LightGBM, XGBoost and CatBoost, too, where they are
-    installed (`pip install "kregs[peers]"`).
+    installed (`pip install "kregs[peers]"`). What is saved is trained once more, on all rows, the
+    test's too: the test scores are those of the networks before that.
+
+    Of classes the probabilities are scaled by the temperature that fits the out-of-fold predictions
+    best; `record["calibration"]` has it, and their log loss before and after.
 
     The folder holds `best.keras`, `preprocessing.joblib` and `table.json`: `predict_table` and
     `kregs predict` read them. joblib files can run code when loaded: load your own only.
@@ -101,6 +107,9 @@ def tune_table(
         class_weight: `"balanced"`: every class is given the same weight in training, also of the
             models beside. The probabilities are then those of a world where all classes are equally
             frequent: right for finding rare classes, too high for these as plain frequencies.
+        ensemble: train several networks at the end, each of one of the trials whose folds help each
+            other most, as one population; what is saved is their mean. `False`: one network, of the
+            chosen trial.
         folds, selection, oracle, max_trials, epochs, max_time, seed, directory, project_name,
             resume, verbose: as in `kregs.tune`.
         command: the command line to be shown in the report.
@@ -119,7 +128,7 @@ def tune_table(
     >>> from sklearn.datasets import load_iris
     >>> iris = load_iris(as_frame=True).frame
     >>> run = kregs.tune_table(
-    ...     iris, "target", folds=2, max_trials=1, epochs=3, verbose=0,
+    ...     iris, "target", folds=2, max_trials=1, epochs=3, ensemble=False, verbose=0,
     ...     directory=tempfile.mkdtemp(),
     ... )
     >>> run.scores.index.tolist()[:2]
@@ -138,10 +147,11 @@ def tune_table(
             raise ValueError("`target` must be the column to be predicted. Received: None")
         table = read_table(data, target, task=task, categorical=categorical, drop=drop)
     _check_goal(table, metric, class_weight)
+    check_flag("ensemble", ensemble)
     train, test = split_rows(table.target, len(table.classes or []), share, seed)
 
     import kregs
-    from kregs.search.randomness import derived_seed
+    from kregs.reporting.report import write_report
 
     preprocessing = table.preprocessing(train)
     x_train, x_test = table.features.iloc[train], table.features.iloc[test]
@@ -149,7 +159,7 @@ def tune_table(
     center, scale = _target_units(table, train)
     y = table.target if table.classes is not None else (table.target - center) / scale
     result = kregs.tune(
-        _builder(table, width, derived_seed(seed, 2)),
+        _builder(table, width),
         x_train,
         y[train],
         folds=folds,
@@ -162,17 +172,17 @@ def tune_table(
         epochs=epochs,
         batch_size=32 if len(train) < 5_000 else 128 if len(train) < 50_000 else 512,
         max_time=max_time,
+        keep=KEPT_TRIALS,
+        keep_folds=True,
         seed=seed,
         directory=directory,
         project_name=project_name,
         resume=resume,
         verbose=verbose,
     )
-    if result.protocol.folds:
-        model = result.best_model()
-    else:  # the search's model has seen the training part of one split
-        model = result.refit(x_train, y[train])
-        result.write_model(model)
+    single = result.best_model() if ensemble and result.protocol.folds else None
+    plan = make_plan(result, y[train], ensemble=ensemble, classes=table.classes is not None)
+    model = train_last(result, plan, x_train, y[train])
 
     files = {
         "model": result.path / MODEL_FILE,
@@ -182,8 +192,11 @@ def tune_table(
         "result": result.path / RESULT_FILE,
     }
     rows, test_rows = ((x, result.preprocess_.transform(x)) for x in (x_train, x_test))
-    outputs = network_outputs(model, test_rows[1])
-    by_model = {"network": outputs if table.classes is not None else outputs * scale + center}
+    networks = {"network": model} | ({} if single is None else {"single network": single})
+    by_model = {
+        name: network_outputs(network, test_rows[1]) * scale + center
+        for name, network in networks.items()
+    }
     weights = _row_weights(table, train, class_weight)
     by_model |= baseline_outputs(
         table.task, rows, table.target[train], weights, test_rows, seed=seed
@@ -200,11 +213,12 @@ def tune_table(
         "target_units": None if table.classes is not None else {"mean": center, "sd": scale},
         "columns": [dataclasses.asdict(column) for column in table.columns],
         "notes": table.notes,
-        "rows": {"train": len(train), "test": len(test)},
+        "rows": {"train": len(train), "test": len(test), "saved_model": len(y)},
         "metric": metric,
         "class_weight": class_weight,
         "seed": seed,
         "test": test_scores,
+        **plan.record,
         "best_trial": {
             "hyperparameters": result.best_hyperparameters,
             "epochs": result.best_epoch,
@@ -213,8 +227,12 @@ def tune_table(
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in _PACKAGES},
     }
+    result.write_model(train_last(result, plan, table.features, y))
     write_json(files["table"], record)
-    files["report"] = result.report(command=command)
+    sentences, page_table = scores_table(record)
+    files["report"] = write_report(
+        result, command=command, test_scores=(". ".join(sentences), page_table)
+    )
     scores = pd.DataFrame.from_dict(test_scores, orient="index")
     return TableRun(record=record, scores=scores, files=files, search=result, table=table)
 
@@ -249,8 +267,11 @@ def _row_weights(table: Table, rows: np.ndarray, class_weight: str | None) -> np
     return compute_sample_weight(class_weight, table.target[rows])
 
 
-def _builder(table: Table, width: int, seed: int) -> Any:
-    """Return the build function of the search."""
+def _builder(table: Table, width: int) -> Any:
+    """Return the build function of the search.
+
+    It fixes no seed: the members of an ensemble begin from weights of their own.
+    """
     import kregs
 
     head = network_head(None if table.classes is None else len(table.classes))
@@ -265,7 +286,6 @@ def _builder(table: Table, width: int, seed: int) -> Any:
             units=(units, units),
             head_activation=head.head_activation,
             regularization=regularization,
-            seed=seed,
         )
         return kregs.compile_model(
             model,

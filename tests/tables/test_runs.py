@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import joblib
@@ -23,13 +24,15 @@ QUICK = {"folds": 2, "max_trials": 2, "epochs": 3, "verbose": 0}
 @pytest.fixture(scope="module")
 def run(people, eager, tmp_path_factory):
     with eager():
-        return kregs.tune_table(people(), "y", **QUICK, directory=tmp_path_factory.mktemp("runs"))
+        return kregs.tune_table(
+            people(), "y", **QUICK | {"max_trials": 1}, directory=tmp_path_factory.mktemp("runs")
+        )
 
 
 @pytest.mark.nightly
 def test_the_test_part_is_kept_and_scored_once(run):
-    assert run.record["rows"] == {"train": 96, "test": 24}
-    assert run.scores.index[0] == "network"
+    assert run.record["rows"] == {"train": 96, "test": 24, "saved_model": 120}
+    assert run.scores.index[:2].tolist() == ["network", "single network"]
     assert {"HistGradientBoosting", "logistic regression"} <= {*run.scores.index}
     assert run.scores.index[-1] == "most frequent class"
     assert (run.search.trials()["status"] == "completed").all()
@@ -48,26 +51,47 @@ def test_the_saved_folder_predicts_what_the_model_in_memory_does(run, people):
     np.testing.assert_array_equal(found["prediction"] == "yes", expected > 0.5)
 
 
-def test_the_scores_are_those_of_the_saved_folder(run, people):
-    _, test = split_rows(run.table.target, 2, 0.2, 0)
-    found = kregs.predict_table(run.search.path, people().iloc[test])
-    y = run.table.target[test]
+@pytest.mark.slow
+def test_the_scores_are_those_of_the_networks_that_have_not_seen_the_test_part(run):
+    train, test = split_rows(run.table.target, 2, 0.2, 0)
+    y = run.table.target
+    counts = {m["trial"]: m["networks"] for m in run.record["ensemble"]["members"]}
+    assert sum(counts.values()) == 8
+    search = copy.copy(run.search)
+    model = search.refit_ensemble(run.table.features.iloc[train], y[train], counts=counts)
+    x = search.preprocess_.transform(run.table.features.iloc[test]).astype("float32")
+    p = model.predict(x, verbose=0)[:, 0]
+    logit = np.log(p / (1 - p)) / run.record["calibration"]["temperature"]
+    expected = 1 / (1 + np.exp(-logit))
     network = run.record["test"]["network"]
-    accuracy = accuracy_score(y, found["prediction"] == "yes")
-    assert network["accuracy"] == pytest.approx(accuracy)
-    loss = log_loss(y, found[["probability_no", "probability_yes"]])
-    assert network["log_loss"] == pytest.approx(loss, rel=1e-5)
+    assert network["accuracy"] == pytest.approx(accuracy_score(y[test], expected > 0.5))
+    assert network["log_loss"] == pytest.approx(log_loss(y[test], expected), rel=1e-4)
 
 
-def test_the_transformer_has_not_seen_the_test_part(run):
-    train, _ = split_rows(run.table.target, 2, 0.2, 0)
+def test_the_saved_model_has_seen_all_rows_and_the_record_says_so(run):
+    assert run.record["rows"]["saved_model"] == 120
     saved = joblib.load(run.files["preprocessing"])
-    expected = clone(saved).fit(run.table.features.iloc[train])
-    for transformer in (saved, expected):
-        scaler = transformer.named_transformers_["numbers"][-1]
-        np.testing.assert_array_equal(
-            scaler.mean_, expected.named_transformers_["numbers"][-1].mean_
-        )
+    everything = clone(saved).fit(run.table.features)
+    means = [t.named_transformers_["numbers"][-1].mean_ for t in (saved, everything)]
+    np.testing.assert_array_equal(*means)
+    assert "trained on all 120 rows" in run.files["report"].read_text()
+
+
+def test_the_temperature_is_that_of_the_out_of_fold_predictions(run):
+    chosen = run.search.fold_ensemble(8)
+    train, _ = split_rows(run.table.target, 2, 0.2, 0)
+    y, p = run.table.target[train], chosen.out_of_fold[:, 0]
+    found = run.record["calibration"]
+    assert found["rows"] == 96
+    assert found["log_loss_before"] == pytest.approx(log_loss(y, p), rel=1e-6)
+    assert found["log_loss_after"] <= found["log_loss_before"]
+    logit = np.log(p / (1 - p))
+    for factor, better in ((1.0, True), (0.9, False), (1.1, False)):
+        loss = log_loss(y, 1 / (1 + np.exp(-logit / (factor * found["temperature"]))))
+        assert (loss <= found["log_loss_after"] + 1e-7) == better
+    assert run.record["ensemble"]["out_of_fold"]["val_data_loss"] == pytest.approx(
+        log_loss(y, p), rel=1e-4
+    )
 
 
 def test_all_files_are_there(run):
@@ -116,15 +140,17 @@ def test_classes_are_weighted_if_asked_for(tmp_path):
     frame = x[["mean radius", "mean texture", "mean smoothness"]].iloc[keep].assign(y=y.iloc[keep])
     run = kregs.tune_table(
         frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=8,
-        class_weight="balanced", metric="balanced_accuracy",
+        class_weight="balanced", metric="balanced_accuracy", ensemble=False,
         directory=tmp_path, verbose=0,
     )  # fmt: skip
     assert run.record["class_weight"] == run.search.protocol.class_weight == "balanced"
     assert run.search.objective == "val_balanced_accuracy"
+    assert run.record["ensemble"] is None
+    assert run.record["calibration"]["rows"] == run.record["rows"]["train"]
     assert run.scores.loc["network", "balanced_accuracy"] > 0.8
     again = kregs.tune_table(
         frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=8,
-        class_weight="balanced", metric="balanced_accuracy",
+        class_weight="balanced", metric="balanced_accuracy", ensemble=False,
         directory=tmp_path, resume=True, verbose=0,
     )  # fmt: skip
     assert again.record["test"] == run.record["test"]
