@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from scipy.special import logsumexp
 from kregs.tasks import class_probabilities
 
 if TYPE_CHECKING:
-    import keras
     import pandas as pd
 
     from kregs.search import SearchResult
+    from kregs.search.refit_ensemble import Refit
 
 MEMBERS = 8  # of an ensemble: more cost time and gain little
 KEPT_TRIALS = 10  # whose folds are candidates for it
@@ -107,15 +108,25 @@ def calibrated(outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def train_last(result: SearchResult, plan: Plan, x: pd.DataFrame, y: np.ndarray) -> keras.Model:
-    """Train what is planned on some rows; `result.preprocess_` is then fitted on them.
+def train_last(
+    result: SearchResult, plan: Plan, sets: Sequence[tuple[pd.DataFrame, np.ndarray]]
+) -> list[Refit]:
+    """Train what is planned on each of several sets of rows, all of them as one population.
 
     Args:
         result: of the search.
         plan: what `make_plan` returned.
-        x, y: the rows, as the search was given them.
+        sets: features and targets of each, as the search was given them.
     """
     from kregs.inspection.calibration import with_temperature
+    from kregs.search.refit import searched_class_weight
+    from kregs.search.refit_ensemble import refit_on
 
-    model = result.refit_ensemble(x, y, counts=plan.counts)
-    return model if plan.temperature == 1.0 else with_temperature(model, plan.temperature)
+    weights = searched_class_weight(result)
+    refits = refit_on(result, sets, counts=plan.counts, class_weight=weights)
+    if plan.temperature == 1.0:
+        return refits
+    return [
+        dataclasses.replace(refit, model=with_temperature(refit.model, plan.temperature))
+        for refit in refits
+    ]

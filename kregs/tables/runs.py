@@ -182,7 +182,7 @@ def tune_table(
     )
     single = result.best_model() if ensemble and result.protocol.folds else None
     plan = make_plan(result, y[train], ensemble=ensemble, classes=table.classes is not None)
-    model = train_last(result, plan, x_train, y[train])
+    tested, saved = train_last(result, plan, [(x_train, y[train]), (table.features, y)])
 
     files = {
         "model": result.path / MODEL_FILE,
@@ -191,8 +191,8 @@ def tune_table(
         "trials": result.path / TRIALS_FILE,
         "result": result.path / RESULT_FILE,
     }
-    rows, test_rows = ((x, result.preprocess_.transform(x)) for x in (x_train, x_test))
-    networks = {"network": model} | ({} if single is None else {"single network": single})
+    rows, test_rows = ((x, tested.transformer.transform(x)) for x in (x_train, x_test))
+    networks = {"network": tested.model} | ({} if single is None else {"single network": single})
     by_model = {
         name: network_outputs(network, test_rows[1]) * scale + center
         for name, network in networks.items()
@@ -227,7 +227,8 @@ def tune_table(
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in _PACKAGES},
     }
-    result.write_model(train_last(result, plan, table.features, y))
+    result.preprocess_ = saved.transformer
+    result.write_model(saved.model)
     write_json(files["table"], record)
     sentences, page_table = scores_table(record)
     files["report"] = write_report(

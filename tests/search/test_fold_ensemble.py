@@ -156,10 +156,22 @@ def test_one_by_one_where_they_cannot_be_stacked(plain, monkeypatch):
     def refuse(*args, **kwargs):
         raise refit_ensemble.NotStackable("no")
 
-    monkeypatch.setattr(refit_ensemble.Population, "from_models", refuse)
+    monkeypatch.setattr(refit_ensemble, "Training", refuse)
     model = plain.refit_ensemble(X, Y, counts=2, seed=5)
     assert len(members_of(model)) == 2
     assert log_loss(Y, model.predict(X, verbose=0)) < log_loss(Y, np.full((150, 3), 1 / 3))
+
+
+@pytest.mark.slow
+def test_class_weights_are_weights_of_the_rows(plain):
+    by_class = {0: 1.0, 1: 3.0, 2: 0.5}
+    rows = np.array([by_class[label] for label in Y])
+    one = plain.refit_ensemble(X, Y, counts=2, class_weight=by_class)
+    other = plain.refit_ensemble(X, Y, counts=2, sample_weight=rows)
+    without = plain.refit_ensemble(X, Y, counts=2)
+    found, same, plainly = (m.predict(X, verbose=0) for m in (one, other, without))
+    np.testing.assert_allclose(found, same, atol=1e-6)
+    assert found[:, 1].mean() > plainly[:, 1].mean() + 0.02
 
 
 @pytest.mark.slow
