@@ -30,6 +30,7 @@ from kregs.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
     from rich.table import Table
 
@@ -212,6 +213,7 @@ def write_report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             search,
             command=record.get("command"),
             comparison=catalog.comparison(record) if "best_trials" in record else None,
+            test_scores=_test_scores(record),
         ).resolve()
     except RuntimeError as error:  # no trial has completed
         return complain(str(error), BROKEN)
@@ -223,10 +225,23 @@ def write_report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
 def _record_of(folder: Path) -> dict[str, Any]:
     """Return what a finished `kregs tune` noted, whichever of its two searches is in the folder."""
-    for place in (folder, folder.resolve().parent):
+    from kregs.tables.record import TABLE_FILE
+
+    parent = folder.resolve().parent
+    for path in (folder / "study.json", folder / TABLE_FILE, parent / "study.json"):
         with contextlib.suppress(OSError, ValueError):
-            return json.loads((place / "study.json").read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8"))
     return {}
+
+
+def _test_scores(record: dict[str, Any]) -> tuple[str, pd.DataFrame] | None:
+    """Return a title and the test scores of what `kregs tune table` noted; else `None`."""
+    from kregs.tables.record import scores_table
+
+    if "columns" not in record:
+        return None
+    sentences, scores = scores_table(record)
+    return ". ".join(sentences), scores
 
 
 def _resume_command(arguments: argparse.Namespace, argv: Sequence[str]) -> str:

@@ -217,6 +217,7 @@ def tune_table(
         "metric": metric,
         "class_weight": class_weight,
         "seed": seed,
+        "command": command,
         "test": test_scores,
         **plan.record,
         "best_trial": {

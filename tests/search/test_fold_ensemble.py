@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 import kregs
-from kregs.search import refit_ensemble
+from kregs.search import refit_ensemble, storage
 from kregs.search.result import load_result
 
 X, Y = make_classification(150, 5, n_informative=3, flip_y=0.2, n_classes=3, random_state=0)
@@ -124,6 +124,20 @@ def test_what_it_cannot_be_made_of(plain, tmp_path):
         search(tmp_path, of_one_structure, keep_folds=False, max_trials=1, epochs=1).fold_ensemble()
     with pytest.raises(ValueError, match="size"):
         plain.fold_ensemble(0)
+
+
+def test_weights_on_disk_both_ways(tmp_path):
+    weights = {0: [np.ones((2, 3)), np.arange(4.0)], 3: [np.zeros((2, 3)), np.ones(4)]}
+    storage.write_fold_weights(tmp_path, weights)
+    found = storage.read_fold_weights(tmp_path)
+    assert sorted(found) == [0, 3]
+    for number, own in weights.items():
+        for array, other in zip(own, found[number], strict=True):
+            np.testing.assert_array_equal(array, other)
+    (tmp_path / storage.FOLD_WEIGHTS_FILE).write_bytes(b"cut off")
+    assert storage.read_fold_weights(tmp_path) == {}
+    storage.remove_weights(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.nightly

@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 from sklearn.model_selection import KFold
 
 import kregs
+from kregs.cli import main
 from kregs.tables.holdout import split_rows
 
 QUICK = {"folds": 2, "max_trials": 2, "epochs": 3, "verbose": 0}
@@ -74,7 +75,13 @@ def test_the_saved_model_has_seen_all_rows_and_the_record_says_so(run):
     everything = clone(saved).fit(run.table.features)
     means = [t.named_transformers_["numbers"][-1].mean_ for t in (saved, everything)]
     np.testing.assert_array_equal(*means)
-    assert "trained on all 120 rows" in run.files["report"].read_text()
+    page = run.files["report"].read_text()
+    assert "trained on all 120 rows" in page
+    assert "HistGradientBoosting" in page
+    assert "Each network had a search of its own" not in page
+    run.files["report"].unlink()
+    assert main(["report", str(run.search.path)]) == 0
+    assert "HistGradientBoosting" in run.files["report"].read_text()
 
 
 def test_the_temperature_is_that_of_the_out_of_fold_predictions(run):
