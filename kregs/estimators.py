@@ -149,7 +149,8 @@ class _KregsEstimator(BaseEstimator):
         batch_size = check_integer("batch_size", self.batch_size, minimum=1)
         check_choice("early_stopping", self.early_stopping, (True, False))
         check_choice("verbose", self.verbose, ("auto", 0, 1, 2))
-        if self.network is not None and not callable(self.network):
+        is_model = isinstance(self.network, keras.Model)
+        if self.network is not None and (is_model or not callable(self.network)):
             raise TypeError(
                 "`network` must be a function that builds a model, such as kregs.mlp, or None. "
                 f"Received: network={self.network!r}"

@@ -164,27 +164,33 @@ def _prepared(
     result: SearchResult, x: Any, y: Any, sample_weight: Any, class_weight: Any, offset: int
 ) -> _Rows:
     """Check and transform a set of rows."""
-    if is_dataset(x) or y is None:
-        raise ValueError(f"`x` and `y` must be arrays. Received: x of type {type(x).__name__}")
+    if is_dataset(x):
+        raise ValueError(f"`x` must be arrays. Received: x of type {type(x).__name__}")
+    if y is None:
+        raise ValueError("`y` must be given with arrays. Received: y=None")
+    if result.preprocess is None:
+        check_data(x, y)
+        x = as_arrays(x)
+    else:
+        x = as_table(x)
+        check_data(y, x_name="y")
     y = as_arrays(y)
     rows = len(keras.tree.flatten(y)[0])
     weight = check_sample_weight("sample_weight", sample_weight, rows)
     transformer = None
     if result.preprocess is not None:
-        check_data(y, x_name="y")
-        table = as_table(x)
-        if len(table) != rows:
+        if len(x) != rows:
             raise ValueError(
-                f"`x` and `y` must have the same length. Received: {len(table)} and {rows}"
+                f"`x` and `y` must have the same length. Received: {len(x)} and {rows}"
             )
-        transformer, x = fit_transform(result.preprocess, table, np.asarray(y))
+        transformer, x = fit_transform(result.preprocess, x, np.asarray(y))
     model = result.build_model()
     check_data(x, y, model=model, training=True)
     by_class = resolve_class_weight(class_weight, y, model)
     if by_class is not None:
         check_one_target(y)
         weight = class_weights(y, by_class)
-    return _Rows(as_arrays(x), y, weight, transformer, offset)
+    return _Rows(x, y, weight, transformer, offset)
 
 
 def _combined(models: Sequence[keras.Model]) -> keras.Model:
