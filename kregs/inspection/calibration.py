@@ -424,6 +424,8 @@ def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
     >>> round(best_temperature(logits, np.array([1, 1, 1, 0])), 3)
     3.641
     """
+    if (logits.argmax(axis=-1) == labels).all():
+        return None
     best = minimize_scalar(
         lambda log_temperature: _nll(logits / np.exp(log_temperature), labels),
         bounds=_BOUNDS,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kregs.search import SearchResult
     from kregs.search.refit_ensemble import Refit
 
-MEMBERS = 8  # of an ensemble: more cost time and gain little
+MEMBERS = 8  # of an ensemble
 KEPT_TRIALS = 10  # whose folds are candidates for it
 
 
@@ -51,8 +51,10 @@ def make_plan(result: SearchResult, y: np.ndarray, *, ensemble: bool, classes: b
     temperature, out_of_fold, score = 1.0, None, None
     if result.data is not None and result.data.splits is not None:
         try:
+            # who asked for the most restrained trial gets no others
+            free = ensemble and result.protocol.selection == "best"
             chosen = result.fold_ensemble(
-                MEMBERS if ensemble else 1, trials=None if ensemble else [result.chosen_trial]
+                MEMBERS if ensemble else 1, trials=None if free else [result.chosen_trial]
             )
         except ValueError:  # the time was up before any trial had trained all folds
             chosen = None

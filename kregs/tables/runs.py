@@ -108,8 +108,8 @@ def tune_table(
             models beside. The probabilities are then those of a world where all classes are equally
             frequent: right for finding rare classes, too high for these as plain frequencies.
         ensemble: train several networks at the end, each of one of the trials whose folds help each
-            other most, as one population; what is saved is their mean. `False`: one network, of the
-            chosen trial.
+            other most, as one population; what is saved is their mean. With a `selection` other
+            than `"best"` all are of the chosen trial. `False`: one network, of the chosen trial.
         folds, selection, oracle, max_trials, epochs, max_time, seed, directory, project_name,
             resume, verbose: as in `kregs.tune`.
         command: the command line to be shown in the report.

@@ -126,6 +126,10 @@ def test_numbers_are_predicted_in_their_own_units_without_folds_too(tmp_path):
     run = kregs.tune_table(
         frame, "target", folds=None, max_trials=1, epochs=12, directory=tmp_path, verbose=0
     )
+    ensemble = run.record["ensemble"]  # without folds there is nothing to choose by
+    assert [m["networks"] for m in ensemble["members"]] == [8]
+    assert ensemble["out_of_fold"] is None
+    assert run.record["calibration"] is None
     assert run.scores.index[[0, -2, -1]].tolist() == ["network", "ridge regression", "mean"]
     assert run.scores.loc["network", "r2"] > 0.2
     found = kregs.predict_table(run.search.path, frame)
