@@ -42,6 +42,7 @@ def test_the_test_part_is_kept_and_scored_once(run):
     assert protocol["folds"] == 2
 
 
+@pytest.mark.slow
 def test_the_saved_folder_predicts_what_the_model_in_memory_does(run, people):
     frame = people().drop(columns=["y", "empty"]).replace("unknown", "")
     found = kregs.predict_table(run.search.path, frame[frame.columns[::-1]])
@@ -69,6 +70,7 @@ def test_the_scores_are_those_of_the_networks_that_have_not_seen_the_test_part(r
     assert network["log_loss"] == pytest.approx(log_loss(y[test], expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_saved_model_has_seen_all_rows_and_the_record_says_so(run):
     assert run.record["rows"]["saved_model"] == 120
     saved = joblib.load(run.files["preprocessing"])
@@ -84,6 +86,7 @@ def test_the_saved_model_has_seen_all_rows_and_the_record_says_so(run):
     assert "HistGradientBoosting" in run.files["report"].read_text()
 
 
+@pytest.mark.slow
 def test_the_temperature_is_that_of_the_out_of_fold_predictions(run):
     chosen = run.search.fold_ensemble(8)
     train, _ = split_rows(run.table.target, 2, 0.2, 0)
@@ -101,6 +104,7 @@ def test_the_temperature_is_that_of_the_out_of_fold_predictions(run):
     )
 
 
+@pytest.mark.slow
 def test_all_files_are_there(run):
     for path in run.files.values():
         assert path.stat().st_size > 0, path
@@ -111,6 +115,7 @@ def test_all_files_are_there(run):
     keras.models.load_model(run.files["model"])
 
 
+@pytest.mark.slow
 def test_unseen_categories_and_wrong_values(run, people):
     rows = people().iloc[:3].assign(city="Rom", since="soon")
     with pytest.warns(UserWarning, match="'since': 3 of 3 values are no date"):
