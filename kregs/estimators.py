@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,15 +13,19 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state, check_X_y
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from kregs.builders import mlp
 from kregs.builders.layer_factory import chain
+from kregs.frames import frame_encoder
+from kregs.inspection.calibration import with_temperature
 from kregs.regularization import Regularization
+from kregs.search.judging.scorer import ScoreCallback, check_metric
 from kregs.search.randomness import preserved_state
+from kregs.tables.final import calibrated
 from kregs.tasks import NetworkHead, class_probabilities, network_head
 from kregs.training import compile_model, early_stopping
 from kregs.validation import check_choice, check_integer, check_number, check_seed, suggestion
@@ -46,10 +50,12 @@ class _KregsEstimator(BaseEstimator):
     epochs: int = 100
     batch_size: int = 32
     early_stopping: bool = True
+    metric: str | None = None
     validation_fraction: float = 0.1
     n_iter_no_change: int = 10
     random_state: Any = None
     verbose: int = 0
+    network: Callable[..., keras.Model] | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name.
@@ -125,6 +131,7 @@ class _KregsEstimator(BaseEstimator):
         head: NetworkHead,
         stratify: bool = False,
         standardize_targets: bool = False,
+        calibrate: bool = False,
     ) -> None:
         """Train on checked data and set `model_`, `history_` and `n_iter_`.
 
@@ -136,11 +143,19 @@ class _KregsEstimator(BaseEstimator):
             stratify: whether the validation rows keep the classes' shares, where they can.
             standardize_targets: whether the network learns the targets in standard deviations from
                 their means, which are those of the rows that are trained on.
+            calibrate: whether probabilities are scaled by the rows that are held out.
         """
         epochs = check_integer("epochs", self.epochs, minimum=1)
         batch_size = check_integer("batch_size", self.batch_size, minimum=1)
         check_choice("early_stopping", self.early_stopping, (True, False))
         check_choice("verbose", self.verbose, ("auto", 0, 1, 2))
+        is_model = isinstance(self.network, keras.Model)
+        if self.network is not None and (is_model or not callable(self.network)):
+            raise TypeError(
+                "`network` must be a function that builds a model, such as kregs.mlp, or None. "
+                f"Received: network={self.network!r}"
+            )
+        scorer = check_metric(self.metric, of_classes=stratify)
         if not isinstance(self.optimizer, str):
             raise TypeError(
                 "`optimizer` must be a Keras optimizer's name: every fit needs a fresh one. "
@@ -175,14 +190,19 @@ class _KregsEstimator(BaseEstimator):
         fit: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "verbose": self.verbose}
         if len(validation):
             patience = check_integer("n_iter_no_change", self.n_iter_no_change, minimum=1)
-            fit |= {
-                "validation_data": rows(validation),
-                "callbacks": [early_stopping("val_data_loss", patience=patience)],
-            }
+            held_out = rows(validation)
+            stopping = [early_stopping("val_data_loss", patience=patience)]
+            if scorer is not None:
+                x_held, y_held, *weight = held_out
+                stopping = [
+                    ScoreCallback(scorer, x_held, y_held, weight[0] if weight else None),
+                    early_stopping(scorer.logged, mode=scorer.direction, patience=patience),
+                ]
+            fit |= {"validation_data": held_out, "callbacks": stopping}
         data = dict(zip(("x", "y", "sample_weight"), rows(train), strict=False))
         with preserved_state():
             keras.utils.set_random_seed(seed)
-            network = mlp(
+            network = (self.network or mlp)(
                 (x.shape[1],),
                 head.outputs,
                 units=self.units,
@@ -209,12 +229,22 @@ class _KregsEstimator(BaseEstimator):
                 )
             # a Sequential would turn the columns into float32 before a layer sees them
             columns = keras.Input((x.shape[1],), dtype="float64", name="columns")
-            layers = [_scaling(mean, scale, "standardize"), *network.layers]
+            if calibrate:
+                network = self._calibrated(network, *rows(validation)[:2])
+            flat = isinstance(network, keras.Sequential)
+            inside = network.layers if flat else [network]
+            layers = [_scaling(mean, scale, "standardize"), *inside]
             if target_units is not None:
                 layers.append(_scaling(*target_units, "target_units", invert=True))
             self.model_ = keras.Model(columns, chain(columns, layers), name=network.name)
         self.history_ = {name: [float(v) for v in values] for name, values in history.items()}
         self.n_iter_ = len(history["loss"])
+
+    def _calibrated(self, network: keras.Model, x: np.ndarray, y: np.ndarray) -> keras.Model:
+        """Return a classifier with the temperature that fits rows it was not trained on best."""
+        outputs = np.asarray(network(x, training=False), dtype=np.float64)
+        self.calibration_ = calibrated(outputs, y)
+        return with_temperature(network, self.calibration_["temperature"])
 
     def _split(self, y: np.ndarray, seed: int, *, stratify: bool) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows to train on and those to stop by; none of the latter if not asked for."""
@@ -288,6 +318,9 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
         batch_size: rows per step.
         early_stopping: hold some rows out of training, stop when their loss no longer falls, and
             keep the best epoch's weights. `False`: train on all rows for all epochs.
+        metric: what the best epoch is chosen by instead of the loss: `"log_loss"`, `"accuracy"`,
+            `"balanced_accuracy"`, `"roc_auc"` (of several classes one against the rest) or
+            `"f1_macro"`, computed by scikit-learn on the rows held out.
         validation_fraction: the fraction of rows held out, in (0, 1), at least one row;
             stratified where every class has rows enough.
         n_iter_no_change: epochs without improvement before training stops.
@@ -295,6 +328,11 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
         random_state: `None`, an integer >= 0 or a `numpy.random.RandomState`, of the weights, the
             dropout, the held-out rows and the order of batches.
         verbose: as in `keras.Model.fit`.
+        network: a function that builds the network, called as `kregs.mlp` is: with the shape of a
+            row and the number of outputs, and `units`, `activation`, `regularization`,
+            `head_activation`, `seed` by name. Default: `kregs.mlp`.
+        calibrate: scale the probabilities by the temperature that fits the rows held out best;
+            needs `early_stopping`.
 
     Attributes:
         classes_: the labels, sorted.
@@ -304,6 +342,10 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
             and with early stopping `val_loss`, `val_data_loss`.
         n_iter_: the epochs trained.
         n_features_in_, feature_names_in_: as in scikit-learn.
+        encoder_: the scikit-learn transformer that makes numbers of a DataFrame with words, before
+            `model_`; `None` where all columns are numbers.
+        calibration_: with `calibrate` the `temperature`, how many `rows` it fits, and their
+            `log_loss_before` and `log_loss_after`.
 
     Example:
 
@@ -318,12 +360,14 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
 
     _: dataclasses.KW_ONLY
     class_weight: str | Mapping[Any, float] | None = None
+    calibrate: bool = False
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KregsClassifier:
         """Train on rows and their labels.
 
         Args:
-            X: numbers (n, features), finite: an array or a DataFrame.
+            X: (n, features): an array of finite numbers; or a DataFrame, in which columns may hold
+                words, categories or booleans, too, missing ones among them.
             y: labels (n,): numbers or strings, of at least two classes.
             sample_weight: weights (n,) >= 0; a row of weight 0 counts as absent.
 
@@ -353,7 +397,14 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
                 self.class_weight, classes=self.classes_[present], y=self.classes_[numbers]
             )
             weights = by_class[numbers] * (1.0 if weights is None else weights)
-        self._train(x, numbers, weights, head=network_head(len(self.classes_)), stratify=True)
+        calibrate = check_choice("calibrate", self.calibrate, (True, False))
+        if calibrate and not self.early_stopping:
+            raise ValueError(
+                "`calibrate` needs rows that are held out: early_stopping=True. "
+                f"Received: early_stopping={self.early_stopping!r}"
+            )
+        head = network_head(len(self.classes_))
+        self._train(x, numbers, weights, head=head, stratify=True, calibrate=calibrate)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -377,14 +428,15 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
     Args:
         units, activation, regularization, optimizer, learning_rate, weight_decay, epochs,
             batch_size, early_stopping, validation_fraction, n_iter_no_change, random_state,
-            verbose: as in `KregsClassifier`.
+            verbose, network: as in `KregsClassifier`.
+        metric: as there: `"rmse"`, `"mae"`, `"mse"` or `"r2"`, of the standardized targets.
 
     Attributes:
         model_: the trained, uncompiled Keras model: raw columns (n, features) to targets
             (n, outputs).
         history_: what was logged, one number per epoch, as in `KregsClassifier`: mean squared
             errors of the standardized targets.
-        n_iter_, n_features_in_, feature_names_in_: as in `KregsClassifier`.
+        n_iter_, n_features_in_, feature_names_in_, encoder_: as in `KregsClassifier`.
 
     Example:
 
@@ -401,7 +453,7 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
         """Train on rows and their targets.
 
         Args:
-            X: numbers (n, features), finite: an array or a DataFrame.
+            X: (n, features), as for `KregsClassifier`.
             y: targets (n,) or (n, outputs), finite.
             sample_weight: weights (n,) >= 0; a row of weight 0 counts as absent.
 
@@ -449,12 +501,32 @@ def _checked_rows(estimator: BaseEstimator, *data: Any, **options: Any) -> Any:
             "`y` must have the shape (n,), or (n, outputs) of a regression. "
             f"Received: shape {data[-1].shape}"
         )
+    if options.get("reset", True):
+        estimator.encoder_ = frame_encoder(data[0])
     try:
-        return validate_data(estimator, *data, dtype=np.float64, **options)
+        if estimator.encoder_ is None:
+            return validate_data(estimator, *data, dtype=np.float64, **options)
+        return _encoded_rows(estimator, *data, **options)
     except ValueError as error:
         if not str(error).startswith("could not convert"):
             raise
         raise ValueError(f"`X` must hold numbers. Received: {error}") from error
+
+
+def _encoded_rows(estimator: Any, x: Any, *y: Any, reset: bool = True, **options: Any) -> Any:
+    """Return what `validate_data` would of a frame with words, after its encoder."""
+    if not hasattr(x, "columns"):
+        raise ValueError(
+            "`X` must be a DataFrame, as in `fit`: it has columns of words. "
+            f"Received: {type(x).__name__}"
+        )
+    validate_data(estimator, x, reset=reset, skip_check_array=True)
+    if reset:
+        estimator.encoder_.fit(x)
+    numbers = estimator.encoder_.transform(x)
+    if not y:
+        return check_array(numbers, dtype=np.float64, estimator=estimator)
+    return check_X_y(numbers, *y, dtype=np.float64, estimator=estimator, **options)
 
 
 def _check_class_weight(class_weight: Any, classes: np.ndarray) -> None:

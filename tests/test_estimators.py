@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from scipy.special import softmax
 from scipy.stats import loguniform
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, make_classification
@@ -236,6 +237,103 @@ def test_early_stopping_holds_rows_out_and_keeps_the_best_epoch(iris):
     without = quick(epochs=2, early_stopping=False).fit(*iris)
     assert without.n_iter_ == 2
     assert "val_loss" not in without.history_
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "metric", "logged", "best"),
+    [
+        (kregs.KregsClassifier, "roc_auc", "val_roc_auc", np.argmax),
+        (kregs.KregsRegressor, "neg_mean_absolute_error", "val_mean_absolute_error", np.argmin),
+    ],
+)
+def test_the_epoch_is_chosen_by_the_metric(make, metric, logged, best, iris):
+    x, y = iris
+    model = make((4,), epochs=12, learning_rate=0.2, n_iter_no_change=2, metric=metric,
+                 random_state=0).fit(x, y)  # fmt: skip
+    values = model.history_[logged]
+    assert model.n_iter_ == min(12, int(best(values)) + 1 + 2)
+    assert "val_data_loss" in model.history_
+
+
+def test_a_metric_of_the_other_task_is_refused(iris):
+    with pytest.raises(ValueError, match="`metric` must be one of a classification"):
+        kregs.KregsClassifier(metric="r2").fit(*iris)
+
+
+@pytest.fixture(scope="module")
+def people():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "age": rng.normal(40, 10, 90),
+            "city": rng.choice(["Bonn", "Ulm", None], 90),
+            "member": rng.random(90) > 0.5,
+            "grade": pd.Categorical(rng.choice([1, 2, 3], 90)),
+        }
+    )
+    return frame, np.where((frame["age"] > 42) | (frame["city"] == "Ulm"), "yes", "no")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [kregs.KregsClassifier, kregs.KregsRegressor])
+def test_a_frame_with_categories(make, people):
+    frame, labels = people
+    y = labels if make is kregs.KregsClassifier else frame["age"].to_numpy()
+    model = make((8,), learning_rate=0.1, epochs=8, batch_size=90, random_state=0).fit(frame, y)
+    assert model.feature_names_in_.tolist() == frame.columns.tolist()
+    # as pandas makes columns of the words
+    words = frame[["city", "member", "grade"]].astype(object).fillna("(missing)").astype(str)
+    expected = pd.get_dummies(words).assign(age=frame["age"]).to_numpy(float)
+    np.testing.assert_array_equal(
+        np.sort(model.encoder_.transform(frame), axis=1), np.sort(expected, axis=1)
+    )
+    without = make((8,), learning_rate=0.1, epochs=8, batch_size=90, random_state=0)
+    without.fit(model.encoder_.transform(frame), y)
+    np.testing.assert_array_equal(
+        without.predict(model.encoder_.transform(frame)), model.predict(frame)
+    )
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(frame), model.predict(frame))
+    assert len(model.predict(frame.assign(city="Rom"))) == 90
+    with pytest.raises(ValueError, match="must be a DataFrame, as in `fit`"):
+        model.predict(frame.to_numpy())
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(frame.drop(columns="city"))
+    assert make((2,), epochs=1, early_stopping=False).fit(expected, y).encoder_ is None
+
+
+@pytest.mark.slow
+def test_calibrated_probabilities(iris):
+    x, y = iris
+    options = {"epochs": 30, "learning_rate": 0.2, "validation_fraction": 0.4}
+    plain, scaled = (quick(calibrate=flag, **options).fit(x, y) for flag in (False, True))
+    found = scaled.calibration_
+    assert found["rows"] == 60
+    assert found["log_loss_after"] <= found["log_loss_before"]
+    expected = softmax(np.log(plain.predict_proba(x)) / found["temperature"], axis=1)
+    np.testing.assert_allclose(scaled.predict_proba(x), expected, atol=1e-5)
+    np.testing.assert_array_equal(scaled.predict(x), plain.predict(x))
+    with pytest.raises(ValueError, match="early_stopping=True"):
+        quick(calibrate=True, early_stopping=False).fit(x, y)
+
+
+def test_a_network_of_one_s_own(iris):
+    called = []
+
+    def network(shape, outputs, **options):
+        called.append((shape, outputs, sorted(options)))
+        inputs = keras.Input(shape)
+        hidden = keras.layers.Dense(options["units"][0], options["activation"])(inputs)
+        return keras.Model(inputs, keras.layers.Dense(outputs, options["head_activation"])(hidden))
+
+    model = quick(network=network).fit(*iris)
+    names = ["activation", "head_activation", "regularization", "seed", "units"]
+    assert called == [((4,), 3, names)]
+    assert model.predict_proba(iris[0]).shape == (150, 3)
+    assert model.get_params()["network"] is network
+    with pytest.raises(TypeError, match="`network` must be a function"):
+        quick(network="mlp").fit(*iris)
 
 
 def test_penalties_are_in_the_loss_and_not_in_the_data_loss(iris):

@@ -142,6 +142,9 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
                 scaling=arguments.scaling or "robust",
                 test_share=0.2 if arguments.test_share is None else arguments.test_share,
                 test_file=arguments.test_file,
+                metric=arguments.metric,
+                class_weight=arguments.class_weight,
+                ensemble=arguments.ensemble,
                 folds=arguments.folds,
                 max_trials=arguments.max_trials,
                 epochs=arguments.epochs,
@@ -180,18 +183,20 @@ def _print_table(console: Console, table: kregs.Table, *, at_random: bool) -> No
 
 def _print_table_run(console: Console, run: kregs.TableRun) -> None:
     from kregs.reporting import make_table
+    from kregs.tables.record import scores_table
 
     console.print(_best_trials(run.search))
-    scores = run.scores.rename(columns=lambda name: name.replace("_", " "))
-    count = run.record["rows"]["test"]
-    title = f"Test part, {count} rows that the search has not seen"
-    console.print(make_table(scores.rename_axis("model").reset_index(), title=title))
+    (title, *notes), scores = scores_table(run.record)
+    scores = scores.rename(columns=lambda name: name.replace("_", " "))
+    console.print(make_table(scores, title=title))
     if run.record["split"] != "at random":
         console.print(f"test rows      {run.record['split']}", highlight=False, soft_wrap=True)
-    if run.record["classes_weighted"]:
+    for note in notes:
+        console.print(f"note: {note}", highlight=False)
+    if run.record["class_weight"] is not None:
         console.print(
-            "note: a class is rare, so all were given the same weight; probabilities are those of "
-            "equally frequent classes"
+            "note: every class was given the same weight; probabilities are those of equally "
+            "frequent classes"
         )
     for kind, path in run.files.items():
         console.print(f"{kind:14} {path}", highlight=False, soft_wrap=True)

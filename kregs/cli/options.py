@@ -75,6 +75,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "scaling": _choice(("robust", "quantile", "standard", "search")),
     "decimal": _table_choice("numerals", "DECIMALS"),
     "thousands": _table_choice("numerals", "THOUSANDS"),
+    "class_weight": _choice(("balanced",)),
 }
 
 

@@ -142,6 +142,21 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="of numbers: robust, quantile, standard or search; default: robust",
     )
+    table.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="what to choose by: log_loss, accuracy, balanced_accuracy, roc_auc, f1_macro; rmse, "
+        "mae, mse, r2; default: the loss without penalties",
+    )
+    table.add_argument(
+        "--class-weight", metavar="WEIGHT", help="balanced: every class counts the same"
+    )
+    table.add_argument(
+        "--ensemble",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="save the mean of several networks; --no-ensemble: one",
+    )
     table.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
     table.add_argument("--max-trials", type=int, default=20, metavar="N", help="default: 20")
     table.add_argument(

@@ -392,19 +392,13 @@ def temperature_scaling(
     outputs = _outputs(with_logits, validation[0], batch_size)
     logits = two_class_logits(outputs.reshape(-1, outputs.shape[-1]))
     labels = class_labels(y_val, (*outputs.shape[:-1], logits.shape[-1])).reshape(-1)
-    best = minimize_scalar(
-        lambda log_temperature: _nll(logits / np.exp(log_temperature), labels),
-        bounds=_BOUNDS,
-        method="bounded",
-        options={"xatol": 1e-6},
-    )
-    if not _BOUNDS[0] + 1e-3 < best.x < _BOUNDS[1] - 1e-3:
+    temperature = best_temperature(logits, labels)
+    if temperature is None:
         raise ValueError(
             "`x_val` must be rows for which some temperature is best: some predicted wrongly, and "
             f"more rightly than by chance. Received: {int(before.correct.sum())} of {len(labels)} "
             "rows are predicted rightly"
         )
-    temperature = float(np.exp(best.x))
     scaled = _scaled(model, with_logits, temperature, logits_out)
     tests: list[Calibration | None] = [None, None]
     if test_data is not None:
@@ -412,6 +406,53 @@ def temperature_scaling(
         tests = [_of_model(one, *tested, logits_out, bins, batch_size) for one in (model, scaled)]
     after = _of_model(scaled, *validation, logits_out, bins, batch_size)
     return TemperatureScaling(temperature, scaled, before, after, *tests)
+
+
+def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the temperature that makes the likelihood of some rows largest.
+
+    Args:
+        logits: one a class (n, classes), or logarithms of probabilities.
+        labels: class numbers (n,).
+
+    Returns:
+        `None` if there is none: all rows are predicted rightly, or worse than by chance.
+
+    Example:
+
+    >>> logits = np.array([[0.0, 4.0]] * 4)
+    >>> round(best_temperature(logits, np.array([1, 1, 1, 0])), 3)
+    3.641
+    """
+    if (logits.argmax(axis=-1) == labels).all():
+        return None
+    best = minimize_scalar(
+        lambda log_temperature: _nll(logits / np.exp(log_temperature), labels),
+        bounds=_BOUNDS,
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    inside = _BOUNDS[0] + 1e-3 < best.x < _BOUNDS[1] - 1e-3
+    return float(np.exp(best.x)) if inside else None
+
+
+def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
+    """Return a copy of a classifier whose logits are divided by a temperature.
+
+    Args:
+        model: Sequential or Functional, with one output.
+        temperature: above 0.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((1,)), L.Dense(1, "sigmoid")])
+    >>> model.set_weights([np.array([[4.0]]), np.zeros(1)])
+    >>> with_temperature(model, 3.641)(np.ones((1, 1))).numpy().round(3).tolist()
+    [[0.75]]
+    """
+    logits_out = puts_out_logits(model, None)
+    with_logits = copy_model(model) if logits_out else logits_model(model)
+    return _scaled(model, with_logits, temperature, logits_out)
 
 
 def _scaled(

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,14 @@ from kregs.population.graph import few_predictions
 from kregs.population.jobs import Job, Slot
 from kregs.population.keras_internals import callback_metrics
 from kregs.population.layout import Layout
-from kregs.population.metrics import Predicted, concatenated, number_or_array, predicted_rows
+from kregs.population.metrics import (
+    Predicted,
+    Score,
+    concatenated,
+    number_or_array,
+    predicted_rows,
+    scores_of,
+)
 from kregs.population.optimizers import OptimizerState
 from kregs.population.program import Program, Snapshot, Sums
 from kregs.population.rows import GATHER_BYTES, Feed, Rows, Stream, in_steps
@@ -56,6 +63,7 @@ class Lane:
         feed: the rows.
         device: where, such as `"GPU:1"`; `None`: wherever TensorFlow likes.
         accelerate: see `Program`.
+        scores: see `Training`.
 
     Attributes:
         slots: what trains at each position, `None` where it is free.
@@ -69,8 +77,10 @@ class Lane:
         *,
         device: str | None = None,
         accelerate: bool | None = None,
+        scores: Mapping[str, Score] | None = None,
     ) -> None:
         self.layout = layout
+        self._scores = dict(scores or {})
         self.feed = feed if device is None else feed.on(device)
         self.device = device
         self.slots: list[Slot | None] = []
@@ -362,7 +372,9 @@ class Lane:
         for i, slot in self.active:
             logs = _of_slot(trained, i)
             if not slot.job.validates:
-                missing = [] if self.feed.validation is None else [f"val_{name}" for name in logs]
+                missing: list[str] = []
+                if self.feed.validation is not None:
+                    missing = [*(f"val_{name}" for name in logs), *self._scores]
                 slot_logs.append(EpochLogs(i, slot, in_order(logs), [], [], missing))
                 continue
             logs |= _of_slot(validated, i)
@@ -454,7 +466,16 @@ class Lane:
             return _of_slot(self._validation_logs(passes), 0)
 
     def _validation_logs(self, passes: Sequence[Pass]) -> dict[str, np.ndarray]:
-        return {f"val_{name}": values for name, values in self._logs(passes).items()}
+        logs = {f"val_{name}": values for name, values in self._logs(passes).items()}
+        if self._scores:
+            slot_values = [
+                scores_of(self._scores, concatenated(slot_chunks))
+                for slot_chunks in zip(*_total(passes).predictions, strict=True)
+            ]
+            logs |= {
+                name: np.array([values[name] for values in slot_values]) for name in self._scores
+            }
+        return logs
 
     @property
     def _has_only_means(self) -> bool:
@@ -492,7 +513,7 @@ class Lane:
             index: which rows each slot takes, `(K, steps, batch)` or, if `shared`, `(steps,
                 batch)`; not of a stream.
         """
-        collect = bool(self._program.metrics.others)
+        collect = bool(self._program.metrics.others or self._scores)
         chunk_passes = []
         chunks: Any = source.chunks() if isinstance(source, Stream) else [(source, index)]
         for rows, chunk_index in chunks:

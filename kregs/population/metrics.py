@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -50,6 +50,9 @@ _FUNCTIONS = frozenset(
         metrics.top_k_categorical_accuracy,
     }
 )  # fmt: skip
+
+# of targets, predictions and weights of rows, all of them of one output
+Score = Callable[[Any, Any, Any], float]
 
 # the programs of several devices share the metric objects that the user made
 _ONE_AT_A_TIME = threading.Lock()
@@ -285,6 +288,19 @@ def concatenated(chunks: Sequence[Predicted]) -> Predicted:
         None if weight[0] is None else np.concatenate(weight),
         np.concatenate(batches),
     )
+
+
+def scores_of(scores: Mapping[str, Score], predicted: Predicted) -> dict[str, float]:
+    """Return what functions make of the predictions of one member, by name.
+
+    Example:
+
+    >>> rows = [np.ones(3)], [np.zeros((3, 1))], None, np.array([3])
+    >>> scores_of({"val_ones": lambda y, outputs, weight: y.sum()}, Predicted(*rows))
+    {'val_ones': 3.0}
+    """
+    y, predictions, weight, _ = predicted
+    return {name: float(score(y[0], predictions[0], weight)) for name, score in scores.items()}
 
 
 def _is_row_mean(metric: Any, y: tf.Tensor, prediction: tf.Tensor) -> bool:

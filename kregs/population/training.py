@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -19,6 +19,7 @@ import tensorflow as tf
 from kregs.population.jobs import Job, Slot
 from kregs.population.lane import EpochLogs, Lane
 from kregs.population.layout import Layout
+from kregs.population.metrics import Score
 from kregs.population.optimizers import OptimizerState
 from kregs.population.program import Program
 from kregs.population.registry import NotStackable
@@ -70,6 +71,8 @@ class Training:
         accelerate: see `Program`.
         devices: names of the devices that share the members out. Default: all GPUs. A stream is
             read for one device only.
+        scores: further logs of an epoch by name: functions of the targets, the predictions and
+            the weights of all validation rows of a member, of models with one output.
 
     Example:
 
@@ -102,6 +105,7 @@ class Training:
         on_epoch: Callable[[Job], None] | None = None,
         accelerate: bool | None = None,
         devices: Sequence[str] | None = None,
+        scores: Mapping[str, Score] | None = None,
     ) -> None:
         self.layout = layout
         self.slots = slots
@@ -114,7 +118,8 @@ class Training:
         streamed = isinstance(feed.data, Stream) or isinstance(feed.validation, Stream)
         lane_devices: Sequence[Any] = devices if len(devices) > 1 and not streamed else [None]
         self._lanes = [
-            Lane(layout, feed, device=device, accelerate=accelerate) for device in lane_devices
+            Lane(layout, feed, device=device, accelerate=accelerate, scores=scores)
+            for device in lane_devices
         ]
         self._under_way: list[Job] = []  # in slots, or about to be
         self._finished: collections.deque[Job] = collections.deque()  # and not yet yielded

@@ -8,6 +8,7 @@ from __future__ import annotations
 from kregs.lazy import lazy_names
 
 _HOMES = {
+    "FoldEnsemble": "kregs.search.fold_ensemble",
     "PopulationTuner": "kregs.search.tuner",
     "Protocol": "kregs.search.protocol",
     "RegularizationPath": "kregs.search.judging.paths",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -48,6 +48,7 @@ class Data:
         summary: where the validation rows come from, how many rows there are, and checksums.
         splits: the folds; `None` without.
         fitted: the transformer that the training rows of a single split went through.
+        fold_transformers: that of each fold; empty without folds or transformer.
         halves: without folds, two halves of the validation rows, by their places among them; `None`
             if they have no numbers.
         class_weight: weights by class number, for training.
@@ -57,6 +58,7 @@ class Data:
     summary: DataSummary
     splits: list[Split] | None = None
     fitted: Any = None
+    fold_transformers: Sequence[Any] = ()
     halves: Halves | None = None
     class_weight: dict[int, float] | None = None
 
@@ -185,14 +187,14 @@ def prepare_data(
             "validation_rows": len(held),
             "folds_checksum": None if groups is None else _checksum([held]),
         }
-    fitted = None
+    transformers: list[Any] = []
     if preprocess is not None:
         prepared = transform_folds(preprocess, x, y, splits)
         others = {
             name: _take(part, prepared.rows) for name, part in all_rows.items() if name != "x"
         }
         all_rows = {"x": prepared.x, **others}
-        splits, fitted = prepared.splits, prepared.fitted
+        splits, transformers = prepared.splits, prepared.fitted
         facts["preprocess"] = _words(preprocess)
         check_data(all_rows["x"], all_rows["y"], model=model, training=True)
     for number, split in enumerate(splits):
@@ -206,14 +208,19 @@ def prepare_data(
             len(split.validation) / len(split.train) for split in splits
         )
         facts["folds_checksum"] = _checksum([split.validation for split in splits])
-        data = Data(fit=all_rows, summary=DataSummary(**facts), splits=splits)
+        data = Data(
+            fit=all_rows,
+            summary=DataSummary(**facts),
+            splits=splits,
+            fold_transformers=transformers,
+        )
         return data.with_class_weight(class_weight, model, y)
     (split,) = splits
     held_out = tuple(_take(part, split.validation_places) for part in all_rows.values())
     data = Data(
         fit={**_take(all_rows, split.train_places), "validation_data": held_out},
         summary=DataSummary(**facts),
-        fitted=fitted,
+        fitted=transformers[0] if transformers else None,
         halves=halves_of(
             len(split.validation),
             labels=None if labels is None else labels[split.validation],

@@ -301,13 +301,13 @@ class Prepared:
         x: all folds' transformed rows, one fold after the other.
         rows: for each of these, which row of the data it is.
         splits: as before, with the places of their rows in `x`.
-        fitted: the last fold's transformer.
+        fitted: each fold's transformer.
     """
 
     x: np.ndarray
     rows: np.ndarray
     splits: list[Split]
-    fitted: Any
+    fitted: list[Any]
 
 
 def transform_folds(preprocess: Any, x: Any, y: np.ndarray, splits: Sequence[Split]) -> Prepared:
@@ -319,7 +319,7 @@ def transform_folds(preprocess: Any, x: Any, y: np.ndarray, splits: Sequence[Spl
     """
     parts: list[np.ndarray] = []
     new_splits, numbers = [], []
-    fitted: Any = None
+    transformers = []
     for fold, split in enumerate(splits):
         fitted, train = fit_transform(preprocess, take_rows(x, split.train), y[split.train])
         part = np.concatenate([train, transformed(fitted, take_rows(x, split.validation))])
@@ -330,11 +330,12 @@ def transform_folds(preprocess: Any, x: Any, y: np.ndarray, splits: Sequence[Spl
                 f"{parts[0].shape[1:]} in fold 0; models of one structure need one shape. Name "
                 "all categories (OneHotEncoder(categories=...)) or group rare ones"
             )
+        transformers.append(fitted)
         offset = sum(len(earlier) for earlier in parts)
         new_splits.append(dataclasses.replace(split, offset=offset))
         parts.append(part)
         numbers.append(used)
-    return Prepared(np.concatenate(parts), np.concatenate(numbers), new_splits, fitted)
+    return Prepared(np.concatenate(parts), np.concatenate(numbers), new_splits, transformers)
 
 
 def fit_transform(preprocess: Any, x: Any, y: np.ndarray) -> tuple[Any, np.ndarray]:

@@ -36,6 +36,7 @@ from kregs.search.storage import (
     outcome_file,
     read_outcome,
     remove_outcomes,
+    write_fold_weights,
     write_outcome,
 )
 from kregs.search.trainers import Trainer
@@ -489,6 +490,10 @@ class SearchLoop:
     def _save_weights(self, under_way: TrialUnderWay) -> None:
         """Write the weights of the best run."""
         runs = [run for run in self._tuner.runs if run.number in under_way.outcomes]
+        if self._tuner.keep_folds:
+            states = {run.number: under_way.outcomes[run.number].state for run in runs}
+            by_run = {n: s.weights for n, s in states.items() if s is not None and s.weights}
+            write_fold_weights(self._tuner.get_trial_dir(under_way.trial.trial_id), by_run)
         best = min(runs, key=lambda run: under_way.outcomes[run.number].best_value)
         outcome = under_way.outcomes[best.number]
         if outcome.state is None:

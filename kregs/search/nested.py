@@ -13,6 +13,8 @@ import numpy as np
 from kregs.logs import numbers_of
 from kregs.population.rows import is_dataset
 from kregs.search.folds import make_splits, take_rows, transformed
+from kregs.search.judging.scorer import score_model
+from kregs.search.objective import scorer_of
 from kregs.search.project import run_search
 from kregs.search.randomness import derived_seed, preserved_state
 from kregs.search.result import SearchResult
@@ -80,7 +82,7 @@ def outer_scores(
     y = np.asarray(y)
     x = x if hasattr(x, "iloc") else np.asarray(x)
     labels = row_classes(y, result.best_model())
-    metric = settings.objective.name.removeprefix("val_")
+    metric, scorer = settings.objective.name.removeprefix("val_"), scorer_of(settings.objective)
     with preserved_state():  # a splitter without a seed draws from NumPy's own
         splits, _ = make_splits(
             nested, y, labels=labels, groups=groups, seed=derived_seed(settings.seed, 2)
@@ -126,16 +128,14 @@ def outer_scores(
         held_out = take_rows(x, split.validation)
         if inner.preprocess_ is not None:
             held_out = transformed(inner.preprocess_, held_out)
-        logs = model.evaluate(
-            held_out,
-            y[split.validation],
-            sample_weight=of_rows(sample_weight, split.validation),
-            verbose=0,
-            return_dict=True,
-        )
-        scores.append(
-            {"fold": fold, "score": numbers_of(logs)[metric], **inner.best_hyperparameters}
-        )
+        rows = held_out, y[split.validation]
+        held_out_weight = of_rows(sample_weight, split.validation)
+        if scorer is not None:
+            score = score_model(scorer, model, *rows, held_out_weight)
+        else:
+            logs = model.evaluate(*rows, sample_weight=held_out_weight, verbose=0, return_dict=True)
+            score = numbers_of(logs)[metric]
+        scores.append({"fold": fold, "score": score, **inner.best_hyperparameters})
     if cut_short:
         warnings.warn(
             f"the time was up in the searches of the outer folds {', '.join(cut_short)}: they are "

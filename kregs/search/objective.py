@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import keras
 import keras_tuner
 
+from kregs.population.rows import is_dataset
+from kregs.search.judging.scorer import SCORER_NAMES, Scorer, make_scorer
 from kregs.training.callbacks import early_stopping
 from kregs.training.targets import DoubtfulInput
 from kregs.validation import suggestion
+
+if TYPE_CHECKING:
+    from kregs.search.data import Data
+
+
+class ScoreObjective(keras_tuner.Objective):
+    """An objective that scikit-learn computes from the predictions on all validation rows.
+
+    Args:
+        scorer: what is computed.
+
+    Example:
+
+    >>> objective = ScoreObjective(make_scorer("roc_auc"))
+    >>> objective.name, objective.direction
+    ('val_roc_auc', 'max')
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        super().__init__(scorer.logged, scorer.direction)
+        self.scorer = scorer
+
+
+def scorer_of(objective: Any) -> Scorer | None:
+    """Return the scorer of an objective that scikit-learn computes; else `None`."""
+    return getattr(objective, "scorer", None)
 
 
 def make_objective(objective: Any) -> keras_tuner.Objective:
     """Return a keras-tuner objective for a metric's name, its direction inferred.
 
     Args:
-        objective: a name as it stands in the logs (`"val_data_loss"`, `"val_accuracy"`), or a
-            `keras_tuner.Objective`.
+        objective: a name as it stands in the logs (`"val_data_loss"`, `"val_accuracy"`), that of a
+            scikit-learn scorer (`"roc_auc"`, see `Scorer`), or a `keras_tuner.Objective`.
 
     Raises:
         TypeError: `objective` is neither, or holds several objectives.
@@ -42,6 +71,8 @@ def make_objective(objective: Any) -> keras_tuner.Objective:
             "`objective` must be the name of one metric in the logs, such as 'val_data_loss', or "
             f"a keras_tuner.Objective. Received: objective={objective!r}"
         )
+    if objective in SCORER_NAMES:
+        return ScoreObjective(make_scorer(objective))
     try:
         direction = early_stopping(objective).mode
     except ValueError:
@@ -75,16 +106,36 @@ def _warn_of_training_rows(name: str, logged: Iterable[str]) -> None:
         )
 
 
+def check_scorer(scorer: Scorer, model: keras.Model, data: Data) -> None:
+    """Raise `ValueError` if a scorer does not fit a search's models or rows.
+
+    Args:
+        scorer: of the objective.
+        model: that `build` makes of the defaults.
+        data: the rows.
+    """
+    held_out = data.fit.get("validation_data")
+    if is_dataset(data.fit["x"]) or is_dataset(held_out):
+        raise ValueError(
+            f"`objective={scorer.metric!r}` is computed by scikit-learn, and needs rows as arrays. "
+            "Received: a dataset; compile the models with a Keras metric"
+        )
+    if model.compiled:
+        scorer.of_model(model)
+
+
 def check_logged(objective: keras_tuner.Objective, logged: Iterable[str]) -> None:
     """Raise `ValueError` if the objective is none of the metrics that training will log.
 
     A metric of training rows gets a warning.
     """
     logged = list(logged)
+    if scorer_of(objective) is not None:
+        return  # it is computed beside what the model logs
     if objective.name in logged:
         _warn_of_training_rows(objective.name, logged)
         return
-    hint = suggestion(objective.name, logged)
+    hint = suggestion(objective.name, [*logged, *SCORER_NAMES])
     if objective.name in ("data_loss", "val_data_loss"):
         hint = (
             " The loss without penalties is logged by models that are compiled with "

@@ -29,7 +29,7 @@ from kregs.search.fingerprint import check_same_model, fingerprint
 from kregs.search.judging.restraint import check_restraint_is_searched
 from kregs.search.keras_tuner_internals import is_worker
 from kregs.search.loop import TimeUp
-from kregs.search.objective import check_logged
+from kregs.search.objective import check_logged, check_scorer, scorer_of
 from kregs.search.oracles import expected_trials, make_oracle
 from kregs.search.progress import Progress
 from kregs.search.protocol import Difference, Protocol
@@ -99,6 +99,7 @@ class SearchTask:
             halves=data.halves if settings.has_stock_fit else None,
             # the one-standard-error rule may choose any trial until the end
             keep=settings.keep if settings.selection == "best" else None,
+            keep_folds=settings.keep_folds and data.splits is not None,
             score_at=settings.score_at,
             max_time=max_time,
             seed=settings.seed,
@@ -226,6 +227,9 @@ def _prepare(settings: SearchSettings, x: Any, y: Any, folder: Path, **rows: Any
     batch_size = settings.batch_size or defaults["batch_size"]
     findings = _audited(model, batch_size) if model.compiled else None
     logged = logged_metrics(settings.hypermodel, model, data, rows=batch_size)
+    scorer = scorer_of(settings.objective)
+    if scorer is not None:
+        check_scorer(scorer, model, data)
     if logged is not None:
         check_logged(settings.objective, logged)
     if settings.objective_error is not None:
@@ -309,6 +313,7 @@ def _write(task: SearchTask, folder: Path, record: SearchRecord, seconds: float)
         callbacks=settings.callbacks,
     )
     result.preprocess_ = task.data.fitted
+    result.data = task.data
     if not is_worker():
         result.write()
         if task.data.splits is None and record.best is not None:

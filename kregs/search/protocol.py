@@ -87,6 +87,7 @@ class Protocol:
         max_trials: upper bound of their number; `None`: the oracle's own.
         epochs: the most epochs of a trial; `FUNCTION` where they are a function of `hp`.
         batch_size: rows a step, or `FUNCTION`; `None` for a dataset, which makes its own batches.
+        scorer: the metric of scikit-learn that computes the objective; `None`: Keras logs it.
         seeds: models trained for each trial and fold.
         selection: which trial the search ends with, one of `SELECTIONS`.
         restraint: names of hyperparameters that say for `"one_standard_error"` how restrained a
@@ -129,6 +130,7 @@ class Protocol:
     engine: str = "auto"
     seed: int = 0
     dtype_policy: str = "float32"
+    scorer: str | None = None
 
     @property
     def folds(self) -> int:
@@ -193,6 +195,8 @@ class Protocol:
         goal = f"Trials are judged by `{self.objective}`, {better} is better"
         if self.objective.endswith("data_loss"):
             goal += "; it is the loss without penalties, so that no λ looks good for being small"
+        if self.scorer is not None:
+            goal += f"; scikit-learn's metric `{self.scorer}` of the predictions on validation rows"
         sentences = [f"{goal}.", self.data.sentence()]
         if self.runs > 1:
             seeds = ""
@@ -250,7 +254,9 @@ class Protocol:
         )
         """
         imports = ["import kregs"]
-        if self.objective != "val_data_loss":  # a name alone may not tell the direction
+        if (
+            self.objective != "val_data_loss" and self.scorer is None
+        ):  # a name alone may not tell the direction
             imports.insert(0, "import keras_tuner")
         body = "".join(f"    {line}\n" for line in self._argument_lines())
         return "\n".join(imports) + f"\n\nresult = kregs.tune(\n{body})"
@@ -281,7 +287,9 @@ class Protocol:
                 yield f"{name}={name},  # yours: a function of hp"
             elif getattr(self, name) is not None:
                 yield f"{name}={getattr(self, name)!r},"
-        if self.objective != "val_data_loss":
+        if self.scorer is not None:
+            yield f"objective={_quoted(self.scorer)},"
+        elif self.objective != "val_data_loss":
             pair = f"{_quoted(self.objective)}, {_quoted(self.direction)}"
             yield f"objective=keras_tuner.Objective({pair}),"
         if self.callbacks_given:

@@ -50,7 +50,7 @@ def refit(
     epochs = check_integer("epochs", epochs, minimum=1)
     seed = result.seed if seed is None else check_seed("seed", seed)
     if class_weight is None and sample_weight is None and not is_dataset(x):
-        class_weight = _searched_class_weight(result)
+        class_weight = searched_class_weight(result)
     class_weight = check_class_weight(class_weight)
     if class_weight is not None and sample_weight is not None:
         raise ValueError(
@@ -122,21 +122,22 @@ def refit(
     return model
 
 
-def _searched_class_weight(result: SearchResult) -> Mapping[int, float] | str | None:
+def searched_class_weight(result: SearchResult) -> Mapping[int, float] | str | None:
+    """Return the weights by class number that the search was given."""
     weights = result.protocol.class_weight  # JSON has made words of the class numbers
     if weights is None or isinstance(weights, str):
         return weights
     return {int(label): weight for label, weight in weights.items()}
 
 
-def recorded_rates(result: SearchResult) -> list[float]:
-    """Return the chosen trial's learning rate by epoch, empty if none was recorded.
+def recorded_rates(result: SearchResult, trial: int | None = None) -> list[float]:
+    """Return the learning rate by epoch of a trial or the chosen one; empty if none was recorded.
 
     The median over its runs: the rate that half of the folds had come down to. A run that stopped
     counts with its last one. Hyperband's earlier trials come before those that go on from them.
     """
     frames = []
-    trial: int | None = result.chosen_trial
+    trial = result.chosen_trial if trial is None else trial
     while trial is not None:
         frames.append(result.history(trial))
         trial = result.earlier_trial(trial)

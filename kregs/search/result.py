@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from kregs.inspection.diagnosis import Diagnosis
+    from kregs.search.data import Data
+    from kregs.search.fold_ensemble import FoldEnsemble
 
 _FIGURE_FORMATS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".eps", ".ps", ".tif", ".webp")
 _FLOATS = ("score", "standard_error", "seconds")
@@ -86,6 +88,7 @@ class SearchResult:
         versions: of the packages that the search was begun with.
         path: the folder of its files, whose name is `name`.
         callbacks: the search's; `None` in a result that was loaded without them.
+        data: the rows of the search and how folds divide them; `None` in a result that was loaded.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class SearchResult:
         self.build = build
         self.preprocess = preprocess
         self.preprocess_: Any = None
+        self.data: Data | None = None
         self._index: dict[int, dict[str, Any]] = {}
         self._indexed: SearchRecord | None = None
 
@@ -649,6 +653,79 @@ class SearchResult:
         from kregs.search.ensemble import ensemble_of
 
         return ensemble_of(self, k, method=method, x=x, y=y)
+
+    def fold_ensemble(self, size: int = 8, *, trials: Sequence[int] | None = None) -> FoldEnsemble:
+        """Combine the models of all folds: of the kept trials those that help each other most.
+
+        Nothing is trained. `size` times, with replacement, the trial is taken that makes the mean
+        of the out-of-fold predictions best, by the objective where scikit-learn computes it, else
+        by the loss without penalties. A trial's part is the mean of the models of its folds.
+
+        Args:
+            size: how many choices.
+            trials: numbers of those that may be chosen. Default: all that kept their weights.
+
+        Returns:
+            A `FoldEnsemble`: `predict(x)`, `model()` (one Keras model, of a search without
+            `preprocess`), `counts` (how often each trial was chosen, as `refit_ensemble` takes it),
+            `out_of_fold` and `score`.
+
+        Raises:
+            ValueError: the search had no folds or no `keep_folds=True`, or the result was loaded
+                from its folder, which holds no rows: `kregs.tune(..., resume=True)` has them.
+
+        Reference:
+            Caruana et al., "Ensemble selection from libraries of models", ICML 2004.
+        """
+        from kregs.search.fold_ensemble import choose_folds
+
+        return choose_folds(self, size, trials=trials)
+
+    def refit_ensemble(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        counts: int | Mapping[int, int] = 8,
+        sample_weight: Any = None,
+        class_weight: Mapping[int, float] | str | None = None,
+        seed: int | None = None,
+    ) -> keras.Model:
+        """Train several models anew on all rows, as one population, and return their mean.
+
+        As `refit`, several times with different seeds: each model begins from weights of its own
+        if `build` does not fix the seeds of its initializers, and has an order of rows of its own.
+        With `preprocess` the transformer is fitted once, and kept as `preprocess_`.
+
+        Args:
+            x, y: arrays, as in `refit`.
+            counts: how many models of each trial, such as `fold_ensemble().counts`; one number:
+                of the chosen trial.
+            sample_weight, class_weight: as in `refit`.
+            seed: integer >= 0; default: the search's.
+
+        Returns:
+            One compiled model of stock Keras layers around the members; its file needs no kregs if
+            theirs do not. Members that diverged are left out, with a warning.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong, or all members diverged.
+
+        Reference:
+            Lakshminarayanan, Pritzel, Blundell, "Simple and scalable predictive uncertainty
+            estimation using deep ensembles", NeurIPS 2017.
+        """
+        from kregs.search.refit_ensemble import refit_ensemble
+
+        return refit_ensemble(
+            self,
+            x,
+            y,
+            counts=counts,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            seed=seed,
+        )
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Return a map of the objective over λ and the dropout rate.

@@ -14,14 +14,14 @@ from kregs.population.rows import is_dataset
 from kregs.search.build import make_hypermodel
 from kregs.search.data import Data
 from kregs.search.judging.restraint import check_restraint
-from kregs.search.objective import is_of_validation, make_objective
+from kregs.search.objective import is_of_validation, make_objective, scorer_of
 from kregs.search.oracles import check_oracle
 from kregs.search.own_fit import has_stock_fit
 from kregs.search.protocol import ENGINES, FUNCTION, SCORE_AT, SELECTIONS, Protocol
 from kregs.search.searched_fit import SearchedFit, check_count
 from kregs.training.callbacks import early_stopping
 from kregs.training.targets import check_class_weight
-from kregs.validation import check_choice, check_integer, check_number, check_seed
+from kregs.validation import check_choice, check_flag, check_integer, check_number, check_seed
 
 _MOST_SEEDS = 10_000  # each is a training of every trial
 
@@ -47,6 +47,7 @@ class SearchSettings:
     callbacks_given: bool
     class_weight: Mapping[int, float] | str | None
     keep: int
+    keep_folds: bool
     seed: int
     engine: str
     workers: int | None
@@ -61,9 +62,10 @@ class SearchSettings:
 
     def protocol(self, data: Data) -> Protocol:
         """Return how trials are judged on these rows."""
-        weights = self.class_weight
+        weights, scorer = self.class_weight, scorer_of(self.objective)
         return Protocol(
             objective=self.objective.name,
+            scorer=None if scorer is None else scorer.metric,
             direction=self.objective.direction,
             data=data.summary,
             oracle=self.oracle if isinstance(self.oracle, str) else type(self.oracle).__name__,
@@ -112,6 +114,7 @@ def check_settings(
     callbacks: Any,
     class_weight: Any,
     keep: Any,
+    keep_folds: Any,
     seed: Any,
     engine: Any,
     workers: Any,
@@ -183,6 +186,7 @@ def check_settings(
         callbacks_given=callbacks is not None,
         class_weight=check_class_weight(class_weight),
         keep=keep,
+        keep_folds=check_flag("keep_folds", keep_folds),
         seed=check_seed("seed", seed),
         engine=engine,
         workers=workers,

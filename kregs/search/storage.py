@@ -48,6 +48,7 @@ TRAINING_FILE = "training.json"
 TRIAL_FILE = "trial.json"
 CHECKPOINT_FILE = "checkpoint.weights.h5"
 BUILD_CONFIG_FILE = "build_config.json"
+FOLD_WEIGHTS_FILE = "fold_weights.npz"
 
 _TRIAL_PREFIX = "trial_"
 CUT_SHORT = "cut short"  # the status of a trial that `max_time` has ended
@@ -451,6 +452,34 @@ def _state_of(stored: Mapping[str, np.ndarray], name: str, facts: dict[str, Any]
     return dataclasses.replace(state, **facts)
 
 
+def write_fold_weights(
+    folder: str | os.PathLike[str], weights: Mapping[int, list[np.ndarray]]
+) -> None:
+    """Write the weights of a trial's runs, each of its best epoch, by the runs' numbers."""
+    arrays: dict[str, Any] = {
+        f"{number}_{place}": array
+        for number, own in weights.items()
+        for place, array in enumerate(own)
+    }
+    with atomic_path(Path(folder, FOLD_WEIGHTS_FILE)) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_fold_weights(folder: str | os.PathLike[str]) -> dict[int, list[np.ndarray]]:
+    """Return what `write_fold_weights` wrote; empty if there is no such file or it is broken."""
+    path = Path(folder, FOLD_WEIGHTS_FILE)
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError):
+        return {}
+    weights: dict[int, dict[int, np.ndarray]] = {}
+    for name, array in arrays.items():
+        number, place = map(int, name.split("_"))
+        weights.setdefault(number, {})[place] = array
+    return {number: [own[i] for i in range(len(own))] for number, own in weights.items()}
+
+
 # ---- pruning -------------------------------------------------------------------------------
 
 
@@ -462,7 +491,7 @@ def remove_outcomes(folder: str | os.PathLike[str], runs: Iterable[Run]) -> None
 
 def remove_weights(folder: str | os.PathLike[str]) -> None:
     """Remove a trial's checkpoint and what builds the model for it."""
-    for name in (CHECKPOINT_FILE, BUILD_CONFIG_FILE):
+    for name in (CHECKPOINT_FILE, BUILD_CONFIG_FILE, FOLD_WEIGHTS_FILE):
         Path(folder, name).unlink(missing_ok=True)
 
 

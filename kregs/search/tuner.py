@@ -33,7 +33,7 @@ from kregs.search.keras_tuner_internals import (
     write_whole_files,
 )
 from kregs.search.loop import SearchLoop, TimeUp
-from kregs.search.objective import is_unset, make_objective
+from kregs.search.objective import is_unset, make_objective, scorer_of
 from kregs.search.oracles import ORACLE_CLASSES, check_oracle, trials_to_go_on_from
 from kregs.search.own_fit import by_name, has_stock_fit
 from kregs.search.progress import Progress
@@ -112,6 +112,7 @@ class PopulationTuner(QuietTuner):
         halves: two halves of the rows of `validation_data`, by number: each is scored at the epoch
             that is best on the other. `None`: a run is scored at its best epoch.
         keep: how many trials' weights stay on disk, the best ones'; `None` for all.
+        keep_folds: the weights of all runs of these trials stay, each run's of its best epoch.
         score_at: the epoch of a run that counts, `"best_epoch"` or `"last_epoch"`; its weights too.
         max_time: seconds after which `search` raises `TimeUp`, at the end of an epoch. What trains
             then is scored by the epochs that it had, in its `TrialRecord`; for keras-tuner it is
@@ -160,6 +161,7 @@ class PopulationTuner(QuietTuner):
         splits: Sequence[Split] | None = None,
         halves: Halves | None = None,
         keep: int | None = None,
+        keep_folds: bool = False,
         score_at: str = "best_epoch",
         max_time: float | None = None,
         progress: Progress | None = None,
@@ -219,6 +221,7 @@ class PopulationTuner(QuietTuner):
         self._devices = check_devices(devices)
         self._halves = halves
         self._keep = keep
+        self.keep_folds = check_flag("keep_folds", keep_folds)
         self._deadline = math.inf if max_time is None else time.monotonic() + max_time
         self._given_progress = progress
         self._reasons: set[str] = set()  # why trials were trained one by one
@@ -584,5 +587,5 @@ def _check_given_oracle(oracle: Any, objective: Any, max_trials: int | None) -> 
         return  # several objectives are keras-tuner's
     goal = oracle.objective if given and objective is None else make_objective(objective or "loss")
     check_oracle(oracle, max_trials, goal)
-    if is_unset(oracle.objective) and objective is not None:
+    if objective is not None and (is_unset(oracle.objective) or scorer_of(goal) is not None):
         oracle.objective = goal

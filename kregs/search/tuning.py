@@ -46,6 +46,7 @@ def tune(
     callbacks: Iterable[keras.callbacks.Callback] | None = None,
     max_time: float | None = None,
     keep: int = 5,
+    keep_folds: bool = False,
     seed: int = 0,
     directory: str | os.PathLike[str] = "kregs_runs",
     project_name: str = "search",
@@ -122,7 +123,11 @@ def tune(
         batch_size: rows per step, or a function of `hp` that returns them; not used with a dataset.
             Trials of one batch size are stacked.
         objective: a metric in the logs, its direction inferred from the name, or a
-            `keras_tuner.Objective`.
+            `keras_tuner.Objective`; or a metric of scikit-learn, computed from the predictions on
+            all validation rows of a fold: `"log_loss"`, `"accuracy"`, `"balanced_accuracy"`,
+            `"roc_auc"` (of several classes one against the rest), `"f1_macro"`, `"rmse"`, `"mae"`,
+            `"mse"`, `"r2"`. Scikit-learn's own names of scorers (`"neg_log_loss"`) do, too. Rows
+            are weighted by `sample_weight` only.
         callbacks: for every trial, each of which gets a copy. Default: early stopping on the
             objective, with a patience of a fifth of the epochs and at least 5 (5 if they are a
             function of `hp`). `[]` for none. The weights of the best epoch are kept either way.
@@ -133,6 +138,8 @@ def tune(
             start to their end, as if they had not been cut short. The searches of `nested` share
             what time is left; the training on all rows after a search with folds comes on top.
         keep: how many of the best trials keep their weights on disk.
+        keep_folds: with `folds`, the models of all folds of these trials keep their weights, for
+            `SearchResult.fold_ensemble`.
         seed: integer in [0, 2**32), of the proposals, the split, and the training.
         directory, project_name: the search's files are in `directory/project_name`.
         resume: go on with the search that is there, if there is one. Its trials must be
@@ -210,6 +217,7 @@ def tune(
         callbacks=callbacks,
         class_weight=class_weight,
         keep=keep,
+        keep_folds=keep_folds,
         seed=seed,
         engine=engine,
         workers=check_workers(

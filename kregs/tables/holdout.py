@@ -1,4 +1,4 @@
-"""The rows of a table kept for the test: their split, and the scores on them beside baselines."""
+"""The rows of a table kept for the test: their split, and the scores on them."""
 
 from __future__ import annotations
 
@@ -63,47 +63,6 @@ def _every_class(
         train = np.append(np.setdiff1d(train, to_test, assume_unique=True), to_train)
         test = np.append(np.setdiff1d(test, to_train, assume_unique=True), to_test)
     return train, test
-
-
-def baseline_outputs(
-    task: str, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, x_test: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return what scikit-learn's linear model and the guess by no column say of the test rows.
-
-    Args:
-        task: `"classification"` or `"regression"`.
-        x: the rows to train on, transformed (n, features).
-        y: their class numbers or targets (n,).
-        weights: their weights (n,) or `None`; for classes only.
-        x_test: the test rows, transformed (m, features).
-
-    Returns:
-        By model: probabilities (m, classes), or targets (m, 1).
-
-    Example:
-
-    >>> x = np.arange(10.0)[:, None]
-    >>> {name: y[0].round(3).tolist() for name, y in
-    ...     baseline_outputs("regression", x, 2 * x[:, 0], None, x[-1:]).items()}
-    {'ridge regression': [18.0], 'mean': [9.0]}
-    """
-    from sklearn.dummy import DummyClassifier, DummyRegressor
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression, RidgeCV
-
-    if task == "regression":
-        ridge = RidgeCV(np.logspace(-3, 3, 13)).fit(x, y)
-        return {
-            "ridge regression": ridge.predict(x_test)[:, None],
-            "mean": DummyRegressor().fit(x, y).predict(x_test)[:, None],
-        }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # good enough to compare with
-        logistic = LogisticRegression(max_iter=1000).fit(x, y, sample_weight=weights)
-    return {
-        "logistic regression": logistic.predict_proba(x_test),
-        "most frequent class": DummyClassifier(strategy="prior").fit(x, y).predict_proba(x_test),
-    }
 
 
 def score_outputs(task: str, y: np.ndarray, outputs: np.ndarray) -> dict[str, float]:

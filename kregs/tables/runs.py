@@ -16,7 +16,9 @@ import pandas as pd
 
 from kregs.files import PREPROCESSING_FILE, TABLE_FILE, write_json
 from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
-from kregs.tables.holdout import baseline_outputs, score_outputs
+from kregs.tables.baselines import baseline_outputs
+from kregs.tables.final import KEPT_TRIALS, make_plan, train_last
+from kregs.tables.holdout import score_outputs
 from kregs.tables.prediction import network_outputs
 from kregs.tables.preprocessing import SCALINGS
 from kregs.tables.record import FORMAT, call_of
@@ -24,7 +26,7 @@ from kregs.tables.scaling_search import scaling_losses
 from kregs.tables.splitting import divide
 from kregs.tables.table import Table, read_table
 from kregs.tasks import network_head
-from kregs.validation import check_choice, check_number, check_seed
+from kregs.validation import check_choice, check_flag, check_number, check_seed
 
 if TYPE_CHECKING:
     import keras
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from kregs.search import SearchResult
 
 _PACKAGES = ("kregs", "keras", "tensorflow", "keras-tuner", "numpy", "pandas", "scikit-learn")
-_IMBALANCE = 0.5  # classes are weighted if the rarest has less than this part of an equal share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +76,9 @@ def tune_table(
     scaling: str = "robust",
     test_share: float = 0.2,
     test_file: Any = None,
+    metric: str | None = None,
+    class_weight: str | None = None,
+    ensemble: bool = True,
     folds: Any = 5,
     selection: str = "best",
     oracle: Any = "random",
@@ -93,13 +97,14 @@ def tune_table(
 
     A part of the rows is kept for the test. On the others λ, dropout, learning rate and width are
     searched by `kregs.tune` with cross-validation: medians, standard deviations and encodings are
-    those of each fold's training rows. The chosen network is then trained on all rows but the
-    test's, and scored on these, once, beside scikit-learn's linear model and the guess that looks
-    at no column.
+    those of each fold's training rows. What was chosen is then trained on all rows but the test's,
+    and scored on these, once, beside scikit-learn's boosted trees, its linear model and the
+    guess that looks at no column; beside LightGBM, XGBoost and CatBoost, too, where they are
+    installed (`pip install "kregs[peers]"`). What is saved is trained once more, on all rows, the
+    test's too: the test scores are those of the networks before that.
 
-    If the rarest class has less than half of an equal share, every class is given the same weight
-    (for the linear model, too). The probabilities are then those of a world where all classes are
-    equally frequent: right for finding rare classes, too high for these as plain frequencies.
+    Of classes the probabilities are scaled by the temperature that fits the out-of-fold predictions
+    best; `record["calibration"]` has it, and their log loss before and after.
 
     The folder holds `best.keras`, `preprocessing.joblib` and `table.json`: `predict_table` and
     `kregs predict` read them. joblib files can run code when loaded: load your own only.
@@ -117,6 +122,16 @@ def tune_table(
             `groups` whole groups, with `time` the latest rows.
         test_file: the rows to test on, a file or a `DataFrame` with the same columns and a target;
             then all rows of `data` are trained on.
+        metric: what epochs and trials are chosen by: `"log_loss"`, `"accuracy"`,
+            `"balanced_accuracy"`, `"roc_auc"` (of several classes one against the rest),
+            `"f1_macro"`; `"rmse"`, `"mae"`, `"mse"`, `"r2"`, of targets in standard deviations; or
+            scikit-learn's name of such a scorer. Default: the loss without penalties.
+        class_weight: `"balanced"`: every class is given the same weight in training, also of the
+            models beside. The probabilities are then those of a world where all classes are equally
+            frequent: right for finding rare classes, too high for these as plain frequencies.
+        ensemble: train several networks at the end, each of one of the trials whose folds help each
+            other most, as one population; what is saved is their mean. With a `selection` other
+            than `"best"` all are of the chosen trial. `False`: one network, of the chosen trial.
         folds, selection, oracle, max_trials, epochs, max_time, seed, directory, project_name,
             resume, workers, verbose: as in `kregs.tune`. With `time`, a number of folds means folds
             in order of time.
@@ -140,11 +155,11 @@ def tune_table(
     >>> from sklearn.datasets import load_iris
     >>> iris = load_iris(as_frame=True).frame
     >>> run = kregs.tune_table(
-    ...     iris, "target", folds=2, max_trials=1, epochs=3, verbose=0,
+    ...     iris, "target", folds=2, max_trials=1, epochs=3, ensemble=False, verbose=0,
     ...     directory=tempfile.mkdtemp(),
     ... )
-    >>> run.scores.index.tolist()
-    ['network', 'logistic regression', 'most frequent class']
+    >>> run.scores.index.tolist()[:2]
+    ['network', 'HistGradientBoosting']
     >>> kregs.predict_table(run.search.path, iris[:2]).columns.tolist()
     ['prediction', 'probability_0', 'probability_1', 'probability_2']
     """
@@ -152,6 +167,9 @@ def tune_table(
         "test_share": test_share if test_file is None else None,
         "test_file": test_file if isinstance(test_file, (str, os.PathLike)) else None,
         "scaling": scaling,
+        "metric": metric,
+        "class_weight": class_weight,
+        "ensemble": None if ensemble else False,
         "folds": folds,
         "selection": selection,
         "oracle": oracle,
@@ -187,6 +205,8 @@ def tune_table(
         if test_file is None:
             for warning in table.warnings:
                 warnings.warn(warning, stacklevel=2)
+    _check_goal(table, metric, class_weight)
+    check_flag("ensemble", ensemble)
     check_choice("scaling", scaling, (*SCALINGS, "search"))
     split = divide(table, test_share=share, test_file=test_file, folds=folds, seed=seed)
     train, test = split.train, split.test
@@ -202,7 +222,7 @@ def tune_table(
     y = split.target if table.classes is not None else (split.target - center) / scale
     x_linear = preprocessing.fit_transform(x_train, y[train])  # target encoding is cross-fitted
     width = x_linear.shape[1]
-    weights, classes = _balance(table, train), table.classes
+    classes = table.classes
     result = kregs.tune(
         _TableNetwork(width, None if classes is None else len(classes), derived_seed(seed, 2)),
         x_train,
@@ -210,13 +230,16 @@ def tune_table(
         folds=split.folds,
         groups=split.groups,
         preprocess=preprocessing,
-        sample_weight=weights,
+        class_weight=class_weight,
+        objective=metric or "val_data_loss",
         selection=selection,
         oracle=oracle,
         max_trials=max_trials,
         epochs=epochs,
         batch_size=32 if len(train) < 5_000 else 128 if len(train) < 50_000 else 512,
         max_time=max_time,
+        keep=KEPT_TRIALS,
+        keep_folds=True,
         seed=seed,
         directory=directory,
         project_name=project_name,
@@ -224,11 +247,9 @@ def tune_table(
         workers=workers,
         verbose=verbose,
     )
-    if result.protocol.folds:
-        model = result.best_model()
-    else:  # the search's model has seen the training part of one split
-        model = result.refit(x_train, y[train], sample_weight=weights)
-        result.write_model(model)
+    single = result.best_model() if ensemble and result.protocol.folds else None
+    plan = make_plan(result, y[train], ensemble=ensemble, classes=classes is not None)
+    tested, saved = train_last(result, plan, [(x_train, y[train]), (split.features, y)])
 
     files = {
         "model": result.path / MODEL_FILE,
@@ -238,10 +259,16 @@ def tune_table(
         "result": result.path / RESULT_FILE,
     }
     seen = x_train.select_dtypes(object)
-    x_test = result.preprocess_.transform(x_test)
-    outputs = network_outputs(model, x_test)
-    by_model = {"network": outputs if table.classes is not None else outputs * scale + center}
-    by_model |= baseline_outputs(table.task, x_linear, split.target[train], weights, x_test)
+    test_rows = (x_test, tested.transformer.transform(x_test))
+    networks = {"network": tested.model} | ({} if single is None else {"single network": single})
+    by_model = {
+        name: network_outputs(network, test_rows[1]) * scale + center
+        for name, network in networks.items()
+    }
+    weights = _row_weights(split.target[train], class_weight)
+    by_model |= baseline_outputs(
+        table.task, (x_train, x_linear), split.target[train], weights, test_rows, seed=seed
+    )
     test_scores = {
         name: score_outputs(table.task, split.target[test], predictions)
         for name, predictions in by_model.items()
@@ -258,14 +285,16 @@ def tune_table(
         "notes": table.notes,
         "warnings": table.warnings if test_file is None else [],
         "split": split.words,
-        "rows": {"train": len(train), "test": len(test)},
-        "classes_weighted": weights is not None,
+        "rows": {"train": len(train), "test": len(test), "saved_model": len(y)},
+        "metric": metric,
+        "class_weight": class_weight,
         "seed": seed,
         "scaling": scaling,
         "scaling_losses": losses,
         "command": command,
         "call": call_of(table, call),
         "test": test_scores,
+        **plan.record,
         "best_trial": {
             "hyperparameters": result.best_hyperparameters,
             "epochs": result.best_epoch,
@@ -274,6 +303,8 @@ def tune_table(
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in _PACKAGES},
     }
+    result.preprocess_ = saved.transformer
+    result.write_model(saved.model)
     write_json(files["table"], record)
     files["report"] = result.report(command=command)
     scores = pd.DataFrame.from_dict(test_scores, orient="index")
@@ -288,16 +319,26 @@ def _target_units(table: Table, train: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std()) or 1.0
 
 
-def _balance(table: Table, train: np.ndarray) -> np.ndarray | None:
-    """Return weights that give every class the same sum, or `None` if none is much rarer."""
-    if table.classes is None:
+def _check_goal(table: Table, metric: Any, class_weight: Any) -> None:
+    """Raise if what a search is judged or weighted by does not fit the task."""
+    from kregs.search.judging.scorer import check_metric
+
+    check_choice("class_weight", class_weight, (None, "balanced"))
+    if table.classes is None and class_weight is not None:
+        raise ValueError(
+            "`class_weight` is for a classification. "
+            f"Received: class_weight={class_weight!r} and a regression of {table.target_name!r}"
+        )
+    check_metric(metric, of_classes=table.classes is not None)
+
+
+def _row_weights(labels: np.ndarray, class_weight: str | None) -> np.ndarray | None:
+    """Return the weights by class of some rows, or `None`."""
+    if class_weight is None:
         return None
     from sklearn.utils.class_weight import compute_sample_weight
 
-    counts = np.bincount(table.target)
-    if counts.min() >= _IMBALANCE * counts.mean():
-        return None
-    return compute_sample_weight("balanced", table.target[train])
+    return compute_sample_weight(class_weight, labels)
 
 
 @dataclasses.dataclass(frozen=True)

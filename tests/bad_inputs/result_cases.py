@@ -91,6 +91,20 @@ def result_cases(folder: str, result: kregs.SearchResult) -> list[Case]:
             "y": [Bad(None, "`y`", call={"x": x, "method": "greedy"})],
         },
     )  # fmt: skip
+    cases += bad(
+        result.refit_ensemble,
+        {"x": x, "y": y, "counts": 1},
+        {
+            "x": xs, "y": ys, "sample_weight": weights(x),
+            "seed": [v for v in NO_SEEDS if v is not None],
+            "counts": [*NO_COUNTS, {}, {99: 1}, {0: 0}, {0: "2"}],
+            "class_weight": [
+                *NO_CLASS_WEIGHTS,
+                Bad({0: 1.0}, "class_weight", call={"sample_weight": np.ones(ROWS)}),
+            ],
+        },
+    )  # fmt: skip
+    cases += bad(result.fold_ensemble, {}, {"size": [*NO_COUNTS, Bad(3, "folds")]})
     written = [v for v in NO_PATHS if v is not None]
     cases += bad(result.save, {}, {"path": [*NO_PATHS, str(file), Bad(root / "list", "overwrite")]})
     cases += bad(result.plot, {}, {"path": [*written, "map.xyz", str(root / "no" / "map.png")]})

@@ -222,8 +222,10 @@ def tune_cases(folder: str) -> list[Case]:
         "epochs": NO_COUNTS,
         "batch_size": NO_COUNTS,
         "objective": [
-            *OBJECTIVES, "val_acuracy", "val_dataloss", "val_data_loss ",
-            keras_tuner.Objective("val_x", "min"),
+            *OBJECTIVES, "val_acuracy", "val_dataloss", "val_data_loss ", "rock_auc", "NEG_LOG_LOSS",
+            keras_tuner.Objective("val_x", "min"), Bad("rmse", "rmse|root_mean", "numbers"),
+            Bad("accuracy", "arrays", call={"x": dataset(x, y), **streamed}),
+            Bad("r2", "`objective`", call={"max_trials": None, "oracle": oracle()}),
         ],
         "callbacks": [
             3, True, "early", kregs.early_stopping(), keras.callbacks.EarlyStopping,
@@ -232,6 +234,7 @@ def tune_cases(folder: str) -> list[Case]:
         ],
         "max_time": POSITIVE,
         "keep": NO_COUNTS,
+        "keep_folds": NO_FLAGS,
         "seed": [*NO_SEEDS, None],
         "directory": [3, True, None, ["a"], b"a", "", "a\0", str(file), "/proc/kregs", object()],
         "project_name": [
@@ -294,6 +297,7 @@ def tuner_cases(folder: str) -> list[Case]:
             "project_name": [3, True, "", ".", "..", "a/b", "a\0b", ["a"]],
             "overwrite": NO_FLAGS,
             "keep": [v for v in NO_COUNTS if v is not None],
+            "keep_folds": NO_FLAGS,
             "score_at": [None, "", "best", 3],
             "max_time": POSITIVE,
             "progress": [3, "bar", True, print],
@@ -380,6 +384,8 @@ def estimator_cases() -> list[Case]:
         "epochs": NO_COUNTS,
         "batch_size": NO_COUNTS,
         "early_stopping": [None, "yes", "", [True], 2],
+        "metric": ["", "acuracy", 3, True, ["accuracy"], np.mean],
+        "network": ["mlp", 3, True, keras.Sequential(), [kregs.mlp]],
         "validation_fraction": [*NO_RATES, 0.0, 0.999],
         "n_iter_no_change": NO_COUNTS,
         "random_state": ["0", 1.5, -1, 2**32, [0], math.nan],
@@ -389,7 +395,7 @@ def estimator_cases() -> list[Case]:
     data = [
         spoilt(x, np.nan), spoilt(x, np.inf), x.astype(complex), x[:0], x[:, :0], x[0], 3, None, "x",
         x[:-1], x.astype("<U4") + "a", [[1.0], [1.0, 2.0]], np.array(3.0), x[:, None], {}, [],
-        pd.DataFrame({"a": ["x"] * ROWS}), Lazy(lambda: iter(x)), object(),
+        pd.DataFrame({"a": ["x"] * ROWS, "b": math.nan}), Lazy(lambda: iter(x)), object(),
     ]  # fmt: skip
     x_words = r"(?i)\bX\b|sample|array|shape|string|complex|0-dim|scalar|dtype|float"
     y_words = r"\by\b|target|label|sample|class|at least 1 dimension"
@@ -432,6 +438,7 @@ def estimator_cases() -> list[Case]:
                 Bad(np.eye(3)[labels], "(?i)multilabel|1d|target"),
             ],
             "class_weight": ["balance", "", 3, True, [1, 2], {0: -1.0}, {0: "a"}, {0: math.nan}],
+            "calibrate": [None, "yes", 3, Bad(True, "early_stopping", call={"early_stopping": False})],
         },
         **own,
     )  # fmt: skip

@@ -19,7 +19,7 @@ RECORD = {
     "split": "whole groups by 'patient', at random",
     "notes": ["4 of 104 rows left out: they have no 'ill'"],
     "warnings": ["8 of 100 rows stand in the table more than once"],
-    "classes_weighted": True,
+    "class_weight": "balanced",
     "scaling": "quantile",
     "scaling_losses": {"robust": 0.5, "quantile": 0.25},
     "columns": [
@@ -68,7 +68,7 @@ def test_the_report_speaks_of_the_table(page_of, tmp_path):
         "80 rows were trained on, 20 were kept for the test: whole groups by 'patient', at random.",
         "4 of 104 rows left out",
         "8 of 100 rows stand in the table more than once",
-        "A class is rare",
+        "Every class was given the same weight",
         "Numbers are scaled by quantile : a small network's loss",
         "robust 0.5, quantile 0.25",
         "1 columns were learnt from, 1 dropped",

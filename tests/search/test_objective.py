@@ -15,7 +15,7 @@ from kregs.search.objective import check_logged, make_objective
         ("val_accuracy", "max"),
         ("val_auc", "max"),
         ("val_auc_1", "max"),
-        ("accuracy", "max"),
+        ("data_loss", "min"),
         ("val_cosine_similarity", "max"),
     ],
 )

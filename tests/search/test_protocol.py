@@ -63,6 +63,7 @@ CHANGES = {
     "seeds": 2, "selection": "one_standard_error", "restraint": ("l2",), "score_at": "last_epoch",
     "epoch_chosen_on": "the same rows", "callbacks": ("CSVLogger",), "class_weight": {"0": 2.0},
     "engine": "population", "seed": 1, "dtype_policy": "float64",
+    "scorer": "roc_auc",
 }  # fmt: skip
 
 

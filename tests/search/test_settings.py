@@ -61,7 +61,8 @@ def test_classes_are_counted_on_the_rows_that_are_trained_on():
 def test_doubtful_arguments_are_warned_of_once(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        search(tmp_path, "doubtful", objective="accuracy", class_weight={0: 1.0, 5: 2.0}, nested=2)
+        goal = keras_tuner.Objective("accuracy", "max")
+        search(tmp_path, "doubtful", objective=goal, class_weight={0: 1.0, 5: 2.0}, nested=2)
     messages = sorted(str(w.message) for w in caught if w.category is DoubtfulInput)
     assert len(messages) == 2
     assert "classes without a row: 5" in messages[0]

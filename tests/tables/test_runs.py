@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 
@@ -16,6 +17,7 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 from sklearn.model_selection import KFold
 
 import kregs
+from kregs.cli import main
 from kregs.tables.holdout import split_rows
 
 QUICK = {"folds": 2, "max_trials": 2, "epochs": 3, "verbose": 0}
@@ -24,19 +26,24 @@ QUICK = {"folds": 2, "max_trials": 2, "epochs": 3, "verbose": 0}
 @pytest.fixture(scope="module")
 def run(people, eager, tmp_path_factory):
     with eager():
-        return kregs.tune_table(people(), "y", **QUICK, directory=tmp_path_factory.mktemp("runs"))
+        return kregs.tune_table(
+            people(), "y", **QUICK | {"max_trials": 1}, directory=tmp_path_factory.mktemp("runs")
+        )
 
 
 @pytest.mark.nightly
 def test_the_test_part_is_kept_and_scored_once(run):
-    assert run.record["rows"] == {"train": 96, "test": 24}
-    assert run.scores.index.tolist() == ["network", "logistic regression", "most frequent class"]
+    assert run.record["rows"] == {"train": 96, "test": 24, "saved_model": 120}
+    assert run.scores.index[:2].tolist() == ["network", "single network"]
+    assert {"HistGradientBoosting", "logistic regression"} <= {*run.scores.index}
+    assert run.scores.index[-1] == "most frequent class"
     assert (run.search.trials()["status"] == "completed").all()
     protocol = json.loads(run.files["result"].read_text())["protocol"]["data"]
     assert protocol["rows"] == 96
     assert protocol["folds"] == 2
 
 
+@pytest.mark.slow
 def test_the_saved_folder_predicts_what_the_model_in_memory_does(run, people):
     frame = people().drop(columns=["y", "empty"]).replace("unknown", "")
     found = kregs.predict_table(run.search.path, frame[frame.columns[::-1]])
@@ -47,28 +54,58 @@ def test_the_saved_folder_predicts_what_the_model_in_memory_does(run, people):
     np.testing.assert_array_equal(found["prediction"] == "yes", expected > 0.5)
 
 
-def test_the_scores_are_those_of_the_saved_folder(run, people):
-    _, test = split_rows(run.table.target, 2, 0.2, 0)
-    found = kregs.predict_table(run.search.path, people().iloc[test])
-    y = run.table.target[test]
+@pytest.mark.slow
+def test_the_scores_are_those_of_the_networks_that_have_not_seen_the_test_part(run):
+    train, test = split_rows(run.table.target, 2, 0.2, 0)
+    y = run.table.target
+    counts = {m["trial"]: m["networks"] for m in run.record["ensemble"]["members"]}
+    assert sum(counts.values()) == 8
+    search = copy.copy(run.search)
+    model = search.refit_ensemble(run.table.features.iloc[train], y[train], counts=counts)
+    x = search.preprocess_.transform(run.table.features.iloc[test]).astype("float32")
+    p = model.predict(x, verbose=0)[:, 0]
+    logit = np.log(p / (1 - p)) / run.record["calibration"]["temperature"]
+    expected = 1 / (1 + np.exp(-logit))
     network = run.record["test"]["network"]
-    accuracy = accuracy_score(y, found["prediction"] == "yes")
-    assert network["accuracy"] == pytest.approx(accuracy)
-    loss = log_loss(y, found[["probability_no", "probability_yes"]])
-    assert network["log_loss"] == pytest.approx(loss, rel=1e-5)
+    assert network["accuracy"] == pytest.approx(accuracy_score(y[test], expected > 0.5))
+    assert network["log_loss"] == pytest.approx(log_loss(y[test], expected), rel=1e-4)
 
 
-def test_the_transformer_has_not_seen_the_test_part(run):
-    train, _ = split_rows(run.table.target, 2, 0.2, 0)
+@pytest.mark.slow
+def test_the_saved_model_has_seen_all_rows_and_the_record_says_so(run):
+    assert run.record["rows"]["saved_model"] == 120
     saved = joblib.load(run.files["preprocessing"])
-    expected = clone(saved).fit(run.table.features.iloc[train])
-    for transformer in (saved, expected):
-        scaler = transformer.named_transformers_["numbers"][-1]
-        np.testing.assert_array_equal(
-            scaler.center_, expected.named_transformers_["numbers"][-1].center_
-        )
+    everything = clone(saved).fit(run.table.features)
+    centers = [t.named_transformers_["numbers"][-1].center_ for t in (saved, everything)]
+    np.testing.assert_array_equal(*centers)
+    page = run.files["report"].read_text()
+    assert "trained on all 120 rows" in page
+    assert "HistGradientBoosting" in page
+    assert "Each network had a search of its own" not in page
+    run.files["report"].unlink()
+    assert main(["report", str(run.search.path)]) == 0
+    assert "HistGradientBoosting" in run.files["report"].read_text()
 
 
+@pytest.mark.slow
+def test_the_temperature_is_that_of_the_out_of_fold_predictions(run):
+    chosen = run.search.fold_ensemble(8)
+    train, _ = split_rows(run.table.target, 2, 0.2, 0)
+    y, p = run.table.target[train], chosen.out_of_fold[:, 0]
+    found = run.record["calibration"]
+    assert found["rows"] == 96
+    assert found["log_loss_before"] == pytest.approx(log_loss(y, p), rel=1e-6)
+    assert found["log_loss_after"] <= found["log_loss_before"]
+    logit = np.log(p / (1 - p))
+    for factor, better in ((1.0, True), (0.9, False), (1.1, False)):
+        loss = log_loss(y, 1 / (1 + np.exp(-logit / (factor * found["temperature"]))))
+        assert (loss <= found["log_loss_after"] + 1e-7) == better
+    assert run.record["ensemble"]["out_of_fold"]["val_data_loss"] == pytest.approx(
+        log_loss(y, p), rel=1e-4
+    )
+
+
+@pytest.mark.slow
 def test_all_files_are_there(run):
     for path in run.files.values():
         assert path.stat().st_size > 0, path
@@ -79,6 +116,7 @@ def test_all_files_are_there(run):
     keras.models.load_model(run.files["model"])
 
 
+@pytest.mark.slow
 def test_rows_keep_their_index_and_an_identifier(run, people):
     rows = people().drop(columns="y").sample(frac=0.2, random_state=0)
     found = kregs.predict_table(run.search.path, rows, keep=["customer"])
@@ -90,6 +128,7 @@ def test_rows_keep_their_index_and_an_identifier(run, people):
     np.testing.assert_allclose(alone["probability_yes"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_broken_network_is_one_clear_error(run, people, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run.search.path, folder)
@@ -98,6 +137,7 @@ def test_a_broken_network_is_one_clear_error(run, people, tmp_path):
         kregs.predict_table(folder, people().assign(age="30"))
 
 
+@pytest.mark.slow
 def test_the_record_says_how_to_repeat_it(run):
     assert run.record["split"] == "at random"
     assert run.record["call"].startswith("kregs.tune_table(\n    data,\n    'y',\n")
@@ -105,6 +145,7 @@ def test_the_record_says_how_to_repeat_it(run):
     assert run.record["categories"]["city"] == ["Bonn", "Köln", "Ulm"]
 
 
+@pytest.mark.slow
 def test_unseen_categories_and_wrong_values(run, people):
     rows = people().iloc[:3].assign(city="Rom", since="soon")
     with (
@@ -123,7 +164,11 @@ def test_numbers_are_predicted_in_their_own_units_without_folds_too(tmp_path):
     run = kregs.tune_table(
         frame, "target", folds=None, max_trials=1, epochs=12, directory=tmp_path, verbose=0
     )
-    assert run.scores.index.tolist() == ["network", "ridge regression", "mean"]
+    ensemble = run.record["ensemble"]  # without folds there is nothing to choose by
+    assert [m["networks"] for m in ensemble["members"]] == [8]
+    assert ensemble["out_of_fold"] is None
+    assert run.record["calibration"] is None
+    assert run.scores.index[[0, -2, -1]].tolist() == ["network", "ridge regression", "mean"]
     assert run.scores.loc["network", "r2"] > 0.2
     found = kregs.predict_table(run.search.path, frame)
     assert r2_score(frame["target"], found["prediction"]) > 0.3
@@ -138,18 +183,23 @@ def test_numbers_are_predicted_in_their_own_units_without_folds_too(tmp_path):
 
 
 @pytest.mark.nightly
-def test_rare_classes_are_weighted(tmp_path):
+def test_classes_are_weighted_if_asked_for(tmp_path):
     x, y = load_breast_cancer(return_X_y=True, as_frame=True)
     keep = np.r_[np.flatnonzero(y == 1)[:240], np.flatnonzero(y == 0)[:30]]
     frame = x[["mean radius", "mean texture", "mean smoothness"]].iloc[keep].assign(y=y.iloc[keep])
     run = kregs.tune_table(
         frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=8,
+        class_weight="balanced", metric="balanced_accuracy", ensemble=False,
         directory=tmp_path, verbose=0,
     )  # fmt: skip
-    assert run.record["classes_weighted"]
+    assert run.record["class_weight"] == run.search.protocol.class_weight == "balanced"
+    assert run.search.objective == "val_balanced_accuracy"
+    assert run.record["ensemble"] is None
+    assert run.record["calibration"]["rows"] == run.record["rows"]["train"]
     assert run.scores.loc["network", "balanced_accuracy"] > 0.8
     again = kregs.tune_table(
         frame, "y", folds=KFold(2, shuffle=True, random_state=0), max_trials=1, epochs=8,
+        class_weight="balanced", metric="balanced_accuracy", ensemble=False,
         directory=tmp_path, resume=True, verbose=0,
     )  # fmt: skip
     assert again.record["test"] == run.record["test"]
@@ -181,6 +231,15 @@ def test_wrong_arguments(tmp_path, people):
         kregs.tune_table(table, test_share=1.5, directory=tmp_path)
     with pytest.raises(ValueError, match="folds"):
         kregs.tune_table(table, folds=1, directory=tmp_path)
+    with pytest.raises(ValueError, match="`metric` must be one of a classification: log_loss"):
+        kregs.tune_table(table, metric="rmse", directory=tmp_path)
+    with pytest.raises(ValueError, match=r"`metric`.*Did you mean 'accuracy'"):
+        kregs.tune_table(table, metric="acuracy", directory=tmp_path)
+    with pytest.raises(ValueError, match="`class_weight` must be"):
+        kregs.tune_table(table, class_weight="rare", directory=tmp_path)
+    numbers = people().assign(y=np.linspace(0, 1, 120) ** 2)
+    with pytest.raises(ValueError, match="`class_weight` is for a classification"):
+        kregs.tune_table(numbers, "y", class_weight="balanced", directory=tmp_path)
 
 
 @pytest.mark.nightly

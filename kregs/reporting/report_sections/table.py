@@ -11,6 +11,7 @@ from typing import Any
 
 from kregs.files import TABLE_FILE
 from kregs.reporting.report_sections.parts import PageTable, table_of, table_of_columns
+from kregs.tables.record import scores_table
 
 _MOST_CLASSES = 10  # that are named
 
@@ -69,11 +70,13 @@ def table(record: Mapping[str, Any] | None, folder: Path) -> TableSection | None
         )
     elif "scaling" in record:
         facts.append(f"Numbers are scaled by `{record['scaling']}`.")
-    if record.get("classes_weighted"):
+    if record.get("class_weight"):
         facts.append(
-            "A class is rare, so all were given the same weight: probabilities are those of "
-            "equally frequent classes."
+            "Every class was given the same weight: probabilities are those of equally frequent "
+            "classes."
         )
+    (_, *sentences), _ = scores_table(record)
+    facts += [f"{sentence}." for sentence in sentences]
     scores = record["test"]
     metrics = list(next(iter(scores.values())))
     columns = record["columns"]

@@ -7,7 +7,7 @@ from typing import Any
 import keras_tuner
 
 from kregs.search.keras_tuner_internals import open_brackets, round_size
-from kregs.search.objective import is_unset
+from kregs.search.objective import is_unset, scorer_of
 from kregs.search.oracles.bayesian import BayesianOracle
 from kregs.search.oracles.grid import GridOracle
 from kregs.search.oracles.hyperband import HyperbandOracle
@@ -90,7 +90,7 @@ def make_oracle(
         seed: of the proposals.
     """
     if isinstance(oracle, keras_tuner.Oracle):
-        if is_unset(oracle.objective):
+        if is_unset(oracle.objective) or scorer_of(objective) is not None:
             oracle.objective = objective
         oracle.update_space(space)
         oracle.verbose = 0

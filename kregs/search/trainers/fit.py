@@ -27,8 +27,9 @@ from kregs.search.checkpoints import (
     restore,
     state_of,
 )
+from kregs.search.judging.scorer import ScoreCallback, Scorer
 from kregs.search.keras_tuner_internals import callbacks_of_run, hooks_of_tuner
-from kregs.search.objective import is_unset
+from kregs.search.objective import is_unset, scorer_of
 from kregs.search.own_fit import by_name, has_stock_fit, replaced_fit
 from kregs.search.replay import LoggedRates, acts_on_training
 from kregs.search.runs import (
@@ -43,6 +44,7 @@ from kregs.search.searched_fit import fit_arguments
 from kregs.search.trainers import ListenerError, TrainerSettings
 from kregs.search.trainers.batches import OrderedBatches
 from kregs.search.trainers.feeds import rows_of
+from kregs.validation import in_words
 
 
 class FitTrainer:
@@ -93,6 +95,8 @@ class FitTrainer:
         if stock:  # what is given by position is given by name
             fit = by_name(self._args, fit)
         fit = rows_of(job.run, fit)
+        scorer = scorer_of(settings.objective)
+        held_out = None if scorer is None else _held_out_rows(fit, scorer)
         best_epoch, halves = _BestEpoch(settings), _HalvesHistory(settings, job.run, fit)
         gc.collect()
         model = job.build()
@@ -106,6 +110,9 @@ class FitTrainer:
         keras.utils.set_random_seed(job.seed)
         batches, last = OrderedBatches(job.seed), _LastEpoch(job, callbacks)
         averages = _Averages(callbacks)
+        scores = []
+        if scorer is not None and held_out is not None:
+            scores = [ScoreCallback(scorer, *held_out, averages=averages.swaps)]
         rates = [LoggedRates()] if any(map(acts_on_training, callbacks)) else []
         ordered: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if type(model).fit is keras.Model.fit and settings.tuner.distribution_strategy is None:
@@ -117,9 +124,9 @@ class FitTrainer:
                 model,
                 *(() if stock else self._args),
                 callbacks=[
-                    batches, last.before, *callbacks, *hooks_of_tuner(settings.tuner, job.trial),
-                    *rates, averages, halves, best_epoch, averages.swapped_back,
-                    _ReportEpochs(settings, job), last, logs,
+                    batches, last.before, *scores, *callbacks,
+                    *hooks_of_tuner(settings.tuner, job.trial), *rates, averages, halves,
+                    best_epoch, averages.swapped_back, _ReportEpochs(settings, job), last, logs,
                 ],
                 **fit,
             )  # fmt: skip
@@ -247,6 +254,7 @@ class _Averages(keras.callbacks.Callback):
         callbacks: of the run.
 
     Attributes:
+        swaps: the callbacks whose averages are meant.
         swapped_back: stands behind what judges, as this one stands before it.
     """
 
@@ -258,13 +266,13 @@ class _Averages(keras.callbacks.Callback):
             for callback in callbacks
             if isinstance(callback, keras.callbacks.SwapEMAWeights) and not callback.swap_on_epoch
         ]
-        self._swaps = swaps
+        self.swaps = swaps
         self.swapped_back = keras.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs: [callback.on_test_end() for callback in swaps]
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        for callback in self._swaps:
+        for callback in self.swaps:
             callback.on_test_begin()
 
 
@@ -335,6 +343,7 @@ class _HalvesHistory(keras.callbacks.Callback):
         self.histories: list[Histories] = []
         self.crossed: dict[str, float] = {}
         self._settings = settings
+        self._scorer = scorer_of(settings.objective)
         self._best_values = [math.inf, math.inf]
         self._weights: list[list[np.ndarray] | None] = [None, None]  # that a half is scored with
         self._batch_size = fit.get("validation_batch_size") or fit.get("batch_size")
@@ -362,10 +371,14 @@ class _HalvesHistory(keras.callbacks.Callback):
             return
         last = self.model.get_weights()
         self.model.set_weights(first)
+        outputs = [self._predicted(self._parts[0])]
         self._evaluate(self._parts[0])
         sums = [variable.numpy() for variable in self.model.metrics_variables]
         self.model.set_weights(second)
+        outputs.append(self._predicted(self._parts[1]))
         self.crossed = self._evaluate(self._parts[1], [_GoOn(sums)])
+        if self._scorer is not None:
+            self.crossed |= self._score(self._parts, outputs)
         self.model.set_weights(last)
 
     def _evaluate(
@@ -381,7 +394,36 @@ class _HalvesHistory(keras.callbacks.Callback):
             return_dict=True,
             callbacks=list(callbacks),
         )
-        return {f"val_{name}": number for name, number in numbers_of(values).items()}
+        logs = {f"val_{name}": number for name, number in numbers_of(values).items()}
+        if self._scorer is not None and not callbacks:
+            logs |= self._score([part], [self._predicted(part)])
+        return logs
+
+    def _predicted(self, part: Any) -> np.ndarray | None:
+        """Return the model's outputs for rows, if a scorer wants them."""
+        if self._scorer is None:
+            return None
+        return self.model.predict(part[0], batch_size=self._batch_size, verbose=0)
+
+    def _score(self, parts: Sequence[Any], outputs: Sequence[Any]) -> dict[str, float]:
+        """Return the scorer's value on the rows of some parts together, by name."""
+        scorer: Any = self._scorer
+        y = np.concatenate([keras.tree.flatten(part[1])[0] for part in parts])
+        weights = [part[2] for part in parts if len(part) > 2]
+        weight = np.concatenate(weights) if weights else None
+        return {scorer.logged: scorer.of_model(self.model)(y, np.concatenate(outputs), weight)}
+
+
+def _held_out_rows(fit: dict[str, Any], scorer: Scorer) -> tuple[Any, Any, Any]:
+    """Return the validation rows of `fit` and their weights, or raise if they are no arrays."""
+    held_out = fit.get("validation_data")
+    if not isinstance(held_out, (tuple, list)):
+        raise ValueError(
+            f"`objective={scorer.metric!r}` needs validation rows as arrays, "
+            f"`validation_data=(x, y)`. Received: {in_words(held_out)}"
+        )
+    x, y, *weight = held_out
+    return x, y, weight[0] if weight else None
 
 
 class _GoOn(keras.callbacks.Callback):

@@ -29,6 +29,7 @@ from kregs.population.signature import Member, read_member
 from kregs.population.training import Training
 from kregs.search.failures import reason_of
 from kregs.search.keras_tuner_internals import callbacks_of_run, tensorboard_folder
+from kregs.search.objective import scorer_of
 from kregs.search.own_fit import OwnFit, by_name, has_stock_fit
 from kregs.search.replay import LoggedRates, acts_on_training
 from kregs.search.runs import Halves, RunJob, RunOutcome, RunState, histories_of
@@ -297,6 +298,9 @@ class StackedTrainer:
                 self._trainings.append(self._trainings.pop(place))
                 return training
         settings, feed = self._settings, self._feed_of[group]
+        scorer, scores = scorer_of(settings.objective), {}
+        if scorer is not None:
+            scores[scorer.logged] = scorer.of_model(jobs[0].member.whole_model)
         layout = Layout([job.member for job in jobs])
         training = Training(
             layout,
@@ -306,6 +310,7 @@ class StackedTrainer:
             keep_last=settings.score_at == "last_epoch",
             cross_fit=settings.cross_fits,
             devices=self._devices,
+            scores=scores,
             on_epoch=lambda member_job: settings.tell(
                 member_job.name,
                 member_job.epoch,
