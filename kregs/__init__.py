@@ -24,6 +24,7 @@ _HOMES = {
     "compile_model": "kregs.training",
     "proximal": "kregs.training",
     "DataLoss": "kregs.training",
+    "SmoothedSparseCategoricalCrossentropy": "kregs.training",
     "early_stopping": "kregs.training",
     "default_callbacks": "kregs.training",
     "warmup_cosine": "kregs.training",

@@ -94,6 +94,7 @@ class Layout:
         thresholded: which l1 and group_l1 in a proximal step any has, `(weights, 2)`.
         group_axes: of each weight, which axes count its groups.
         active_numbers: keys of activity coefficients that any has.
+        smoothed: of each loss, whether any has label smoothing.
         clips: the ways to clip gradients that any uses, of `CLIPS`.
 
     Raises:
@@ -124,6 +125,7 @@ class Layout:
         self.settings = [self.settings_of(member) for member in members]
         self.penalized = np.any([s.penalties != 0 for s in self.settings], axis=0)
         self.active_numbers = set().union(*(s.penalized_activities for s in self.settings))
+        self.smoothed = np.any([np.array(s.smoothing) > 0 for s in self.settings], axis=0)
         clips = set().union(*(s.clips for s in self.settings))
         self.clips = tuple(name for name in CLIPS if name in clips)
         self.constraints = sorted(set().union(*(s.constraints for s in self.settings)))
@@ -154,6 +156,7 @@ class Layout:
             not np.any((settings.penalties != 0) & ~self.penalized)
             and not np.any((settings.decays != 0) & ~self.decayed)
             and not np.any((settings.thresholds != 0) & ~self.thresholded)
+            and not np.any((np.array(settings.smoothing) > 0) & ~self.smoothed)
             and settings.penalized_activities <= self.active_numbers
             and settings.clips <= set(self.clips)
             and settings.constraints.keys() <= set(self.constraints)

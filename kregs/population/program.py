@@ -113,7 +113,7 @@ class Program:
         if y is not None:
             targets = keras.tree.map_structure(tf.convert_to_tensor, y)
             prediction = few_predictions(template, targets)
-            self.loss = StackedLoss(template, targets, prediction)
+            self.loss = StackedLoss(template, targets, prediction, layout.smoothed)
             self.metrics = StackedMetrics(template, self.loss, targets, prediction)
             if len({part.output for part in self.loss.parts}) < len(template.outputs):
                 self._check_no_decay()

@@ -8,11 +8,13 @@ from kregs.training.compilation import compile_model
 from kregs.training.data_checks import check_data
 from kregs.training.data_loss import DataLoss
 from kregs.training.device import set_up_gpu
+from kregs.training.label_smoothing import SmoothedSparseCategoricalCrossentropy
 from kregs.training.proximal import proximal
 from kregs.training.schedules import warmup_cosine
 
 __all__ = [
     "DataLoss",
+    "SmoothedSparseCategoricalCrossentropy",
     "augment",
     "augmentation_layers",
     "check_data",

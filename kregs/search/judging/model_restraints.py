@@ -16,6 +16,7 @@ from kregs.layers import DropBlock2D
 from kregs.population.keras_internals import all_layers
 from kregs.population.registry import Call, NotStackable
 from kregs.population.signature import Member, optional_kind, read_member
+from kregs.training.label_smoothing import smoothing_of
 from kregs.training.proximal import is_proximal
 
 _RATES = (
@@ -132,9 +133,7 @@ def _numbers_of_compilation(model: keras.Model, weights: list[Any]) -> Iterator[
                 yield "group_l1", f"weight {position}", threshold.group_l1
     yield "weight_decay", "", float(getattr(optimizer, "weight_decay", None) or 0.0)
     for position, loss in enumerate(keras.tree.flatten(model.loss)):
-        if isinstance(loss, keras.losses.Loss):
-            smoothing = loss.get_config().get("label_smoothing") or 0.0
-            yield "label_smoothing", f"loss {position}", float(smoothing)
+        yield "label_smoothing", f"loss {position}", float(smoothing_of(loss) or 0.0)
 
 
 def kernel_summary(model: keras.Model, weights: Sequence[np.ndarray]) -> dict[str, float] | None:

@@ -1,0 +1,140 @@
+"""Ingredients of the cocktail: each member of a population ends where it would end alone.
+
+The first member never has the defaults.
+"""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, losses, optimizers
+
+import kregs
+from kregs import Regularization
+from kregs.population import Population
+from kregs.population.layout import Layout
+from kregs.population.signature import read_member
+
+RNG = np.random.default_rng(0)
+ROWS, BATCH = 50, 16  # the last batch is smaller
+X = RNG.normal(size=(ROWS, 5))
+CLASSES = RNG.integers(0, 3, ROWS)
+FIT = {"batch_size": BATCH, "epochs": 3, "shuffle": False}
+
+
+def check_ends(build, y, *, members=3, tolerance=1e-8, accelerate=(False, True), fit=None, x=X):
+    """Check that members built by `build(k)` end in a population where `fit` alone takes them."""
+    fit = FIT | (fit or {})
+    ends = []
+    for k in range(members):
+        alone = build(k)
+        history = alone.fit(x, y, verbose=0, **callbacks_of(build, k), **fit).history
+        ends.append((history, alone.get_weights()))
+    close = {"rtol": tolerance, "atol": tolerance}
+    for xla in accelerate:
+        population = Population.from_models([build(k) for k in range(members)])
+        histories = population.fit(x, y, accelerate=xla, **fit)
+        for k, (history, weights) in enumerate(ends):
+            assert set(histories[k]) == set(history)
+            for name, values in history.items():
+                np.testing.assert_allclose(histories[k][name], values, err_msg=name, **close)
+            for ours, theirs in zip(population.unstack()[k].get_weights(), weights, strict=True):
+                np.testing.assert_allclose(ours, theirs, **close)
+
+
+def callbacks_of(build, k):
+    made = getattr(build, "callbacks", None)
+    return {} if made is None else {"callbacks": made(k)}
+
+
+# ---- weight decay and label smoothing --------------------------------------------------------
+
+RESTRAINTS = (
+    Regularization(weight_decay=0.3, label_smoothing=0.2, l2=0.01),
+    Regularization(),
+    Regularization(label_smoothing=0.05),
+    Regularization(weight_decay=0.05, proximal_l1=1e-3),
+)
+
+
+def restrained(k, loss, optimizer="adam"):
+    r = RESTRAINTS[k]
+    keras.utils.set_random_seed(k)
+    head = "sigmoid" if loss == "binary_crossentropy" else "softmax"
+    model = kregs.mlp(
+        (5,), 3, units=(4,), activation="tanh", head_activation=head, regularization=r
+    )
+    return kregs.compile_model(
+        model, loss, optimizer=optimizer, learning_rate=0.05, regularization=r, metrics=["accuracy"]
+    )
+
+
+@pytest.mark.parametrize(
+    "loss", ["sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"]
+)
+def test_weight_decay_and_label_smoothing(double, loss):
+    y = CLASSES if loss.startswith("sparse") else np.eye(3)[CLASSES]
+    fit = {"validation_data": (X[:20], y[:20])}
+    check_ends(lambda k: restrained(k, loss), y, members=3, fit=fit)
+
+
+@pytest.mark.parametrize("given", ["adamw", "nadam", "object", "proximal"])
+def test_weight_decay_of_other_optimizers(double, given):
+    def build(k):
+        if given == "object":
+            return restrained(k, "categorical_crossentropy", optimizers.SGD(0.05, momentum=0.9))
+        return restrained(3 - k if given == "proximal" else k, "categorical_crossentropy", given)
+
+    if given == "object":
+        build = objects
+    elif given == "proximal":
+        build = proximals
+    check_ends(build, np.eye(3)[CLASSES], members=2, accelerate=(False,))
+
+
+def objects(k):
+    r = RESTRAINTS[k]
+    keras.utils.set_random_seed(k)
+    model = kregs.mlp((5,), 3, units=(4,), regularization=r)
+    optimizer = optimizers.SGD(0.05, momentum=0.9)
+    return kregs.compile_model(
+        model, "categorical_crossentropy", optimizer=optimizer, regularization=r
+    )
+
+
+def proximals(k):
+    r = (RESTRAINTS[3], RESTRAINTS[3].replace(weight_decay=0.0, label_smoothing=0.1))[k]
+    keras.utils.set_random_seed(k)
+    model = kregs.mlp((5,), 3, units=(4,), regularization=r)
+    return kregs.compile_model(model, "categorical_crossentropy", regularization=r)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_class_numbers_of_sequences(double, weighted):
+    """Weighted, Keras takes the weights along the steps: each member's loss is called by itself."""
+    y = RNG.integers(0, 3, (8, 4))
+
+    def build(k):
+        keras.utils.set_random_seed(k)
+        body = [layers.Dense(12), layers.Reshape((4, 3)), layers.Softmax()]
+        model = keras.Sequential([keras.Input((5,)), *body])
+        loss = losses.SparseCategoricalCrossentropy(reduction="sum")
+        return kregs.compile_model(
+            model, loss, optimizer="sgd", learning_rate=0.01, label_smoothing=(0.3, 0.0)[k]
+        )
+
+    fit = {"sample_weight": RNG.uniform(0, 2, 8)} if weighted else {}
+    check_ends(
+        build, y, x=X[:8], members=2, accelerate=(not weighted,), fit={"batch_size": 4, **fit}
+    )
+
+
+def test_they_need_no_program_of_their_own():
+    members = [read_member(restrained(k, "sparse_categorical_crossentropy")) for k in range(3)]
+    assert len({member.signature for member in members}) == 1
+    layout = Layout(members)
+    assert layout.smoothed.tolist() == [True]
+    assert all(map(layout.fits, members))
+    plain = Layout(members[1:2])
+    assert plain.smoothed.tolist() == [False]
+    assert plain.fits(members[1])
+    assert not plain.fits(members[0])  # else its smoothing would be lost
