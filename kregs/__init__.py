@@ -28,6 +28,8 @@ _HOMES = {
     "early_stopping": "kregs.training",
     "default_callbacks": "kregs.training",
     "warmup_cosine": "kregs.training",
+    "FlatCosine": "kregs.training",
+    "CosLog4": "kregs.training",
     "augment": "kregs.training",
     "augmentation_layers": "kregs.training",
     "set_up_gpu": "kregs.training",

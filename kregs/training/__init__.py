@@ -10,10 +10,12 @@ from kregs.training.data_loss import DataLoss
 from kregs.training.device import set_up_gpu
 from kregs.training.label_smoothing import SmoothedSparseCategoricalCrossentropy
 from kregs.training.proximal import proximal
-from kregs.training.schedules import warmup_cosine
+from kregs.training.schedules import CosLog4, FlatCosine, warmup_cosine
 
 __all__ = [
+    "CosLog4",
     "DataLoss",
+    "FlatCosine",
     "SmoothedSparseCategoricalCrossentropy",
     "augment",
     "augmentation_layers",

@@ -105,6 +105,17 @@ def schedules_and_callbacks() -> list[Case]:
             "final": [*NON_NEGATIVE, 1.1],
         },
     )  # fmt: skip
+    for kind in (kregs.FlatCosine, kregs.CosLog4):
+        cases += bad(
+            kind,
+            {"learning_rate": 0.1, "steps": 100},
+            {"learning_rate": [None, *POSITIVE], "steps": NO_COUNTS},
+        )
+    cases += bad(
+        kregs.FlatCosine,
+        {"learning_rate": 0.1, "steps": 100},
+        {"flat": NO_RATES, "final": [*NON_NEGATIVE, 1.1]},
+    )
     monitors = [None, "", 3, True, ["val_loss"], b"val_loss", Bad("val_strange", "val_strange")]
     common = {
         "monitor": monitors,

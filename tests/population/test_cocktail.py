@@ -138,3 +138,34 @@ def test_they_need_no_program_of_their_own():
     assert plain.smoothed.tolist() == [False]
     assert plain.fits(members[1])
     assert not plain.fits(members[0])  # else its smoothing would be lost
+
+
+# ---- schedules of the learning rate ----------------------------------------------------------
+
+S = optimizers.schedules
+SCHEDULES = {
+    "flat, then cosine": lambda k: kregs.FlatCosine((0.1, 0.02)[k], steps=(10, 8)[k], flat=0.3),
+    "coslog4": lambda k: kregs.CosLog4((0.1, 0.02)[k], steps=12),
+    "warm-up cosine": lambda k: kregs.warmup_cosine((0.1, 0.02)[k], steps=12, warmup=(0.3, 0.1)[k]),
+    "restarts": lambda k: S.CosineDecayRestarts((0.1, 0.02)[k], (2, 3)[k], t_mul=2.0),
+}
+
+
+def dense_model(k, optimizer, body=()):
+    keras.utils.set_random_seed(k)
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(4, "tanh"), *body, layers.Dense(3)])
+    model.compile(optimizer, "mse")
+    return model
+
+
+TARGETS = RNG.normal(size=(ROWS, 3))
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_schedules_of_the_learning_rate(double, kind):
+    def build(k):
+        return dense_model(k, optimizers.SGD(SCHEDULES[kind](k), momentum=0.9))
+
+    # Keras finds the restart by a logarithm in float32
+    tolerance = 1e-6 if kind == "restarts" else 1e-8
+    check_ends(build, TARGETS, members=2, tolerance=tolerance)
