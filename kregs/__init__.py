@@ -30,6 +30,8 @@ _HOMES = {
     "warmup_cosine": "kregs.training",
     "FlatCosine": "kregs.training",
     "CosLog4": "kregs.training",
+    "decay_schedule": "kregs.training",
+    "lookahead": "kregs.training",
     "augment": "kregs.training",
     "augmentation_layers": "kregs.training",
     "set_up_gpu": "kregs.training",

@@ -1,6 +1,7 @@
 """Layers that Keras lacks. A model that holds one needs kregs to be loaded."""
 
 from kregs.layers.drop_block import DropBlock2D
+from kregs.layers.flat_cosine_dropout import FlatCosineDropout
 from kregs.layers.tied_dense import TiedDense
 
-__all__ = ["DropBlock2D", "TiedDense"]
+__all__ = ["DropBlock2D", "FlatCosineDropout", "TiedDense"]

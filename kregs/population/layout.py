@@ -91,6 +91,7 @@ class Layout:
             member but the same in all, by position.
         settings: the numbers of each of `members`.
         penalized, decayed: which l1 and l2 `(weights, 2)`, and which decays `(weights,)`, any has.
+        schedules_decay: whether the weight decay of any falls over the training.
         thresholded: which l1 and group_l1 in a proximal step any has, `(weights, 2)`.
         group_axes: of each weight, which axes count its groups.
         active_numbers: keys of activity coefficients that any has.
@@ -130,6 +131,7 @@ class Layout:
         self.clips = tuple(name for name in CLIPS if name in clips)
         self.constraints = sorted(set().union(*(s.constraints for s in self.settings)))
         self.decayed = np.any([s.decays != 0 for s in self.settings], axis=0)
+        self.schedules_decay = any(s.optimizer["decay_flat"] < 1 for s in self.settings)
         self.thresholded = np.any([s.thresholds != 0 for s in self.settings], axis=0)
         self.group_axes = [
             next(filter(None, axes), ())
@@ -155,6 +157,7 @@ class Layout:
         return bool(
             not np.any((settings.penalties != 0) & ~self.penalized)
             and not np.any((settings.decays != 0) & ~self.decayed)
+            and (self.schedules_decay or not settings.optimizer["decay_flat"] < 1)
             and not np.any((settings.thresholds != 0) & ~self.thresholded)
             and not np.any((np.array(settings.smoothing) > 0) & ~self.smoothed)
             and settings.penalized_activities <= self.active_numbers

@@ -125,6 +125,7 @@ class Program:
             [layout.weights[i] for i in self.model.trainable],
         )
         self.optimizer.clips = layout.clips
+        self.optimizer.schedules_decay = layout.schedules_decay
         self.optimizer.thresholded = layout.thresholded[self.model.trainable]
         self.optimizer.group_axes = [layout.group_axes[i] for i in self.model.trainable]
         self.steps = tf.Variable(tf.zeros([slots], tf.int32), trainable=False)

@@ -9,6 +9,7 @@ from kregs.training.data_checks import check_data
 from kregs.training.data_loss import DataLoss
 from kregs.training.device import set_up_gpu
 from kregs.training.label_smoothing import SmoothedSparseCategoricalCrossentropy
+from kregs.training.optimizer_additions import decay_schedule, lookahead
 from kregs.training.proximal import proximal
 from kregs.training.schedules import CosLog4, FlatCosine, warmup_cosine
 
@@ -21,8 +22,10 @@ __all__ = [
     "augmentation_layers",
     "check_data",
     "compile_model",
+    "decay_schedule",
     "default_callbacks",
     "early_stopping",
+    "lookahead",
     "proximal",
     "set_up_gpu",
     "warmup_cosine",

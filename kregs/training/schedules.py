@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kregs.layers.flat_cosine_dropout import flat_cosine
 from kregs.validation import check_integer, check_number
 
 
@@ -64,23 +65,6 @@ def warmup_cosine(
         warmup_target=learning_rate,
         warmup_steps=warmup_steps,
     )
-
-
-def flat_cosine(part: Any, flat: Any) -> Any:
-    """Return 1 while `part < flat`, then half a cosine that falls to 0 where `part` is 1.
-
-    Args:
-        part: of the training that is over, 0 at its beginning; tensors too.
-        flat: in [0, 1]; 1 never falls.
-
-    Example:
-
-    >>> [float(flat_cosine(ops.convert_to_tensor(part), 0.5)) for part in (0.2, 0.75, 1.0)]
-    [1.0, 0.5, 0.0]
-    """
-    # where it never falls, what is divided by is any number
-    falling = ops.clip((part - flat) / ops.maximum(1.0 - flat, 1e-12), 0.0, 1.0)
-    return 0.5 * (1.0 + ops.cos(math.pi * ops.where(flat < 1.0, falling, 0.0 * falling)))
 
 
 class _ByPart(keras.optimizers.schedules.LearningRateSchedule):

@@ -70,5 +70,6 @@ def with_weight_decay(
             f"`regularization.weight_decay`, {weight_decay:g}: else set weight_decay in it "
             f"yourself. Received: optimizer={name}"
         )
-    copy = type(optimizer)(**{**settings_of(optimizer), "weight_decay": weight_decay})
+    config = {**settings_of(optimizer), "weight_decay": weight_decay}
+    copy = type(optimizer).from_config(config)
     return leave_alone(copy, weights)

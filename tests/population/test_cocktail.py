@@ -151,9 +151,9 @@ SCHEDULES = {
 }
 
 
-def dense_model(k, optimizer, body=()):
-    keras.utils.set_random_seed(k)
-    model = keras.Sequential([keras.Input((5,)), layers.Dense(4, "tanh"), *body, layers.Dense(3)])
+def dense_model(k, optimizer, body=list):
+    keras.utils.set_random_seed(k)  # before any layer is made
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(4, "tanh"), *body(), layers.Dense(3)])
     model.compile(optimizer, "mse")
     return model
 
@@ -169,3 +169,65 @@ def test_schedules_of_the_learning_rate(double, kind):
     # Keras finds the restart by a logarithm in float32
     tolerance = 1e-6 if kind == "restarts" else 1e-8
     check_ends(build, TARGETS, members=2, tolerance=tolerance)
+
+
+# ---- Lookahead and the schedule of the weight decay -------------------------------------------
+
+STOCK = {
+    "sgd": lambda k, **options: optimizers.SGD((0.1, 0.05)[k], momentum=0.9, **options),
+    "adamw": lambda k, **options: optimizers.AdamW((0.1, 0.05)[k], **options),
+    "rmsprop": lambda k, **options: optimizers.RMSprop((0.01, 0.02)[k], **options),
+}
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_lookahead(double, name):
+    """Steps and alpha are each member's own; alpha=1 is the optimizer alone."""
+
+    def build(k):
+        optimizer = STOCK[name](k, weight_decay=(0.2, 0.0)[k])
+        optimizer = kregs.lookahead(optimizer, steps=(4, 3)[k], alpha=(0.5, 1.0)[k])
+        return dense_model(k, optimizer, lambda: [layers.Dense(3, kernel_constraint="non_neg")])
+
+    check_ends(build, TARGETS, members=2)
+
+
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_schedule_of_the_weight_decay(double, looks_ahead):
+    """Steps and flat are each member's own; an optimizer without a schedule is a member, too."""
+
+    def build(k):
+        optimizer = optimizers.AdamW(0.05, weight_decay=(0.4, 0.3, 0.2)[k])
+        if looks_ahead:
+            optimizer = kregs.lookahead(optimizer, steps=3)
+        if k < 2:
+            optimizer = kregs.decay_schedule(optimizer, steps=(10, 8)[k], flat=(0.2, 0.6)[k])
+        return dense_model(k, optimizer)
+
+    check_ends(build, TARGETS, members=3)
+
+
+def test_lookahead_of_an_optimizer_without_a_stacked_form(double):
+    def build(k):
+        optimizer = kregs.lookahead(optimizers.Nadam((0.1, 0.05)[k], weight_decay=(0.2, 0.1)[k]))
+        return dense_model(k, kregs.decay_schedule(optimizer, steps=10))
+
+    check_ends(build, TARGETS, members=2, accelerate=(False,))
+
+
+def test_lookahead_goes_on_where_it_was(double):
+    models = [
+        dense_model(k, kregs.lookahead(optimizers.SGD(0.1), steps=3, alpha=0.5)) for k in (0, 1)
+    ]
+    copies = [
+        dense_model(k, kregs.lookahead(optimizers.SGD(0.1), steps=3, alpha=0.5)) for k in (0, 1)
+    ]
+    population = Population.from_models(models)
+    for _ in range(2):
+        population.fit(X, TARGETS, **FIT | {"epochs": 1})
+    for model in population.unstack():  # the third epoch is Keras's own
+        model.fit(X, TARGETS, verbose=0, **FIT | {"epochs": 1})
+    for copy, ours in zip(copies, population.unstack(), strict=True):
+        copy.fit(X, TARGETS, verbose=0, **FIT)
+        for weight, expected in zip(ours.get_weights(), copy.get_weights(), strict=True):
+            np.testing.assert_allclose(weight, expected, rtol=1e-8)

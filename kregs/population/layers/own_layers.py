@@ -1,4 +1,4 @@
-"""Stacked forms of kregs's own layers, DropBlock2D and TiedDense."""
+"""Stacked forms of kregs's own layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from kregs.layers import DropBlock2D, TiedDense
+from kregs.layers import DropBlock2D, FlatCosineDropout, TiedDense
+from kregs.layers.flat_cosine_dropout import flat_cosine
 from kregs.population.layers.noise import NoiseLayer
 from kregs.population.registry import Context, StackedLayer, register
 from kregs.population.stacked import Stacked
@@ -48,6 +49,23 @@ class StackedDropBlock2D(NoiseLayer):
             return tf.reduce_mean(by_row, 0)
         weight = tf.cast(tf.transpose(rows), by_row.dtype)
         return tf.reduce_sum(by_row * weight, 0) / tf.maximum(tf.reduce_sum(weight, 0), 1.0)
+
+
+@register(FlatCosineDropout)
+class StackedFlatCosineDropout(NoiseLayer):
+    """Dropout whose rate, schedule and count of steps are each member's own."""
+
+    numbers = ("rate", "steps", "flat")
+
+    def add_noise(self, x: Stacked, noise: Noise, context: Context) -> Stacked:
+        counter = self.weight("step")
+        step = context.value_of(counter)
+        context.updates.append((counter, step + 1))
+        part = tf.cast(step, self.number("steps").dtype) / self.number("steps")
+        rate = self.number("rate") * flat_cosine(part, self.number("flat"))
+        kept = self._like(x, noise.kept(self._shape(x), self.stream, rate))
+        scaled = x.value / (1 - self._along(x, rate))
+        return x.like(tf.where(kept, scaled, tf.zeros([], scaled.dtype)))
 
 
 @register(TiedDense)

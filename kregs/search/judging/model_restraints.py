@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kregs.layers import DropBlock2D
+from kregs.layers import DropBlock2D, FlatCosineDropout
 from kregs.population.keras_internals import all_layers
 from kregs.population.registry import Call, NotStackable
 from kregs.population.signature import Member, optional_kind, read_member
@@ -21,6 +21,7 @@ from kregs.training.proximal import is_proximal
 
 _RATES = (
     keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout, DropBlock2D,
+    FlatCosineDropout,
 )  # fmt: skip
 # weights below it count as zero: optimizers that are no proximal ones do not reach 0 exactly
 ZERO = 1e-4
