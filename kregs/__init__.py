@@ -30,6 +30,7 @@ _HOMES = {
     "warmup_cosine": "kregs.training",
     "FlatCosine": "kregs.training",
     "CosLog4": "kregs.training",
+    "MixedLoss": "kregs.training",
     "decay_schedule": "kregs.training",
     "lookahead": "kregs.training",
     "augment": "kregs.training",

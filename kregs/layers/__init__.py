@@ -2,6 +2,7 @@
 
 from kregs.layers.drop_block import DropBlock2D
 from kregs.layers.flat_cosine_dropout import FlatCosineDropout
+from kregs.layers.row_mix import RowMix
 from kregs.layers.tied_dense import TiedDense
 
-__all__ = ["DropBlock2D", "FlatCosineDropout", "TiedDense"]
+__all__ = ["DropBlock2D", "FlatCosineDropout", "RowMix", "TiedDense"]

@@ -191,8 +191,17 @@ class Program:
 
     def _losses(self, y, predictions, weight, rows, context) -> tuple[list, tf.Tensor]:
         """Return each loss as it is logged, with and without smoothing, and what is minimized."""
-        values = self.loss(y, predictions, weight, rows, self.model.smoothing)
-        data_values = values
+        smoothing = self.model.smoothing
+        data_values = values = self.loss(y, predictions, weight, rows, smoothing)
+        if context.mix is not None:
+            partner, share = context.mix
+            others = [tf.gather(part, partner, batch_dims=1) for part in y]
+            pairs = zip(
+                values, self.loss(others, predictions, weight, rows, smoothing), strict=True
+            )
+            values = [
+                tf.cast(share, a.dtype) * a + tf.cast(1 - share, a.dtype) * b for a, b in pairs
+            ]
         if self.loss.smoothed and self.metrics.data_losses:
             data_values = self.loss(y, predictions, weight, rows, None)
         parts = zip(self.loss.parts, values, strict=True)

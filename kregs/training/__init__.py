@@ -9,6 +9,7 @@ from kregs.training.data_checks import check_data
 from kregs.training.data_loss import DataLoss
 from kregs.training.device import set_up_gpu
 from kregs.training.label_smoothing import SmoothedSparseCategoricalCrossentropy
+from kregs.training.mixed_loss import MixedLoss
 from kregs.training.optimizer_additions import decay_schedule, lookahead
 from kregs.training.proximal import proximal
 from kregs.training.schedules import CosLog4, FlatCosine, warmup_cosine
@@ -17,6 +18,7 @@ __all__ = [
     "CosLog4",
     "DataLoss",
     "FlatCosine",
+    "MixedLoss",
     "SmoothedSparseCategoricalCrossentropy",
     "augment",
     "augmentation_layers",

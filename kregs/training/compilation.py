@@ -25,6 +25,7 @@ from kregs.training.label_smoothing import (
     with_smoothing,
     without_smoothing,
 )
+from kregs.training.mixed_loss import MixedLoss, row_mix_of, unmixed
 from kregs.training.proximal import KERNEL_NAMES, proximal
 from kregs.training.weight_decay import leave_alone, with_weight_decay
 from kregs.validation import check_number, suggestion
@@ -141,6 +142,7 @@ def compile_model(
         total = TotalDataLoss((measured[name][0], weights[name]) for name in measured)
         measured[next(iter(measured))].append(total)
         resolved_metrics: Any = _metrics_by_output(metrics, names)
+        resolved_loss = {name: _mixed(part, model) for name, part in resolved_loss.items()}
         # Keras wants an entry for each output
         resolved_loss = {name: resolved_loss.get(name) for name in names}
         weights = {name: weights.get(name, 0.0) for name in names}
@@ -152,6 +154,7 @@ def compile_model(
             )
         resolved_loss, weights = _smoothed(_loss(loss), smoothing), None
         measured, resolved_metrics = [DataLoss(resolved_loss)], _metrics(metrics)
+        resolved_loss = _mixed(resolved_loss, model)
     if regularization is None and built_with is not None:
         check_applied(built_with.regularization, resolved_optimizer, resolved_loss)
     data_losses = [m for m in keras.tree.flatten(measured) if isinstance(m, DataLoss)]
@@ -237,8 +240,8 @@ def _portable_loss(loss: Any) -> Any:
         return loss
     if "registered_name" not in loss:
         return {name: _portable_loss(part) for name, part in loss.items()}
-    name = keras.saving.get_registered_name(SmoothedSparseCategoricalCrossentropy)
-    if loss["registered_name"] != name:
+    own = (SmoothedSparseCategoricalCrossentropy, MixedLoss)
+    if loss["registered_name"] not in map(keras.saving.get_registered_name, own):
         return loss
     plain = without_smoothing(keras.saving.deserialize_keras_object(loss))
     return keras.saving.serialize_keras_object(plain)
@@ -249,7 +252,7 @@ def _loss(loss: Any) -> keras.losses.Loss | Callable:
         raise ValueError(
             f"`loss` must be one loss for a model with one output. Received: loss={loss!r}"
         )
-    resolved = loss_object(loss)
+    resolved = loss_object(unmixed(loss))
     reduction = getattr(resolved, "reduction", "sum_over_batch_size")  # Keras's, for a function
     if reduction in (None, "none"):
         raise ValueError(
@@ -360,6 +363,12 @@ def _smoothed(
             f"({present}) and here ({label_smoothing}). Give it once."
         )
     return with_smoothing(loss, label_smoothing)
+
+
+def _mixed(loss: Any, model: keras.Model) -> Any:
+    """Return the loss that mixes labels where the model mixes rows."""
+    layer = row_mix_of(model)
+    return loss if layer is None or not (layer.mixup or layer.cutmix) else MixedLoss(loss, layer)
 
 
 def _name_of(thing: Any) -> str:
