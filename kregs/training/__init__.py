@@ -13,6 +13,12 @@ from kregs.training.mixed_loss import MixedLoss
 from kregs.training.optimizer_additions import decay_schedule, lookahead
 from kregs.training.proximal import proximal
 from kregs.training.schedules import CosLog4, FlatCosine, warmup_cosine
+from kregs.training.weight_averaging import (
+    SnapshotEnsemble,
+    StochasticWeightAveraging,
+    cycle_ends,
+    refresh_batch_norm,
+)
 
 __all__ = [
     "CosLog4",
@@ -20,15 +26,19 @@ __all__ = [
     "FlatCosine",
     "MixedLoss",
     "SmoothedSparseCategoricalCrossentropy",
+    "SnapshotEnsemble",
+    "StochasticWeightAveraging",
     "augment",
     "augmentation_layers",
     "check_data",
     "compile_model",
+    "cycle_ends",
     "decay_schedule",
     "default_callbacks",
     "early_stopping",
     "lookahead",
     "proximal",
+    "refresh_batch_norm",
     "set_up_gpu",
     "warmup_cosine",
 ]
