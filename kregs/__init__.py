@@ -31,6 +31,7 @@ _HOMES = {
     "FlatCosine": "kregs.training",
     "CosLog4": "kregs.training",
     "MixedLoss": "kregs.training",
+    "AdversarialLoss": "kregs.training",
     "decay_schedule": "kregs.training",
     "lookahead": "kregs.training",
     "StochasticWeightAveraging": "kregs.training",

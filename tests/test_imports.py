@@ -139,7 +139,7 @@ def test_keras_tuner_only_in_search(trees):
                 "kregs.search.randomness",
                 "kregs.training.data_loss",
                 "kregs.training.label_smoothing",
-                "kregs.training.mixed_loss",
+                "kregs.training.wrapped_loss",
             },
         ),
         ("rich", {"kregs.reporting", "kregs.cli", "kregs.catalog", "kregs.doctor"}),

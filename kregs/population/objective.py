@@ -23,7 +23,7 @@ from kregs.training.label_smoothing import (
     uniform_crossentropy,
     without_smoothing,
 )
-from kregs.training.mixed_loss import MixedLoss, unmixed
+from kregs.training.wrapped_loss import WrappedLoss, unwrapped_loss
 
 # these look at the last axis alone, so that a leading member axis does not matter to them; Keras's
 # loss classes and names all stand for one of them
@@ -155,9 +155,9 @@ class OutputLoss:
         self.target: Any = resolved.target
         self.output: Any = resolved.output
         self.place: Any = place
-        # rows are mixed by the stacked layer, their labels by the program
-        mixed = resolved.loss
-        loss = mixed.wrapped if isinstance(mixed, MixedLoss) else mixed
+        # what it knows of rows that are mixed or adversarial is in the program
+        given = resolved.loss
+        loss = given.wrapped if isinstance(given, WrappedLoss) else given
         if loss.reduction not in _REDUCTIONS:
             raise NotStackable(f"the loss has reduction={loss.reduction!r}")
         self._smoothing_kind = None if place is None else smoothing_kind(loss)
@@ -332,7 +332,7 @@ def looks_at_last_axis(arguments: dict[str, Any]) -> bool:
 
 def smoothing_kind(loss: Any) -> str | None:
     """Return how a loss smooths labels where members may differ in how much, else `None`."""
-    loss = unmixed(loss)
+    loss = unwrapped_loss(loss)
     if type(loss) is SmoothedSparseCategoricalCrossentropy:
         loss = without_smoothing(loss)
     if not (is_plain_function_loss(loss) and loss.fn in ROW_FUNCTIONS):

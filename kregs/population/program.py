@@ -170,6 +170,8 @@ class Program:
             tape.watch(variables)
             predictions = self.model.forward(x, context)
             values, loss = self._losses(y, predictions, weight, rows, context)
+            if context.adversarial is not None:
+                values, loss = self._with_adversarial(x, y, weight, rows, context, values)
             total = tf.reduce_sum(self.optimizer.scale_loss(loss))
         gradients = tape.gradient(total, variables, unconnected_gradients="zero")
         alive = tf.reduce_any(rows > 0, axis=1) if idle else None
@@ -189,6 +191,42 @@ class Program:
         values, loss = self._losses(y, predictions, weight, rows, context)
         return self._amounts(y, predictions, weight, rows, values, loss), predictions
 
+    def _with_adversarial(self, x, y, weight, rows, context, values) -> tuple[list, tf.Tensor]:
+        """Return losses as `_losses` does, of rows and adversarial ones (Goodfellow et al. 2015).
+
+        As `kregs.AdversarialLoss` it goes by twice more. Members without adversarial rows keep
+        what the first time left.
+        """
+        epsilon, share = context.adversarial
+        active = (epsilon > 0) & (share > 0)
+        before = len(context.updates)
+        again = dataclasses.replace(context, penalties=[])  # which notes updates in the same list
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            (own, _), _ = self._losses(y, self.model.forward(x, again), weight, rows, again)
+            total = tf.add_n([tf.reduce_sum(value) for value in own])
+        sign = tf.sign(tape.gradient(total, x))
+        moved = x + per_member(tf.cast(epsilon, x.dtype), len(x.shape)) * sign
+        again.penalties = []
+        predictions = self.model.forward(tf.stop_gradient(moved), again)
+        (theirs, _), _ = self._losses(y, predictions, weight, rows, again)
+        context.updates[before:] = [
+            (variable, tf.where(per_member(active, len(variable.shape)), value, kept))
+            for variable, value in context.updates[before:]
+            for kept in [next(v for u, v in reversed(context.updates[:before]) if u is variable)]
+        ]
+        context.penalties = [
+            tf.where(active, theirs_, own_)
+            for own_, theirs_ in zip(context.penalties, again.penalties, strict=True)
+        ]
+        own, data_values = values
+        share = tf.where(active, share, tf.zeros_like(share))
+        mixed = [
+            tf.cast(1 - share, a.dtype) * a + tf.cast(share, a.dtype) * b
+            for a, b in zip(own, theirs, strict=True)
+        ]
+        return [mixed, data_values], self._total(mixed, context)
+
     def _losses(self, y, predictions, weight, rows, context) -> tuple[list, tf.Tensor]:
         """Return each loss as it is logged, with and without smoothing, and what is minimized."""
         smoothing = self.model.smoothing
@@ -204,11 +242,15 @@ class Program:
             ]
         if self.loss.smoothed and self.metrics.data_losses:
             data_values = self.loss(y, predictions, weight, rows, None)
+        return [values, data_values], self._total(values, context)
+
+    def _total(self, values: list[tf.Tensor], context: Context) -> tf.Tensor:
+        """Return what is minimized: the losses with their weights, and the penalties."""
         parts = zip(self.loss.parts, values, strict=True)
         loss = tf.add_n([part.weight * value for part, value in parts])
         for term in (*self.model.weight_penalties(), *context.penalties):
             loss = loss + tf.cast(term, loss.dtype)
-        return [values, data_values], loss
+        return loss
 
     @property
     def sum_names(self) -> list[str]:

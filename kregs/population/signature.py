@@ -37,8 +37,8 @@ from kregs.population.registry import Call, NotStackable, class_of, form_of
 from kregs.population.restraints import other_constraint, other_regularizer
 from kregs.training.data_loss import DataLoss, TotalDataLoss
 from kregs.training.label_smoothing import without_smoothing
-from kregs.training.mixed_loss import unmixed
 from kregs.training.proximal import group_axes, is_proximal
+from kregs.training.wrapped_loss import unwrapped_loss
 
 
 @dataclasses.dataclass
@@ -294,7 +294,7 @@ def _unusual_groups(model: keras.Model) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _loss_structure(loss: Any, own: Collection[int]) -> Any:
-    loss = unmixed(loss)
+    loss = unwrapped_loss(loss)
     if isinstance(loss, losses.Loss):
         # label smoothing is a number of each member where Keras's own function takes it
         kind = smoothing_kind(loss)

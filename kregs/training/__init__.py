@@ -9,7 +9,6 @@ from kregs.training.data_checks import check_data
 from kregs.training.data_loss import DataLoss
 from kregs.training.device import set_up_gpu
 from kregs.training.label_smoothing import SmoothedSparseCategoricalCrossentropy
-from kregs.training.mixed_loss import MixedLoss
 from kregs.training.optimizer_additions import decay_schedule, lookahead
 from kregs.training.proximal import proximal
 from kregs.training.schedules import CosLog4, FlatCosine, warmup_cosine
@@ -19,8 +18,10 @@ from kregs.training.weight_averaging import (
     cycle_ends,
     refresh_batch_norm,
 )
+from kregs.training.wrapped_loss import AdversarialLoss, MixedLoss
 
 __all__ = [
+    "AdversarialLoss",
     "CosLog4",
     "DataLoss",
     "FlatCosine",

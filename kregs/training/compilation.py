@@ -25,9 +25,9 @@ from kregs.training.label_smoothing import (
     with_smoothing,
     without_smoothing,
 )
-from kregs.training.mixed_loss import MixedLoss, row_mix_of, unmixed
 from kregs.training.proximal import KERNEL_NAMES, proximal
 from kregs.training.weight_decay import leave_alone, with_weight_decay
+from kregs.training.wrapped_loss import AdversarialLoss, MixedLoss, unwrapped_loss, wrapped_for
 from kregs.validation import check_number, suggestion
 
 _SHORT_METRICS = ("accuracy", "acc", "crossentropy", "ce")  # resolved by Keras from the shapes
@@ -142,7 +142,7 @@ def compile_model(
         total = TotalDataLoss((measured[name][0], weights[name]) for name in measured)
         measured[next(iter(measured))].append(total)
         resolved_metrics: Any = _metrics_by_output(metrics, names)
-        resolved_loss = {name: _mixed(part, model) for name, part in resolved_loss.items()}
+        resolved_loss = {name: wrapped_for(model, part) for name, part in resolved_loss.items()}
         # Keras wants an entry for each output
         resolved_loss = {name: resolved_loss.get(name) for name in names}
         weights = {name: weights.get(name, 0.0) for name in names}
@@ -154,7 +154,7 @@ def compile_model(
             )
         resolved_loss, weights = _smoothed(_loss(loss), smoothing), None
         measured, resolved_metrics = [DataLoss(resolved_loss)], _metrics(metrics)
-        resolved_loss = _mixed(resolved_loss, model)
+        resolved_loss = wrapped_for(model, resolved_loss)
     if regularization is None and built_with is not None:
         check_applied(built_with.regularization, resolved_optimizer, resolved_loss)
     data_losses = [m for m in keras.tree.flatten(measured) if isinstance(m, DataLoss)]
@@ -240,7 +240,7 @@ def _portable_loss(loss: Any) -> Any:
         return loss
     if "registered_name" not in loss:
         return {name: _portable_loss(part) for name, part in loss.items()}
-    own = (SmoothedSparseCategoricalCrossentropy, MixedLoss)
+    own = (SmoothedSparseCategoricalCrossentropy, MixedLoss, AdversarialLoss)
     if loss["registered_name"] not in map(keras.saving.get_registered_name, own):
         return loss
     plain = without_smoothing(keras.saving.deserialize_keras_object(loss))
@@ -252,7 +252,7 @@ def _loss(loss: Any) -> keras.losses.Loss | Callable:
         raise ValueError(
             f"`loss` must be one loss for a model with one output. Received: loss={loss!r}"
         )
-    resolved = loss_object(unmixed(loss))
+    resolved = loss_object(unwrapped_loss(loss))
     reduction = getattr(resolved, "reduction", "sum_over_batch_size")  # Keras's, for a function
     if reduction in (None, "none"):
         raise ValueError(
@@ -363,12 +363,6 @@ def _smoothed(
             f"({present}) and here ({label_smoothing}). Give it once."
         )
     return with_smoothing(loss, label_smoothing)
-
-
-def _mixed(loss: Any, model: keras.Model) -> Any:
-    """Return the loss that mixes labels where the model mixes rows."""
-    layer = row_mix_of(model)
-    return loss if layer is None or not (layer.mixup or layer.cutmix) else MixedLoss(loss, layer)
 
 
 def _name_of(thing: Any) -> str:

@@ -11,7 +11,7 @@ import keras
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.losses.losses import SparseCategoricalCrossentropy as _Sparse
 
-from kregs.training.mixed_loss import unmixed
+from kregs.training.wrapped_loss import unwrapped_loss
 from kregs.validation import check_number
 
 
@@ -135,7 +135,7 @@ def smoothing_of(loss: Any) -> float | None:
     >>> smoothing_of(keras.losses.MeanSquaredError()) is None
     True
     """
-    loss = unmixed(loss)
+    loss = unwrapped_loss(loss)
     if type(loss) is _Sparse:  # which `with_smoothing` can smooth
         return None if loss.ignore_class is not None else 0.0
     if isinstance(loss, LossFunctionWrapper):
@@ -158,7 +158,7 @@ def without_smoothing(loss: Any) -> Any:
     >>> type(without_smoothing(SmoothedSparseCategoricalCrossentropy(0.1))).__name__
     'SparseCategoricalCrossentropy'
     """
-    loss = unmixed(loss)
+    loss = unwrapped_loss(loss)
     if smoothing_of(loss) or type(loss) is SmoothedSparseCategoricalCrossentropy:
         return with_smoothing(loss, 0.0)
     return loss

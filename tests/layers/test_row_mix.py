@@ -173,7 +173,7 @@ def test_wrong_inputs_and_models():
     with pytest.raises(TypeError, match="`model` must be"):
         MixedLoss(keras.losses.MeanSquaredError(), "model")
     several = keras.Sequential([keras.Input((10,)), RowMix(mixup=0.5), RowMix(), layers.Dense(1)])
-    with pytest.raises(ValueError, match="must have one layer that mixes rows"):
+    with pytest.raises(ValueError, match="must have one layer RowMix"):
         kregs.compile_model(several, "mse")
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from kregs.layers import DropBlock2D, FlatCosineDropout, RowMix, TiedDense
+from kregs.layers import AdversarialInput, DropBlock2D, FlatCosineDropout, RowMix, TiedDense
 from kregs.layers.flat_cosine_dropout import flat_cosine
 from kregs.layers.row_mix import cut_columns
 from kregs.population.layers.noise import NoiseLayer
@@ -139,6 +139,19 @@ def beta_quantile(alpha: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
         lambda times, *_: times < 24, halve, (tf.constant(0), *bounds), maximum_iterations=24
     )
     return tf.where(alpha > 0, (low + high) / 2, tf.ones_like(low))
+
+
+@register(AdversarialInput)
+class StackedAdversarialInput(StackedLayer):
+    """The identity; the program makes the adversarial rows, see `Context.adversarial`."""
+
+    numbers = ("epsilon", "share")
+    absent: ClassVar[dict[str, float]] = {"epsilon": 0.0, "share": 0.0}
+
+    def call(self, x: Stacked, *, context: Context) -> Stacked:
+        if context.training:
+            context.adversarial = self.number("epsilon"), self.number("share")
+        return x
 
 
 @register(TiedDense)
