@@ -516,6 +516,8 @@ def schedule_table(optimizer: Any, first: int, count: int) -> np.ndarray:
     Returns:
         One rate a step, `(count,)`.
     """
+    if count < 1:  # a training that has ended, whose callbacks change weights
+        return np.zeros(0)
     schedule = learning_rate_of(optimizer)
     steps = np.arange(first, first + count)
     try:
