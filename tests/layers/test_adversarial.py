@@ -9,6 +9,7 @@ import kregs
 from kregs import AdversarialLoss
 from kregs.layers import AdversarialInput, RowMix
 from kregs.population import Population
+from kregs.population.frozen import frozen_part
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 5))
@@ -80,6 +81,19 @@ def test_files_hold_the_loss_itself(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+@pytest.mark.parametrize("first", [AdversarialInput(0.3), RowMix(mixup=0.5), RowMix(cutout=0.5)])
+def test_a_frozen_part_behind_it_is_not_computed_beforehand(monkeypatch, first):
+    """Nor where kregs is installed, so that its layers count as those of a library."""
+    monkeypatch.setattr("kregs.population.frozen.is_library", lambda module: True)
+    frozen = layers.Dense(4, trainable=False)
+    model = keras.Sequential([keras.Input((5,)), first, frozen, layers.Dense(3, "softmax")])
+    kregs.compile_model(model, SPARSE)
+    assert frozen_part(model) is None
+    plain = keras.Sequential([keras.Input((5,)), frozen, layers.Dense(3, "softmax")])
+    kregs.compile_model(plain, SPARSE)
+    assert frozen_part(plain) is not None
 
 
 NUMBERS = ({"epsilon": 0.3, "share": 0.7}, None, {"epsilon": 0.1}, {"epsilon": 0.0})
