@@ -86,7 +86,7 @@ def compilation() -> list[Case]:
         kregs.SmoothedSparseCategoricalCrossentropy,
         {},
         {
-            "label_smoothing": NO_RATES, "ignore_class": [0], "reduction": ["men"],
+            "label_smoothing": NO_RATES, "ignore_class": [0],
         },
     )  # fmt: skip
     return cases + bad(

@@ -22,6 +22,7 @@ def softmax(logits):
     return p / p.sum(1, keepdims=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epsilon", "share"), [(0.3, 0.5), (0.1, 1.0), (0.0, 0.5), (0.3, 0.0)])
 @pytest.mark.parametrize("eager", [False, True])
 def test_a_step_is_that_of_the_paper(double, epsilon, share, eager):

@@ -38,6 +38,7 @@ def network(rate, steps, flat=0.5, learning_rate=0.0):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True])
 def test_counts_in_a_compiled_training_and_a_file(tmp_path, jit):
     model = network(0.5, 12)
@@ -54,6 +55,7 @@ def test_counts_in_a_compiled_training_and_a_file(tmp_path, jit):
 SETTINGS = ((0.7, 4, 0.25), (0.3, 8, 0.5), (0.0, 4, 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accelerate", [False, True])
 def test_members_have_rates_steps_and_flats_of_their_own(accelerate):
     """With weights of 1 and a learning rate of 0, a loss tells the variance of the noise."""

@@ -30,6 +30,7 @@ def drawn(x=X, **options):
         yield rows, None if partner is None else partner.numpy(), weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
 def test_mixup_is_that_of_the_paper(alpha):
     """Zhang et al. 2018, equation 1 of the vicinal risk: lambda x_i + (1 - lambda) x_j."""
@@ -43,6 +44,7 @@ def test_mixup_is_that_of_the_paper(alpha):
     assert test.pvalue > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probability", [0.3, 1.0])
 def test_cutmix_swaps_columns_with_partners(probability):
     """Kadra et al. 2021: max(1, int(u n)) columns, and the label's weight is that of the others."""
@@ -61,6 +63,7 @@ def test_cutmix_swaps_columns_with_partners(probability):
     assert columns_seen.min() > 0.3 * columns_seen.max()
 
 
+@pytest.mark.slow
 def test_cutout_sets_columns_to_0():
     cuts = []
     for rows, partner, _ in drawn(cutout=0.5, cutout_ratio=0.35):
@@ -79,6 +82,7 @@ def network(mix, loss=SPARSE, outputs=3):
     return kregs.compile_model(model, loss, optimizer="sgd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [SPARSE, "categorical_crossentropy"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_is_that_of_mixed_labels(loss, smoothing):
@@ -96,6 +100,7 @@ def test_the_loss_is_that_of_mixed_labels(loss, smoothing):
     assert float(model.loss(y, p)) != pytest.approx(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"mixup": 1.0}, {"cutmix": 1.0}, {"cutout": 1.0}])
 def test_a_step_follows_the_gradient_of_the_mixed_loss(options):
     """One step of gradient descent against the same step on rows and labels mixed by hand."""

@@ -28,6 +28,7 @@ def shaken_shake(layer):
     return a[:, 0].numpy(), gradients[0][:, 0].numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forward", ["shake", "even"])
 @pytest.mark.parametrize("backward", ["shake", "even", "keep"])
 @pytest.mark.parametrize("level", ["sample", "batch"])
@@ -49,6 +50,7 @@ def test_shake_shake(forward, backward, level):
         assert abs(np.corrcoef(a[:, 0], b[:, 0])[0, 1]) < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("ranges", [((-1, 1), (0, 1)), ((0.5, 0.5), (0.5, 0.5))], ids=str)
 def test_shake_drop(rate, ranges):
@@ -88,6 +90,7 @@ def test_round_trip(layer):
     assert again.get_config() == layer.get_config()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shake", ["drop", "shake"])
 @pytest.mark.parametrize("pre_activation", [True, False])
 def test_resnet(tmp_path, shake, pre_activation):

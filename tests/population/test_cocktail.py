@@ -68,6 +68,7 @@ def restrained(k, loss, optimizer="adam"):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss", ["sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"]
 )
@@ -77,6 +78,7 @@ def test_weight_decay_and_label_smoothing(double, loss):
     check_ends(lambda k: restrained(k, loss), y, members=3, fit=fit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["adamw", "nadam", "object", "proximal"])
 def test_weight_decay_of_other_optimizers(double, given):
     def build(k):
@@ -108,6 +110,7 @@ def proximals(k):
     return kregs.compile_model(model, "categorical_crossentropy", regularization=r)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 def test_class_numbers_of_sequences(double, weighted):
     """Weighted, Keras takes the weights along the steps: each member's loss is called by itself."""
@@ -161,6 +164,7 @@ def dense_model(k, optimizer, body=list):
 TARGETS = RNG.normal(size=(ROWS, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_schedules_of_the_learning_rate(double, kind):
     def build(k):
@@ -180,6 +184,7 @@ STOCK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STOCK)
 def test_lookahead(double, name):
     """Steps and alpha are each member's own; alpha=1 is the optimizer alone."""
@@ -192,6 +197,7 @@ def test_lookahead(double, name):
     check_ends(build, TARGETS, members=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looks_ahead", [False, True])
 def test_schedule_of_the_weight_decay(double, looks_ahead):
     """Steps and flat are each member's own; an optimizer without a schedule is a member, too."""
@@ -207,6 +213,7 @@ def test_schedule_of_the_weight_decay(double, looks_ahead):
     check_ends(build, TARGETS, members=3)
 
 
+@pytest.mark.slow
 def test_lookahead_of_an_optimizer_without_a_stacked_form(double):
     def build(k):
         optimizer = kregs.lookahead(optimizers.Nadam((0.1, 0.05)[k], weight_decay=(0.2, 0.1)[k]))
@@ -215,6 +222,7 @@ def test_lookahead_of_an_optimizer_without_a_stacked_form(double):
     check_ends(build, TARGETS, members=2, accelerate=(False,))
 
 
+@pytest.mark.slow
 def test_lookahead_goes_on_where_it_was(double):
     models = [
         dense_model(k, kregs.lookahead(optimizers.SGD(0.1), steps=3, alpha=0.5)) for k in (0, 1)

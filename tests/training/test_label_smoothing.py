@@ -82,6 +82,7 @@ def mlp(r=None, head="softmax", outputs=3):
     )
 
 
+@pytest.mark.slow
 def test_training_on_class_numbers_is_training_on_one_hot_labels():
     r = Regularization(label_smoothing=0.2, l2=0.01)
     sparse = kregs.compile_model(mlp(r), SPARSE, optimizer="sgd", regularization=r)

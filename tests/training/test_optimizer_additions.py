@@ -62,6 +62,7 @@ def test_both_in_any_order_and_by_name():
     assert one.weight_decay == 0.004
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "adam", "nadam", "rmsprop", "ftrl"])
 def test_alpha_1_is_the_optimizer_itself(double, name):
     start = RNG.normal(size=(3, 1))
@@ -73,6 +74,7 @@ def test_alpha_1_is_the_optimizer_itself(double, name):
     np.testing.assert_allclose(*ends, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_round_trips(tmp_path):
     schedule = kregs.FlatCosine(0.1, steps=9)
     optimizer = kregs.lookahead(optimizers.AdamW(schedule, weight_decay=0.1), steps=3, alpha=0.4)

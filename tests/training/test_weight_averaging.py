@@ -34,6 +34,7 @@ def network(k=0, normalized=True, rate=float):
     return model
 
 
+@pytest.mark.slow
 def test_swa_is_the_mean_of_the_weights_with_statistics_of_its_own(double):
     """Izmailov et al. 2018, algorithm 1, and the pass over the data after it."""
     model, recorder = network(), Recorder()
@@ -51,6 +52,7 @@ def test_swa_is_the_mean_of_the_weights_with_statistics_of_its_own(double):
     assert (swa.averaged, model.layers[1].momentum) == (3, 0.8)
 
 
+@pytest.mark.slow
 def test_swa_that_is_never_reached_changes_nothing():
     ends = []
     for callbacks in ([], [kregs.StochasticWeightAveraging([8], x=X)]):
@@ -71,6 +73,7 @@ def test_a_batch_normalization_needs_the_data():
     assert copy.deepcopy(swa).x is X
 
 
+@pytest.mark.slow
 def test_snapshots_and_their_ensemble():
     model, recorder = network(), Recorder()
     snapshots = kregs.SnapshotEnsemble(kregs.cycle_ends(7, first=1, factor=2))

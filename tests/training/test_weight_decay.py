@@ -26,6 +26,7 @@ def decayed(model):
     return [optimizer._use_weight_decay(v) for v in model.trainable_variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "nadam", "proximal"])
 def test_each_step_multiplies_kernels(name):
     """Loshchilov and Hutter 2019, algorithm 2, as Keras has it: w - rate * decay * w, then Adam."""
