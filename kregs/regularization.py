@@ -11,12 +11,14 @@ from kregs.validation import check_choice, check_names, check_number, suggestion
 
 NORMALIZATIONS = (None, "batch", "layer", "group")
 
-# what the optimizer does, after the builders: `kregs.compile_model(regularization=...)`
-OPTIMIZER_FIELDS = ("proximal_l1", "group_l1")
+# what is applied after the builders, by `kregs.compile_model(regularization=...)`: in the optimizer
+# to kernels, and in the loss
+OPTIMIZER_FIELDS = ("proximal_l1", "group_l1", "weight_decay")
+COMPILE_FIELDS = (*OPTIMIZER_FIELDS, "label_smoothing")
 _COEFFICIENTS = (
     "l1", "l2", "bias_l1", "bias_l2", "activity_l1", "activity_l2", *OPTIMIZER_FIELDS,
 )  # fmt: skip
-_RATES = ("dropout", "input_dropout", "spatial_dropout", "drop_path")
+_RATES = ("dropout", "input_dropout", "spatial_dropout", "drop_path", "label_smoothing")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,11 +39,11 @@ class Regularization:
         proximal_l1: the same coefficient as `l1`, reached exactly by the optimizer's proximal step
             (`kregs.proximal`), which sets kernel weights to zero and is no part of the loss.
         group_l1: coefficient of the sum of the norms of the weights into each unit or filter, which
-            become zero together (the group lasso), by the same step. What belongs to the optimizer
-            has to be given to `kregs.compile_model(..., regularization=...)`, too: a built model
-            refuses to be compiled without, and `compile_model` refuses models that contain it.
-            Copies by `keras.models.clone_model`, `copy.deepcopy` or a file do not remember, nor
-            does `compile` of a model around it.
+            become zero together (the group lasso), by the same step.
+        weight_decay: decoupled weight decay, the `weight_decay` of Keras's optimizers: each step
+            multiplies kernel weights by `1 - learning_rate * weight_decay`.
+        label_smoothing: share of each label that is spread evenly over all classes, in the loss
+            that is trained on; `data_loss` knows nothing of it.
         max_norm: upper bound of the norm of the weights into one unit or filter, or `None`.
         dropout: rate of dropout after hidden dense layers and before the dense head.
         input_dropout: rate of dropout on the input.
@@ -51,6 +53,12 @@ class Regularization:
         drop_path: rate at which the deepest residual branch is dropped; shallower branches are
             dropped linearly less often (stochastic depth).
         normalization: `"batch"`, `"layer"`, `"group"` or `None`.
+
+    `proximal_l1`, `group_l1` and `weight_decay` belong to the optimizer, `label_smoothing` to the
+    loss. They have to be given to `kregs.compile_model(..., regularization=...)`, too: a built
+    model refuses to be compiled without, and `compile_model` refuses models that contain it.
+    Copies by `keras.models.clone_model`, `copy.deepcopy` or a file do not remember, nor does
+    `compile` of a model around it.
 
     Raises:
         TypeError: a field is no number, or does not exist.
@@ -70,6 +78,8 @@ class Regularization:
         Goodfellow, Bengio, Courville, "Deep Learning", 2016, chapter 7;
         Yuan, Lin, "Model Selection and Estimation in Regression with Grouped Variables", 2006
         (group_l1);
+        Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019 (weight_decay);
+        Szegedy et al., "Rethinking the Inception Architecture", 2016 (label_smoothing);
         Srivastava et al., "Dropout", JMLR 15, 2014 (dropout, max-norm);
         Huang et al., "Deep Networks with Stochastic Depth", 2016 (drop_path).
     """
@@ -82,6 +92,8 @@ class Regularization:
     activity_l2: float = 0.0
     proximal_l1: float = 0.0
     group_l1: float = 0.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
     max_norm: float | None = None
     dropout: float = 0.0
     input_dropout: float = 0.0
@@ -200,8 +212,9 @@ class Regularization:
                 (what an oracle tries first). Default: `Regularization()`.
             prefix: put before each hyperparameter's name, to sample more than one value.
             **space: per field
-                - `(low, high)`: a range. Coefficients (`l1`, `l2`, ...) and `max_norm` are sampled
-                  on a log scale, so `low` must be above 0; rates and `gaussian_noise` linearly.
+                - `(low, high)`: a range. Coefficients (`l1`, `l2`, `weight_decay`, ...) and
+                  `max_norm` are sampled on a log scale, so `low` must be above 0; rates,
+                  `label_smoothing` and `gaussian_noise` linearly.
                 - `(0, low, high)`, for coefficients: exactly 0, or log-uniform in `[low, high]`.
                   The yes or no is the hyperparameter `use_<field>`.
                 - a list: one of these values.

@@ -138,6 +138,8 @@ def test_keras_tuner_only_in_search(trees):
                 "kregs.population.keras_internals",
                 "kregs.search.randomness",
                 "kregs.training.data_loss",
+                "kregs.training.label_smoothing",
+                "kregs.training.wrapped_loss",
             },
         ),
         ("rich", {"kregs.reporting", "kregs.cli", "kregs.catalog", "kregs.doctor"}),

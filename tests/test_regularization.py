@@ -13,9 +13,9 @@ from kregs import Regularization
 FIELDS = [field.name for field in dataclasses.fields(Regularization)]
 COEFFICIENTS = [
     "l1", "l2", "bias_l1", "bias_l2", "activity_l1", "activity_l2", "proximal_l1", "group_l1",
-    "gaussian_noise",
+    "weight_decay", "gaussian_noise",
 ]  # fmt: skip
-RATES = ["dropout", "input_dropout", "spatial_dropout", "drop_path"]
+RATES = ["dropout", "input_dropout", "spatial_dropout", "drop_path", "label_smoothing"]
 FULL = Regularization(
     l1=1e-5,
     l2=0.1,
@@ -25,6 +25,8 @@ FULL = Regularization(
     activity_l2=1e-7,
     proximal_l1=1e-2,
     group_l1=1e-3,
+    weight_decay=1e-2,
+    label_smoothing=0.1,
     max_norm=3,
     dropout=0.5,
     input_dropout=0.1,

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kregs.initializers import activation_name
-from kregs.regularization import OPTIMIZER_FIELDS, Regularization
+from kregs.regularization import COMPILE_FIELDS, Regularization
 from kregs.validation import check_integer
 
-_PENALTIES = frozenset({"l1", "l2", "bias_l1", "bias_l2", "max_norm", *OPTIMIZER_FIELDS})
+_PENALTIES = frozenset({"l1", "l2", "bias_l1", "bias_l2", "max_norm", *COMPILE_FIELDS})
 _INPUT = frozenset({"input_dropout", "gaussian_noise"})
 _HIDDEN = frozenset({"activity_l1", "activity_l2", "dropout", "normalization"})
 

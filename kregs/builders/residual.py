@@ -18,8 +18,9 @@ from kregs.builders.arguments import (
 )
 from kregs.builders.layer_factory import CHANNELS_LAST, LayerFactory, chain, image_input
 from kregs.builders.unapplied import mark_unapplied
+from kregs.layers import ShakeDrop, ShakeShake
 from kregs.regularization import Regularization
-from kregs.validation import check_integer
+from kregs.validation import check_choice, check_integer
 
 
 def resnet(
@@ -37,6 +38,7 @@ def resnet(
     head_activation: str | Callable | None = "softmax",
     use_bias: bool | None = None,
     block_size: int | None = None,
+    shake: str | None = None,
     seed: int | None = None,
     name: str = "resnet",
 ) -> keras.Model:
@@ -66,6 +68,9 @@ def resnet(
         block_size: with an integer, `spatial_dropout` drops squares of this side instead of whole
             feature maps (`kregs.layers.DropBlock2D`; the saved model then needs kregs, and height
             and width must be known).
+        shake: `"drop"` shakes branches at the rates at which `drop_path` would drop them
+            (`kregs.layers.ShakeDrop`; 0.5 is usual); `"shake"` gives each block two branches, with
+            random weights (`kregs.layers.ShakeShake`). The saved model then needs kregs.
 
     Returns:
         An uncompiled Functional `keras.Model`: `(batch, height, width, channels)` to
@@ -87,8 +92,10 @@ def resnet(
     References:
         He et al., "Deep Residual Learning", 2016 (a); He et al., "Identity Mappings in Deep
         Residual Networks", 2016 (b); Huang et al., "Deep Networks with Stochastic Depth", 2016;
-        Zagoruyko, Komodakis, "Wide Residual Networks", 2016 (dropout between the convolutions).
+        Zagoruyko, Komodakis, "Wide Residual Networks", 2016 (dropout between the convolutions);
+        Gastaldi, "Shake-Shake regularization", 2017; Yamada et al., "ShakeDrop", 2019.
     """
+    check_choice("shake", shake, (None, "drop", "shake"))
     if not isinstance(pre_activation, bool):
         raise TypeError(f"`pre_activation` must be True or False. Received: {pre_activation!r}")
     shape = check_shape(
@@ -127,6 +134,7 @@ def resnet(
                 drop_rate=regularization.drop_path * branch / branches,
                 pre_activation=pre_activation,
                 block_size=block_size,
+                shake=shake,
             )
     if pre_activation:
         x = chain(x, _activate(factory, "last", filters[-1]))
@@ -157,8 +165,9 @@ def _block(
     drop_rate: float,
     pre_activation: bool,
     block_size: int | None,
+    shake: str | None,
 ) -> Any:
-    """Return `x` plus two convolutions of it."""
+    """Return `x` plus two convolutions of it, or plus two such branches."""
     shortcut = x
     # a shortcut through a 1x1 convolution needs no bias: the branch has what is needed
     project = strides > 1 or x.shape[-1] != channels
@@ -170,26 +179,46 @@ def _block(
         activation="linear",
         use_bias=False,
     )
-    first = factory.convolution(
-        channels, f"{prefix}_convolution1", kernel_size=kernel_size, strides=strides
-    )
-    second = factory.convolution(channels, f"{prefix}_convolution2", kernel_size=kernel_size)
-    between = factory.spatial_dropout(f"{prefix}_spatial_dropout", block_size=block_size)
-    drop_path = factory.dropout(f"{prefix}_drop_path", rate=drop_rate, noise_shape=(None, 1, 1, 1))
+    if shake == "drop" and drop_rate:
+        name = f"{prefix}_shake_drop"
+        drop_path: list[keras.layers.Layer] = [
+            ShakeDrop(drop_rate, seed=factory.seeds(name), name=name)
+        ]
+    else:
+        drop_path = factory.dropout(
+            f"{prefix}_drop_path", rate=drop_rate, noise_shape=(None, 1, 1, 1)
+        )
     add = keras.layers.Add(name=f"{prefix}_add")
+
+    def branch(x: Any, prefix: str) -> Any:
+        first = factory.convolution(
+            channels, f"{prefix}_convolution1", kernel_size=kernel_size, strides=strides
+        )
+        second = factory.convolution(channels, f"{prefix}_convolution2", kernel_size=kernel_size)
+        between = factory.spatial_dropout(f"{prefix}_spatial_dropout", block_size=block_size)
+        inner = _activate(factory, f"{prefix}_{2 if pre_activation else 1}", channels)
+        last = (
+            [] if pre_activation else factory.normalization(f"{prefix}_2_normalization", channels)
+        )
+        return chain(x, [first, *inner, *between, second, *last])
+
+    def branches(x: Any) -> Any:
+        if shake != "shake":
+            return chain(branch(x, prefix), drop_path)
+        name = f"{prefix}_shake"
+        join = ShakeShake(seed=factory.seeds(name), name=name)
+        return chain(join([branch(x, prefix), branch(x, f"{prefix}_other")]), drop_path)
+
     if pre_activation:
         x = chain(x, _activate(factory, f"{prefix}_1", x.shape[-1]))
         if project:
             shortcut = projection(x)  # of the activated input, as in the authors' code
-        x = chain(x, [first, *_activate(factory, f"{prefix}_2", channels), *between, second])
-        return add([shortcut, chain(x, drop_path)])
+        return add([shortcut, branches(x)])
     if project:
         normalization = factory.normalization(f"{prefix}_shortcut_normalization", channels)
         shortcut = chain(x, [projection, *normalization])
-    x = chain(x, [first, *_activate(factory, f"{prefix}_1", channels), *between, second])
-    x = chain(x, [*factory.normalization(f"{prefix}_2_normalization", channels), *drop_path])
     return chain(
-        add([shortcut, x]),
+        add([shortcut, branches(x)]),
         [
             factory.activation(f"{prefix}_2_activation"),
             *factory.activity_penalty(f"{prefix}_2_activity"),

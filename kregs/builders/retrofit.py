@@ -39,7 +39,7 @@ from kregs.builders.model_graph import (
 from kregs.builders.treatments import Treatment, treatments
 from kregs.builders.unapplied import mark_unapplied
 from kregs.layers import DropBlock2D
-from kregs.regularization import OPTIMIZER_FIELDS, Regularization
+from kregs.regularization import COMPILE_FIELDS, Regularization
 from kregs.validation import suggestion
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ L = keras.layers
 
 _FIELDS = (
     "l1", "l2", "bias_l1", "bias_l2", "activity_l1", "activity_l2",
-    "max_norm", "dropout", "spatial_dropout", *OPTIMIZER_FIELDS,
+    "max_norm", "dropout", "spatial_dropout", *COMPILE_FIELDS,
 )  # fmt: skip
 
 
@@ -68,8 +68,9 @@ def regularize(
     - `l1`, `l2`, `bias_l1`, `bias_l2` are the penalties on kernels (of inputs and recurrent states)
       and biases. Embeddings and normalizations have none. A shared layer is counted once.
     - `max_norm` bounds the weights into each unit or filter from the first training step on.
-    - `proximal_l1`, `group_l1` concern the same kernels; the optimizer applies them: compile the
-      copy by `kregs.compile_model(..., regularization=regularization)`.
+    - `proximal_l1`, `group_l1`, `weight_decay` concern the same kernels; the optimizer applies
+      them, and the loss `label_smoothing`: compile the copy by
+      `kregs.compile_model(..., regularization=regularization)`.
     - `activity_l1`, `activity_l2` penalize the output of each hidden activation.
     - `dropout` is the rate of every `Dropout`, `AlphaDropout` and `GaussianDropout` layer; where
       there is none before the next weights, `Dropout` is put after the hidden activation of each

@@ -97,6 +97,9 @@ def treatments(
                     for name in OPTIMIZER_FIELDS
                     if getattr(regularization, name)
                 ]
+            smoothing = regularization.label_smoothing
+            if smoothing and old is layer and has_kernel(layer) and is_output(layer, graph):
+                done.append(f"label_smoothing={smoothing:g} by compile_model")
             left = ["not among `layers`"] if not chosen else []
             unreachable = False
             if chosen:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import keras
 
 from kregs.builders.layer_copies import sublayers
-from kregs.regularization import OPTIMIZER_FIELDS, Regularization
+from kregs.regularization import COMPILE_FIELDS, Regularization
 
 _ATTRIBUTE = "kregs_unapplied"
 _Model = TypeVar("_Model", bound=keras.Model)
@@ -18,11 +18,11 @@ _Model = TypeVar("_Model", bound=keras.Model)
 
 @dataclasses.dataclass(frozen=True)
 class Unapplied:
-    """What the optimizer of a model is still to do.
+    """What is still to be done where a model is compiled.
 
     Args:
-        regularization: its fields that belong to the optimizer.
-        weights: those that it concerns; `None`: all.
+        regularization: its fields that belong to the optimizer or the loss.
+        weights: those that the optimizer's concern; `None`: all.
     """
 
     regularization: Regularization
@@ -32,7 +32,7 @@ class Unapplied:
 def mark_unapplied(
     model: _Model, regularization: Regularization, weights: Iterable[Any] | None = None
 ) -> _Model:
-    """Let a model remember fields that belong to the optimizer, and refuse any other optimizer.
+    """Let a model remember fields that are applied by `compile`, and refuse to go without.
 
     Args:
         model: what a builder made; returned.
@@ -46,7 +46,7 @@ def mark_unapplied(
     >>> unapplied(marked).regularization
     Regularization(proximal_l1=0.1)
     """
-    fields = optimizer_fields(regularization)
+    fields = compile_fields(regularization)
     if fields != Regularization():
         chosen = None if weights is None else tuple(weights)
         setattr(model, _ATTRIBUTE, Unapplied(fields, chosen))
@@ -107,40 +107,52 @@ def unapplied_within(model: keras.Model) -> Unapplied | None:
     return Unapplied(fields.pop(), chosen)
 
 
-def check_applied(fields: Regularization, optimizer: Any) -> None:
-    """Raise if an optimizer does not apply these fields.
+def check_applied(fields: Regularization, optimizer: Any, loss: Any) -> None:
+    """Raise if an optimizer and a loss, or losses of several outputs, do not apply these fields.
 
     Example:
 
-    >>> check_applied(Regularization(), "adam")
+    >>> decayed = keras.optimizers.SGD(weight_decay=0.1)
+    >>> check_applied(Regularization(weight_decay=0.1), decayed, "mse")
     """
+    from kregs.training.label_smoothing import smoothing_of
     from kregs.training.proximal import is_proximal
 
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    applied = Regularization()
+    applied: dict[str, Any] = {"proximal_l1": 0.0, "group_l1": 0.0}
     if is_proximal(inner):
-        applied = Regularization(proximal_l1=inner.l1, group_l1=inner.group_l1)
-    if applied != fields:
+        applied = {"proximal_l1": inner.l1, "group_l1": inner.group_l1}
+    # what else is more than the model was built with, is the affair of who compiles it
+    if fields.weight_decay:
+        applied["weight_decay"] = getattr(inner, "weight_decay", None) or 0.0
+    smoothings = {smoothing_of(part) for part in keras.tree.flatten(loss)} - {None}
+    if fields.label_smoothing and smoothings == {fields.label_smoothing}:
+        applied["label_smoothing"] = fields.label_smoothing
+    if Regularization(**applied) != fields:
+        place = "loss" if fields == Regularization(label_smoothing=fields.label_smoothing) else ""
+        place = place or ("optimizer and the loss" if fields.label_smoothing else "optimizer")
         raise ValueError(
-            f"the model was built with {fields!r}, which belongs to the optimizer: compile it by "
-            "kregs.compile_model(model, ..., regularization=regularization) or with an optimizer "
-            "by kregs.proximal(...) that has these numbers. "
-            f"Received: optimizer={optimizer!r}"
+            f"the model was built with {fields!r}, which belongs to the {place}: compile it by "
+            "kregs.compile_model(model, ..., regularization=regularization), or with an optimizer "
+            "(by kregs.proximal(...), with weight_decay) and a loss that have these numbers. "
+            f"Received: optimizer={optimizer!r}, loss={loss!r}"
         )
 
 
-def optimizer_fields(regularization: Regularization) -> Regularization:
-    """Return the value with nothing but the fields that belong to the optimizer.
+def compile_fields(regularization: Regularization) -> Regularization:
+    """Return the value with nothing but the fields that belong to the optimizer or the loss.
 
     Example:
 
-    >>> optimizer_fields(Regularization(l2=0.1, group_l1=0.2))
+    >>> compile_fields(Regularization(l2=0.1, group_l1=0.2))
     Regularization(group_l1=0.2)
     """
-    return Regularization(**{name: getattr(regularization, name) for name in OPTIMIZER_FIELDS})
+    return Regularization(**{name: getattr(regularization, name) for name in COMPILE_FIELDS})
 
 
-def _compile(model: keras.Model, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
-    """`compile` of a model whose optimizer has to apply fields."""
-    check_applied(getattr(model, _ATTRIBUTE).regularization, optimizer)
-    type(model).compile(model, optimizer, *args, **kwargs)
+def _compile(
+    model: keras.Model, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
+) -> None:
+    """`compile` of a model whose optimizer or loss has to apply fields."""
+    check_applied(getattr(model, _ATTRIBUTE).regularization, optimizer, loss)
+    type(model).compile(model, optimizer, loss, *args, **kwargs)

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kregs.layers import AdversarialInput
 from kregs.population.fingerprint import config_of, is_library, structure_of_config
 from kregs.population.keras_internals import (
     all_layers,
@@ -124,9 +125,9 @@ def _shows_its_layers(model: keras.Model) -> bool:
 
 
 def _never_changes(layer: Any) -> bool:
-    if isinstance(layer, (keras.layers.Lambda, keras.layers.RNN)) or not is_library(
-        type(layer).__module__
-    ):
+    # adversarial rows are made by the gradient of what comes after
+    changing = (keras.layers.Lambda, keras.layers.RNN, AdversarialInput)
+    if isinstance(layer, changing) or not is_library(type(layer).__module__):
         return False
     if not isinstance(layer, keras.layers.Layer):
         return True  # an operation without weights

@@ -91,9 +91,11 @@ class Layout:
             member but the same in all, by position.
         settings: the numbers of each of `members`.
         penalized, decayed: which l1 and l2 `(weights, 2)`, and which decays `(weights,)`, any has.
+        schedules_decay: whether the weight decay of any falls over the training.
         thresholded: which l1 and group_l1 in a proximal step any has, `(weights, 2)`.
         group_axes: of each weight, which axes count its groups.
         active_numbers: keys of activity coefficients that any has.
+        smoothed: of each loss, whether any has label smoothing.
         clips: the ways to clip gradients that any uses, of `CLIPS`.
 
     Raises:
@@ -124,10 +126,12 @@ class Layout:
         self.settings = [self.settings_of(member) for member in members]
         self.penalized = np.any([s.penalties != 0 for s in self.settings], axis=0)
         self.active_numbers = set().union(*(s.penalized_activities for s in self.settings))
+        self.smoothed = np.any([np.array(s.smoothing) > 0 for s in self.settings], axis=0)
         clips = set().union(*(s.clips for s in self.settings))
         self.clips = tuple(name for name in CLIPS if name in clips)
         self.constraints = sorted(set().union(*(s.constraints for s in self.settings)))
         self.decayed = np.any([s.decays != 0 for s in self.settings], axis=0)
+        self.schedules_decay = any(s.optimizer["decay_flat"] < 1 for s in self.settings)
         self.thresholded = np.any([s.thresholds != 0 for s in self.settings], axis=0)
         self.group_axes = [
             next(filter(None, axes), ())
@@ -153,7 +157,9 @@ class Layout:
         return bool(
             not np.any((settings.penalties != 0) & ~self.penalized)
             and not np.any((settings.decays != 0) & ~self.decayed)
+            and (self.schedules_decay or not settings.optimizer["decay_flat"] < 1)
             and not np.any((settings.thresholds != 0) & ~self.thresholded)
+            and not np.any((np.array(settings.smoothing) > 0) & ~self.smoothed)
             and settings.penalized_activities <= self.active_numbers
             and settings.clips <= set(self.clips)
             and settings.constraints.keys() <= set(self.constraints)

@@ -16,7 +16,14 @@ from kregs.population.keras_internals import (
     resolved_losses,
 )
 from kregs.population.registry import NotStackable
-from kregs.training.data_loss import smoothing_of, without_smoothing
+from kregs.training.label_smoothing import (
+    SmoothedSparseCategoricalCrossentropy,
+    copied,
+    smoothing_of,
+    uniform_crossentropy,
+    without_smoothing,
+)
+from kregs.training.wrapped_loss import WrappedLoss, unwrapped_loss
 
 # these look at the last axis alone, so that a leading member axis does not matter to them; Keras's
 # loss classes and names all stand for one of them
@@ -41,6 +48,7 @@ class StackedLoss:
         model: the template's, whose losses all members have but for label smoothing.
         y, prediction: a few rows of each, for Keras to resolve names; of several outputs in the
             structures that `fit` has them in.
+        smoothed: of each given loss, whether any member has label smoothing; `None`: any may.
 
     Attributes:
         parts: the losses.
@@ -55,7 +63,13 @@ class StackedLoss:
         ValueError: the targets do not fit the model's outputs.
     """
 
-    def __init__(self, model: keras.Model, y: Any, prediction: Any) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        y: Any,
+        prediction: Any,
+        smoothed: Sequence[bool] | None = None,
+    ) -> None:
         flat_y, flat_prediction = keras.tree.flatten(y), keras.tree.flatten(prediction)
         if len(flat_y) != len(flat_prediction):
             raise NotStackable(f"{len(flat_y)} targets for {len(flat_prediction)} outputs")
@@ -77,7 +91,8 @@ class StackedLoss:
                 raise NotStackable("a loss compares several outputs at once")
             pair = flat_y[each.target], flat_prediction[each.output]
             place = next((place for place, one in enumerate(given) if one is each.loss), None)
-            self.parts.append(OutputLoss(each, *pair, place))
+            any_smooths = place is None or smoothed is None or bool(smoothed[place])
+            self.parts.append(OutputLoss(each, *pair, place, any_smooths))
         self.by_row = all(part.by_row for part in self.parts)
         # Keras logs the loss of one of several outputs as a mean over batches
         self.is_mean = len(self.parts) == 1 and self.parts[0].is_mean
@@ -116,6 +131,7 @@ class OutputLoss:
         y, prediction: a few rows of each.
         place: among the losses that were given, which may differ in label smoothing; `None` if it
             was given by name or as a function.
+        any_smooths: whether any member has label smoothing.
 
     Attributes:
         loss: the resolved Keras loss, without label smoothing where members may differ in it.
@@ -128,16 +144,25 @@ class OutputLoss:
     """
 
     def __init__(
-        self, resolved: CompiledLoss, y: tf.Tensor, prediction: tf.Tensor, place: int | None
+        self,
+        resolved: CompiledLoss,
+        y: tf.Tensor,
+        prediction: tf.Tensor,
+        place: int | None,
+        any_smooths: bool = True,
     ) -> None:
         self.weight, self.name = resolved.weight, f"{resolved.name}_loss"
         self.target: Any = resolved.target
         self.output: Any = resolved.output
         self.place: Any = place
-        loss = resolved.loss
+        # what it knows of rows that are mixed or adversarial is in the program
+        given = resolved.loss
+        loss = given.wrapped if isinstance(given, WrappedLoss) else given
         if loss.reduction not in _REDUCTIONS:
             raise NotStackable(f"the loss has reduction={loss.reduction!r}")
         self._smoothing_kind = None if place is None else smoothing_kind(loss)
+        if self._smoothing_kind == "sparse" and not any_smooths:
+            self._smoothing_kind = None  # where nobody smooths, it would cost a second loss
         self.smoothed = self._smoothing_kind is not None
         self.loss = without_smoothing(loss) if self.smoothed else loss
         self._aligns = is_plain_function_loss(self.loss)
@@ -179,11 +204,14 @@ class OutputLoss:
         smoothing = smoothing if self.smoothed else None
         if not by_row:
             return self._one_by_one(y, prediction, weight, rows, smoothing)
-        if smoothing is not None:
+        if smoothing is not None and not self._sparse:
             y = self._smooth(y, smoothing)
         if self._sparse and len(y.shape) == len(prediction.shape):
             y = tf.squeeze(y, -1)
-        return self._reduce(self.loss.call(y, prediction), weight, rows)
+        value = self._reduce(self.loss.call(y, prediction), weight, rows)
+        if smoothing is None or not self._sparse:
+            return value
+        return self._mixed(value, self._reduce(self._uniform(prediction), weight, rows), smoothing)
 
     def _fits(self, y: tf.Tensor, prediction: tf.Tensor) -> bool:
         """Whether aligned targets belong to the predictions row by row, number by number."""
@@ -206,10 +234,24 @@ class OutputLoss:
             if rows is not None:
                 real = rows[k] > 0
                 parts = [None if part is None else tf.boolean_mask(part, real) for part in parts]
-            if smoothing is not None:
+            if smoothing is not None and not self._sparse:
                 parts[0] = self._smooth(parts[0][None], smoothing[k : k + 1])[0]
-            values.append(self.loss(*parts))
+            value = self.loss(*parts)
+            if smoothing is not None and self._sparse:
+                uniform = copied(self.loss)
+                uniform.call = lambda _, outputs: self._uniform(outputs)
+                value = self._mixed(value, uniform(*parts), smoothing[k])
+            values.append(value)
         return tf.stack(values)
+
+    def _uniform(self, prediction: tf.Tensor) -> tf.Tensor:
+        """The loss of class numbers, were the label all classes in equal shares."""
+        return uniform_crossentropy(prediction, loss_arguments(self.loss)["from_logits"])
+
+    @staticmethod
+    def _mixed(value: tf.Tensor, uniform: tf.Tensor, smoothing: tf.Tensor) -> tf.Tensor:
+        smoothing = tf.cast(smoothing, value.dtype)
+        return value * (1 - smoothing) + smoothing * uniform
 
     def _smooth(self, y: tf.Tensor, smoothing: tf.Tensor) -> tf.Tensor:
         smoothing = tf.cast(tf.reshape(smoothing, [-1] + [1] * (len(y.shape) - 1)), y.dtype)
@@ -290,10 +332,15 @@ def looks_at_last_axis(arguments: dict[str, Any]) -> bool:
 
 def smoothing_kind(loss: Any) -> str | None:
     """Return how a loss smooths labels where members may differ in how much, else `None`."""
+    loss = unwrapped_loss(loss)
+    if type(loss) is SmoothedSparseCategoricalCrossentropy:
+        loss = without_smoothing(loss)
     if not (is_plain_function_loss(loss) and loss.fn in ROW_FUNCTIONS):
         return None
     if smoothing_of(loss) is None:
         return None
+    if loss.fn is losses.sparse_categorical_crossentropy:
+        return "sparse" if looks_at_last_axis(loss_arguments(loss)) else None
     return "binary" if "binary" in loss.fn.__name__ else "categorical"
 
 

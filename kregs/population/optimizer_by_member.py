@@ -29,6 +29,7 @@ from kregs.population.keras_internals import (
 )
 from kregs.population.optimizers import CLIPS, OptimizerState, StackedOptimizer
 from kregs.population.registry import NotStackable
+from kregs.training.optimizer_additions import DEFAULTS as ADDITIONS
 from kregs.training.proximal import is_proximal
 
 _SCHEDULE = keras.optimizers.schedules.LearningRateSchedule
@@ -89,7 +90,7 @@ class OptimizerByMember(StackedOptimizer):
     def read(cls, optimizer: Any) -> dict[str, float]:
         # the clips are in the config, and the optimizer's own affair
         decay = getattr(unwrapped(optimizer), "weight_decay", None)
-        return {"weight_decay": float(decay or 0.0), **dict.fromkeys(CLIPS, np.inf)}
+        return {"weight_decay": float(decay or 0.0), **dict.fromkeys(CLIPS, np.inf), **ADDITIONS}
 
     @classmethod
     def read_state(cls, optimizer: Any, variables: Sequence[Any]) -> OptimizerState:

@@ -14,8 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kregs.layers.flat_cosine_dropout import flat_cosine
 from kregs.population.keras_internals import learning_rate_of, slot_variables
 from kregs.population.stacked import per_member
+from kregs.training.optimizer_additions import DEFAULTS as ADDITIONS
+from kregs.training.optimizer_additions import is_extended
 from kregs.training.proximal import (
     SMALLEST,
     group_soft_threshold,
@@ -67,6 +70,7 @@ class StackedOptimizer:
         thresholds: per variable, the proximal l1 and group_l1 of every member, variables `(K,)`.
         momentum_step: of every member, see `OptimizerState`, `(K,)`.
         clips: which of `CLIPS` any member uses; set by the program.
+        schedules_decay: whether the decay of any falls; set by the program.
         thresholded: which of `thresholds` any has, bool `(variables, 2)`; set by the program.
         group_axes: per variable, the axes of a member's that count its groups; set by the program.
     """
@@ -87,7 +91,7 @@ class StackedOptimizer:
         self.variables = list(variables)
         self.vectors = {
             name: tf.Variable(np.zeros(members), dtype=keras.config.floatx(), trainable=False)
-            for name in (*self.numbers, *CLIPS)
+            for name in (*self.numbers, *CLIPS, *ADDITIONS)
         }
         self.decays = [
             tf.Variable(np.zeros(members), dtype=variable.dtype, trainable=False)
@@ -102,6 +106,7 @@ class StackedOptimizer:
             np.zeros(members), dtype=keras.config.floatx(), trainable=False
         )
         self.clips: tuple[str, ...] = ()
+        self.schedules_decay = False
         self.thresholded = np.zeros([len(self.variables), 2], bool)
         self.group_axes: list[tuple[int, ...]] = [()] * len(self.variables)
 
@@ -109,13 +114,18 @@ class StackedOptimizer:
         """Make the variables of `state`, of zeros; `members` and `weights` are those given."""
         return {
             slot: [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
-            for slot in self.slots_of(self.template)
+            for slot in self.all_slots(self.template)
         }
 
     @classmethod
     def slots_of(cls, template: Any) -> tuple[str, ...]:
         """Return the slots that this configuration needs."""
         return cls.slots
+
+    @classmethod
+    def all_slots(cls, optimizer: Any) -> tuple[str, ...]:
+        """Return the slots that an optimizer keeps, with the slow weights of Lookahead."""
+        return (*cls.slots_of(optimizer), *(["slow"] if looks_ahead(optimizer) else []))
 
     @classmethod
     def structure(cls, optimizer: Any, variables: Sequence[Any]) -> dict[str, Any]:
@@ -144,6 +154,7 @@ class StackedOptimizer:
     def read(cls, optimizer: Any) -> dict[str, float]:
         """Return one member's numbers; a clip that is not set is infinite."""
         numbers = {name: float(getattr(optimizer, name)) for name in cls.numbers}
+        numbers |= {k: float(getattr(optimizer, k, value)) for k, value in ADDITIONS.items()}
         for name in CLIPS:
             value = getattr(optimizer, name)
             numbers[name] = float(value) if value and value > 0 else np.inf
@@ -156,7 +167,7 @@ class StackedOptimizer:
             return None
         slots = [
             np.zeros(weight.shape) if variable is None else variable.numpy()
-            for slot in cls.slots_of(optimizer)
+            for slot in cls.all_slots(optimizer)
             for weight, variable in zip(
                 variables, slot_variables(optimizer, slot, variables), strict=True
             )
@@ -169,7 +180,7 @@ class StackedOptimizer:
         """Let a built Keras optimizer go on from a state; the opposite of `read_state`."""
         kept = [
             variable
-            for slot in cls.slots_of(optimizer)
+            for slot in cls.all_slots(optimizer)
             for variable in slot_variables(optimizer, slot, variables)
         ]
         for variable, value in zip(kept, state.slots, strict=True):
@@ -211,19 +222,45 @@ class StackedOptimizer:
             rates = tf.cast(learning_rate, self.momentum_step.dtype)
             momentum = self.number("momentum", self.momentum_step, cast=True)
             self._assign(self.momentum_step, self.momentum_step * momentum + rates, active)
+        decay_part = self._decay_part(step)
         for index, (variable, gradient) in enumerate(zip(self.variables, gradients, strict=True)):
             rank = len(variable.shape)
             rate = per_member(tf.cast(learning_rate, variable.dtype), rank)
-            value = variable - variable * per_member(self.decays[index], rank) * rate
+            decay = self.decays[index]
+            if decay_part is not None:
+                decay = decay * tf.cast(decay_part, decay.dtype)
+            value = variable - variable * per_member(decay, rank) * rate
             state = {slot: variables[index] for slot, variables in self.state.items()}
             value, new_state = self.update(value, gradient, rate, step, state, variable)
             if self.thresholded[index].any():
                 sizes = self.step_sizes(gradient, rate, step, state, new_state, variable)
                 value = self._shrunk(index, value, sizes)
+            if "slow" in self.state:
+                value, new_state["slow"] = self._look_ahead(variable, value, state["slow"], step)
             alive = None if active is None else per_member(active, rank)
             self._assign(variable, value, alive)
             for slot, new in new_state.items():
                 self._assign(state[slot], new, alive)
+
+    def _decay_part(self, step: tf.Tensor) -> tf.Tensor | None:
+        """Return which part of its weight decay each member has in this step; `None`: all."""
+        if not self.schedules_decay:
+            return None
+        part = tf.cast(step, keras.config.floatx()) / self.vectors["decay_steps"]
+        return flat_cosine(part, self.vectors["decay_flat"])
+
+    def _look_ahead(
+        self, variable: tf.Variable, value: tf.Tensor, slow: tf.Variable, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the value and the slow weights after a step, see `kregs.lookahead`."""
+        rank = len(variable.shape)
+        # slow weights begin as the weights are before the first step
+        before = tf.where(per_member(step == 0, rank), variable, slow)
+        steps = tf.cast(self.vectors["lookahead_steps"], step.dtype)
+        is_slow = per_member(tf.math.floormod(step + 1, tf.maximum(steps, 1)) == 0, rank)
+        alpha = self.number("lookahead_alpha", variable, cast=True)
+        ahead = before + alpha * (value - before)
+        return tf.where(is_slow, ahead, value), tf.where(is_slow, ahead, before)
 
     @staticmethod
     def _assign(variable: tf.Variable, value: tf.Tensor, alive: tf.Tensor | None) -> None:
@@ -438,6 +475,7 @@ OPTIMIZER_NUMBERS = frozenset(
         "l1",
         "group_l1",
         *CLIPS,
+        *ADDITIONS,
         *(n for form in _FORMS.values() for n in form.numbers),
     }
 )
@@ -451,7 +489,7 @@ def optimizer_form(optimizer: Any) -> type[StackedOptimizer]:
     """
     from kregs.population.optimizer_by_member import OptimizerByMember  # which builds on this file
 
-    form = _FORMS.get(stock_class(optimizer))
+    form = _FORMS.get(optimizer.stock if is_extended(optimizer) else stock_class(optimizer))
     special = any(
         getattr(optimizer, option, None)
         for option in ("use_ema", "loss_scale_factor", "gradient_accumulation_steps")
@@ -460,6 +498,11 @@ def optimizer_form(optimizer: Any) -> type[StackedOptimizer]:
         return form
     OptimizerByMember.check(optimizer)
     return OptimizerByMember
+
+
+def looks_ahead(optimizer: Any) -> bool:
+    """Return whether an optimizer was made by `kregs.lookahead`."""
+    return is_extended(optimizer) and optimizer.looks_ahead
 
 
 def schedule_table(optimizer: Any, first: int, count: int) -> np.ndarray:
@@ -473,6 +516,8 @@ def schedule_table(optimizer: Any, first: int, count: int) -> np.ndarray:
     Returns:
         One rate a step, `(count,)`.
     """
+    if count < 1:  # a training that has ended, whose callbacks change weights
+        return np.zeros(0)
     schedule = learning_rate_of(optimizer)
     steps = np.arange(first, first + count)
     probes = sorted({0, count // 2, count - 1})

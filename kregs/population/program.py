@@ -139,7 +139,7 @@ class Program:
         if y is not None:
             targets = keras.tree.map_structure(tf.convert_to_tensor, y)
             prediction = few_predictions(template, targets)
-            self.loss = StackedLoss(template, targets, prediction)
+            self.loss = StackedLoss(template, targets, prediction, layout.smoothed)
             self.metrics = StackedMetrics(template, self.loss, targets, prediction)
             if len({part.output for part in self.loss.parts}) < len(template.outputs):
                 self._check_no_decay()
@@ -151,6 +151,7 @@ class Program:
             [layout.weights[i] for i in self.model.trainable],
         )
         self.optimizer.clips = layout.clips
+        self.optimizer.schedules_decay = layout.schedules_decay
         self.optimizer.thresholded = layout.thresholded[self.model.trainable]
         self.optimizer.group_axes = [layout.group_axes[i] for i in self.model.trainable]
         self.steps = tf.Variable(tf.zeros([slots], tf.int32), trainable=False)
@@ -195,6 +196,8 @@ class Program:
             tape.watch(variables)
             predictions = self.model.forward(x, context)
             values, loss = self._losses(y, predictions, weight, rows, context)
+            if context.adversarial is not None:
+                values, loss = self._with_adversarial(x, y, weight, rows, context, values)
             total = tf.reduce_sum(self.optimizer.scale_loss(loss))
         gradients = tape.gradient(total, variables, unconnected_gradients="zero")
         alive = tf.reduce_any(rows > 0, axis=1) if idle else None
@@ -214,17 +217,66 @@ class Program:
         values, loss = self._losses(y, predictions, weight, rows, context)
         return self._amounts(y, predictions, weight, rows, values, loss), predictions
 
+    def _with_adversarial(self, x, y, weight, rows, context, values) -> tuple[list, tf.Tensor]:
+        """Return losses as `_losses` does, of rows and adversarial ones (Goodfellow et al. 2015).
+
+        As `kregs.AdversarialLoss` it goes by twice more. Members without adversarial rows keep
+        what the first time left.
+        """
+        epsilon, share = context.adversarial
+        active = (epsilon > 0) & (share > 0)
+        before = len(context.updates)
+        again = dataclasses.replace(context, penalties=[])  # which notes updates in the same list
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            (own, _), _ = self._losses(y, self.model.forward(x, again), weight, rows, again)
+            total = tf.add_n([tf.reduce_sum(value) for value in own])
+        sign = tf.sign(tape.gradient(total, x))
+        moved = x + per_member(tf.cast(epsilon, x.dtype), len(x.shape)) * sign
+        again.penalties = []
+        predictions = self.model.forward(tf.stop_gradient(moved), again)
+        (theirs, _), _ = self._losses(y, predictions, weight, rows, again)
+        context.updates[before:] = [
+            (variable, tf.where(per_member(active, len(variable.shape)), value, kept))
+            for variable, value in context.updates[before:]
+            for kept in [next(v for u, v in reversed(context.updates[:before]) if u is variable)]
+        ]
+        context.penalties = [
+            tf.where(active, theirs_, own_)
+            for own_, theirs_ in zip(context.penalties, again.penalties, strict=True)
+        ]
+        own, data_values = values
+        share = tf.where(active, share, tf.zeros_like(share))
+        mixed = [
+            tf.cast(1 - share, a.dtype) * a + tf.cast(share, a.dtype) * b
+            for a, b in zip(own, theirs, strict=True)
+        ]
+        return [mixed, data_values], self._total(mixed, context)
+
     def _losses(self, y, predictions, weight, rows, context) -> tuple[list, tf.Tensor]:
         """Return each loss as it is logged, with and without smoothing, and what is minimized."""
-        values = self.loss(y, predictions, weight, rows, self.model.smoothing)
-        data_values = values
+        smoothing = self.model.smoothing
+        data_values = values = self.loss(y, predictions, weight, rows, smoothing)
+        if context.mix is not None:
+            partner, share = context.mix
+            others = [tf.gather(part, partner, batch_dims=1) for part in y]
+            pairs = zip(
+                values, self.loss(others, predictions, weight, rows, smoothing), strict=True
+            )
+            values = [
+                tf.cast(share, a.dtype) * a + tf.cast(1 - share, a.dtype) * b for a, b in pairs
+            ]
         if self.loss.smoothed and self.metrics.data_losses:
             data_values = self.loss(y, predictions, weight, rows, None)
+        return [values, data_values], self._total(values, context)
+
+    def _total(self, values: list[tf.Tensor], context: Context) -> tf.Tensor:
+        """Return what is minimized: the losses with their weights, and the penalties."""
         parts = zip(self.loss.parts, values, strict=True)
         loss = tf.add_n([part.weight * value for part, value in parts])
         for term in (*self.model.weight_penalties(), *context.penalties):
             loss = loss + tf.cast(term, loss.dtype)
-        return [values, data_values], loss
+        return loss
 
     @property
     def sum_names(self) -> list[str]:

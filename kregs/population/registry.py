@@ -28,6 +28,10 @@ class Context:
         noise: the step's random numbers; `None` outside of training.
         rows: which rows of the batch are real, float tensor of shape `(K, batch)`; `None` if all.
         penalties: what layers add to the loss, `(K,)` each.
+        mix: the partner of each row, int `(K, batch)`, and the weight of its own label, `(K,)`,
+            where rows are mixed; `None` if they are not.
+        adversarial: how far adversarial rows are from their own, and their weight in the loss,
+            `(K,)` each; `None` where there are none.
         updates: (variable, new value) of moving statistics, assigned after the step in this order.
     """
 
@@ -36,6 +40,9 @@ class Context:
     rows: tf.Tensor | None = None
     penalties: list[tf.Tensor] = dataclasses.field(default_factory=list)
     updates: list[tuple[tf.Variable, tf.Tensor]] = dataclasses.field(default_factory=list)
+
+    mix: tuple[tf.Tensor, tf.Tensor] | None = None
+    adversarial: tuple[tf.Tensor, tf.Tensor] | None = None
 
     def value_of(self, variable: tf.Variable) -> tf.Tensor:
         """Return what a variable of `updates` will be, where the step goes by several times."""

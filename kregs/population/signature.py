@@ -36,7 +36,9 @@ from kregs.population.optimizers import optimizer_form
 from kregs.population.registry import Call, NotStackable, class_of, form_of
 from kregs.population.restraints import other_constraint, other_regularizer
 from kregs.training.data_loss import DataLoss, TotalDataLoss
+from kregs.training.label_smoothing import without_smoothing
 from kregs.training.proximal import group_axes, is_proximal
+from kregs.training.wrapped_loss import unwrapped_loss
 
 
 @dataclasses.dataclass
@@ -292,9 +294,13 @@ def _unusual_groups(model: keras.Model) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _loss_structure(loss: Any, own: Collection[int]) -> Any:
+    loss = unwrapped_loss(loss)
     if isinstance(loss, losses.Loss):
         # label smoothing is a number of each member where Keras's own function takes it
-        leave_out = () if smoothing_kind(loss) is None else ("label_smoothing",)
+        kind = smoothing_kind(loss)
+        leave_out = () if kind is None else ("label_smoothing",)
+        # of class numbers it has a class of its own
+        loss = without_smoothing(loss) if kind == "sparse" else loss
         return fingerprint_of_loss(loss, leave_out=leave_out, own=own)
     if loss is None or callable(loss):
         return _named(loss, own)

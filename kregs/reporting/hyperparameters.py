@@ -11,7 +11,9 @@ PENALTIES = (
     "l2", "l1", "proximal_l1", "group_l1", "activity_l2", "activity_l1", "bias_l2", "bias_l1",
     "weight_decay",
 )  # fmt: skip
-RATES = ("dropout", "spatial_dropout", "input_dropout", "drop_path", "gaussian_noise")
+RATES = (
+    "dropout", "spatial_dropout", "input_dropout", "drop_path", "gaussian_noise", "label_smoothing",
+)  # fmt: skip
 
 
 def first_penalty(names: Sequence[str]) -> str | None:

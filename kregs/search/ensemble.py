@@ -14,7 +14,7 @@ from kregs.search.randomness import preserved_state
 from kregs.search.result import SearchResult
 from kregs.search.storage import CHECKPOINT_FILE
 from kregs.training.compilation import loss_object
-from kregs.training.data_loss import without_smoothing
+from kregs.training.label_smoothing import without_smoothing
 from kregs.validation import check_choice, check_integer
 
 _METHODS = (*METHODS, "greedy")

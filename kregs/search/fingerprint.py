@@ -22,6 +22,7 @@ import keras
 import numpy as np
 
 from kregs.population.keras_internals import user_metrics
+from kregs.training.label_smoothing import smoothing_of
 from kregs.training.proximal import is_proximal
 
 # of a serialized object: what says the same again, or is drawn at random
@@ -160,6 +161,9 @@ def _compilation(model: keras.Model) -> dict[str, Any]:
     if is_proximal(optimizer):  # which no config tells
         thresholds = map(dataclasses.astuple, optimizer.thresholds(model.trainable_weights))
         compiled["proximal"] = list(thresholds)
+    smoothings = list(map(smoothing_of, keras.tree.flatten(model.loss)))
+    if any(smoothings):  # of class numbers, which a file does not hold
+        compiled["label_smoothing"] = smoothings
     return _plain(compiled, {})
 
 

@@ -14,17 +14,22 @@ import keras
 from kregs.builders.unapplied import (
     Unapplied,
     check_applied,
-    optimizer_fields,
+    compile_fields,
     unapplied_within,
 )
 from kregs.regularization import Regularization
-from kregs.training.data_loss import DataLoss, TotalDataLoss, smoothing_of, with_smoothing
+from kregs.training.data_loss import DataLoss, TotalDataLoss
+from kregs.training.label_smoothing import (
+    SmoothedSparseCategoricalCrossentropy,
+    smoothing_of,
+    with_smoothing,
+    without_smoothing,
+)
 from kregs.training.proximal import KERNEL_NAMES, proximal
+from kregs.training.weight_decay import leave_alone, with_weight_decay
+from kregs.training.wrapped_loss import AdversarialLoss, MixedLoss, unwrapped_loss, wrapped_for
 from kregs.validation import check_number, suggestion
 
-# the variables that weight decay leaves alone: biases, what normalization and PReLU scale and shift
-# by, embeddings. Keras matches its own names ("bias") and TensorFlow's ("model/dense/bias:0")
-_NOT_DECAYED = r"(^|/)(\w*bias|gamma|beta|scale|concat_score_weight|alpha|\w*embeddings)(:\d+)?$"
 _SHORT_METRICS = ("accuracy", "acc", "crossentropy", "ce")  # resolved by Keras from the shapes
 _ABBREVIATIONS = ("mse", "mae", "mape", "msle", "bce", "kld")  # which dir() does not list
 _RESERVED_NAMES = ("loss", "data_loss")
@@ -52,8 +57,8 @@ def compile_model(
     training goes on. The file, and any copy of the model, hold a stock
     `keras.metrics.MeanMetricWrapper` as `data_loss`, which differs from the exact one under sample
     weights (it divides by their sum) and for `reduction="sum"` (it takes the mean). What excludes
-    variables from weight decay is in no Keras file, nor is the optimizer's proximal step. Call
-    `compile_model` again to have them back.
+    variables from weight decay is in no Keras file, nor is the optimizer's proximal step, nor the
+    label smoothing of class numbers. Call `compile_model` again to have them back.
 
     Args:
         model: a Keras model; compiled in place. Under a `tf.distribute` strategy
@@ -71,14 +76,18 @@ def compile_model(
             multiplies the weights by `1 - learning_rate * weight_decay`. What is decayed are
             kernels (of dense, convolutional, recurrent and attention layers); biases, the scales
             and shifts of normalization and attention layers, the slopes of PReLU and embeddings
-            are left alone. Default: Keras's value; an optimizer object leaves out what it was told.
-        label_smoothing: in [0, 1), for the losses that know it (categorical and binary
-            crossentropies).
+            are left alone. Default: Keras's value, with `regularization` its `weight_decay`; an
+            optimizer object leaves out what it was told.
+        label_smoothing: in [0, 1), for the losses that know it (categorical, sparse categorical and
+            binary crossentropies).
         metrics: Keras metrics by name, as objects, or as functions; not weighted by samples. For
             several outputs a dictionary of such lists by the outputs' names.
-        regularization: the model's, of which `proximal_l1` and `group_l1` are applied here, to the
-            optimizer (`kregs.proximal`); the other fields are the builder's business. A model built
-            with one of the two is not compiled without. Any model of yours may be given them here.
+        regularization: the model's, of which `proximal_l1`, `group_l1` (`kregs.proximal`) and
+            `weight_decay` are applied here, to the optimizer, and `label_smoothing` to the loss, of
+            several outputs to those losses that know it; the other fields are the builder's
+            business. A model built with one of them is not compiled without. Any model of yours may
+            be given them here. With it an optimizer by name decays nothing but what it says,
+            "adamw" too; an object is given the decay, in a copy.
 
     Returns:
         The same model.
@@ -87,8 +96,9 @@ def compile_model(
         TypeError: an argument has the wrong type.
         ValueError: a loss, optimizer or metric has an unknown name (the message gives the
             nearest), there are more or fewer losses than outputs, a loss knows no label smoothing,
-            an optimizer object comes together with `learning_rate` or `weight_decay`, or
-            `regularization` is not what the model was built with.
+            an optimizer object comes together with `learning_rate` or `weight_decay`,
+            `regularization` is not what the model was built with, or says otherwise than
+            `weight_decay`, `label_smoothing` or the objects that are given.
 
     Example:
 
@@ -112,15 +122,16 @@ def compile_model(
             f"`model` must be a keras.Model. Received: model={model!r} of {type(model).__name__}"
         )
     names = list(model.output_names) if len(getattr(model, "outputs", None) or []) > 1 else []
-    resolved_optimizer = _optimizer(optimizer, learning_rate, weight_decay)
+    label_smoothing = check_number("label_smoothing", label_smoothing, minimum=0.0, below=1.0)
+    built_with = unapplied_within(model)
+    apply = None
     if regularization is not None:
-        resolved_optimizer = _with_proximal_step(resolved_optimizer, model, regularization)
-    elif (left := unapplied_within(model)) is not None:
-        check_applied(left.regularization, resolved_optimizer)
+        apply = _to_apply(regularization, built_with)
+    resolved_optimizer = _optimizer(optimizer, learning_rate, weight_decay, apply, model)
+    smoothing = _once("label_smoothing", label_smoothing or None, apply) or 0.0
     if names:
-        resolved_loss: Any = {
-            name: _loss(part, label_smoothing) for name, part in _by_output("loss", loss, names)
-        }
+        resolved_loss: Any = {name: _loss(part) for name, part in _by_output("loss", loss, names)}
+        resolved_loss = _all_smoothed(resolved_loss, smoothing, everywhere=bool(label_smoothing))
         weights = dict.fromkeys(resolved_loss, 1.0)
         if loss_weights is not None:
             pairs = _by_output("loss_weights", loss_weights, list(resolved_loss))
@@ -131,6 +142,7 @@ def compile_model(
         total = TotalDataLoss((measured[name][0], weights[name]) for name in measured)
         measured[next(iter(measured))].append(total)
         resolved_metrics: Any = _metrics_by_output(metrics, names)
+        resolved_loss = {name: wrapped_for(model, part) for name, part in resolved_loss.items()}
         # Keras wants an entry for each output
         resolved_loss = {name: resolved_loss.get(name) for name in names}
         weights = {name: weights.get(name, 0.0) for name in names}
@@ -140,8 +152,11 @@ def compile_model(
                 "`loss_weights` are for models with several outputs. "
                 f"Received: loss_weights={loss_weights!r} for one output"
             )
-        resolved_loss, weights = _loss(loss, label_smoothing), None
+        resolved_loss, weights = _smoothed(_loss(loss), smoothing), None
         measured, resolved_metrics = [DataLoss(resolved_loss)], _metrics(metrics)
+        resolved_loss = wrapped_for(model, resolved_loss)
+    if regularization is None and built_with is not None:
+        check_applied(built_with.regularization, resolved_optimizer, resolved_loss)
     data_losses = [m for m in keras.tree.flatten(measured) if isinstance(m, DataLoss)]
     model.compile(
         optimizer=resolved_optimizer,
@@ -213,16 +228,31 @@ def _portable_compile_config(data_losses: Sequence[DataLoss], model: keras.Model
         return parts or None
 
     config["weighted_metrics"] = portable(config.get("weighted_metrics"))
+    config["loss"] = _portable_loss(config.get("loss"))
     return config
 
 
-def _loss(loss: Any, label_smoothing: Any) -> keras.losses.Loss | Callable:
-    label_smoothing = check_number("label_smoothing", label_smoothing, minimum=0.0, below=1.0)
+def _portable_loss(loss: Any) -> Any:
+    """Return a serialized loss, or a structure of them, without those of kregs."""
+    if isinstance(loss, (list, tuple)):
+        return [_portable_loss(part) for part in loss]
+    if not isinstance(loss, dict):
+        return loss
+    if "registered_name" not in loss:
+        return {name: _portable_loss(part) for name, part in loss.items()}
+    own = (SmoothedSparseCategoricalCrossentropy, MixedLoss, AdversarialLoss)
+    if loss["registered_name"] not in map(keras.saving.get_registered_name, own):
+        return loss
+    plain = without_smoothing(keras.saving.deserialize_keras_object(loss))
+    return keras.saving.serialize_keras_object(plain)
+
+
+def _loss(loss: Any) -> keras.losses.Loss | Callable:
     if isinstance(loss, (list, tuple, dict)):
         raise ValueError(
             f"`loss` must be one loss for a model with one output. Received: loss={loss!r}"
         )
-    resolved = loss_object(loss)
+    resolved = loss_object(unwrapped_loss(loss))
     reduction = getattr(resolved, "reduction", "sum_over_batch_size")  # Keras's, for a function
     if reduction in (None, "none"):
         raise ValueError(
@@ -230,7 +260,7 @@ def _loss(loss: Any, label_smoothing: Any) -> keras.losses.Loss | Callable:
             "reduction 'sum_over_batch_size', 'sum' or 'mean_with_sample_weight'. "
             f"Received: reduction={reduction!r}"
         )
-    return _smoothed(resolved, label_smoothing) if label_smoothing else resolved
+    return resolved
 
 
 def loss_object(loss: Any) -> keras.losses.Loss | Callable:
@@ -298,17 +328,31 @@ def _loss_classes() -> dict[Callable, type[keras.losses.Loss]]:
     return {loss.fn: type(loss) for loss in losses if hasattr(loss, "fn")}
 
 
-def _smoothed(loss: keras.losses.Loss | Callable, label_smoothing: float) -> keras.losses.Loss:
-    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
-        raise ValueError(
-            "`label_smoothing` needs labels that are distributions, and Keras's "
-            "SparseCategoricalCrossentropy takes class numbers: pass "
-            "keras.utils.to_categorical(y) as labels and loss='categorical_crossentropy'. "
-            f"Received: label_smoothing={label_smoothing}"
-        )
+def _all_smoothed(
+    losses: dict[str, Any], label_smoothing: float, *, everywhere: bool
+) -> dict[str, Any]:
+    """Return the losses of several outputs with label smoothing, of all or where it is known."""
+    knows = [name for name, loss in losses.items() if smoothing_of(loss) is not None]
+    names = losses if everywhere or not knows else knows
+    return losses | {name: _smoothed(losses[name], label_smoothing) for name in names}
+
+
+def _smoothed(
+    loss: keras.losses.Loss | Callable, label_smoothing: float
+) -> keras.losses.Loss | Callable:
     present = smoothing_of(loss)
+    if not label_smoothing or present == label_smoothing:
+        return loss
+    ignored = getattr(loss, "ignore_class", None)
+    if ignored is not None:
+        raise ValueError(
+            "`label_smoothing` has no meaning for a loss that ignores a class. "
+            f"Received: label_smoothing={label_smoothing}, ignore_class={ignored!r}"
+        )
     if present is None:
-        known = sorted(c.__name__ for c in _loss_classes().values() if _knows_smoothing(c))
+        known = sorted(
+            c.__name__ for c in _loss_classes().values() if smoothing_of(c()) is not None
+        )
         raise ValueError(
             f"`label_smoothing` is known to these losses only: {', '.join(known)}. "
             f"Received: label_smoothing={label_smoothing} with loss={_name_of(loss)}"
@@ -321,15 +365,52 @@ def _smoothed(loss: keras.losses.Loss | Callable, label_smoothing: float) -> ker
     return with_smoothing(loss, label_smoothing)
 
 
-def _knows_smoothing(loss_class: type[keras.losses.Loss]) -> bool:
-    return "label_smoothing" in inspect.signature(loss_class).parameters
-
-
 def _name_of(thing: Any) -> str:
     return getattr(thing, "__name__", type(thing).__name__)
 
 
-def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> keras.optimizers.Optimizer:
+def _to_apply(regularization: Any, built_with: Unapplied | None) -> Unapplied:
+    """Return what of a regularization is to be applied to optimizer and loss."""
+    if not isinstance(regularization, Regularization):
+        raise TypeError(
+            "`regularization` must be a kregs.Regularization or None. "
+            f"Received: regularization={regularization!r}"
+        )
+    fields = compile_fields(regularization)
+    apply = built_with or Unapplied(fields)
+    if apply.regularization != fields:
+        raise ValueError(
+            "`regularization` must be the value that the model was built with, which has "
+            f"{apply.regularization!r} for the optimizer and the loss. Received: {fields!r}"
+        )
+    return apply
+
+
+def _once(name: str, given: Any, apply: Unapplied | None) -> Any:
+    """Return an argument, or the field of that name where it is not given; `None` for neither.
+
+    Raises:
+        ValueError: both are there, and differ.
+    """
+    field = None if apply is None else getattr(apply.regularization, name)
+    if given is None or not field or given == field:
+        return field if given is None else given
+    raise ValueError(
+        f"`{name}` is set twice: in `regularization` ({field:g}) and here. Give it once. "
+        f"Received: {name}={given!r}"
+    )
+
+
+def _optimizer(
+    optimizer: Any,
+    learning_rate: Any,
+    weight_decay: Any,
+    apply: Unapplied | None,
+    model: keras.Model,
+) -> keras.optimizers.Optimizer:
+    """Return the optimizer that is meant, with what it is to apply."""
+    chosen = None if apply is None or apply.weights is None else set(map(id, apply.weights))
+    others = [] if chosen is None else [v for v in model.trainable_weights if id(v) not in chosen]
     settings: dict[str, Any] = {}
     if learning_rate is not None:
         is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
@@ -340,6 +421,7 @@ def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> keras.o
         )
     if weight_decay is not None:
         settings["weight_decay"] = check_number("weight_decay", weight_decay, minimum=0.0)
+    decay = _once("weight_decay", settings.get("weight_decay"), apply)
     if isinstance(optimizer, keras.optimizers.Optimizer):
         if settings:
             raise ValueError(
@@ -347,7 +429,9 @@ def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> keras.o
                 f"{' and '.join(settings)} there, or give the optimizer by name. "
                 f"Received: optimizer={_name_of(optimizer)}, {settings}"
             )
-        return optimizer
+        if decay:
+            optimizer = with_weight_decay(optimizer, decay, others)
+        return _with_proximal_step(optimizer, model, apply)
     if not isinstance(optimizer, str):
         raise TypeError(
             "`optimizer` must be a name or a keras.optimizers.Optimizer. "
@@ -359,31 +443,22 @@ def _optimizer(optimizer: Any, learning_rate: Any, weight_decay: Any) -> keras.o
             f"`optimizer` must be one of {', '.join(map(repr, known))}. "
             f"Received: optimizer={optimizer!r}.{suggestion(optimizer.lower(), known)}"
         )
+    if decay is not None:  # a regularization of none decays nothing by AdamW, too
+        settings["weight_decay"] = decay
     instance = known[optimizer.lower()](**settings)
-    if instance.weight_decay:
-        instance.exclude_from_weight_decay(var_names=[_NOT_DECAYED])
-    return instance
+    if instance.weight_decay is not None:  # 0, too: members of a population may have more
+        leave_alone(instance, others)
+    return _with_proximal_step(instance, model, apply)
 
 
 def _with_proximal_step(
-    optimizer: keras.optimizers.Optimizer, model: keras.Model, regularization: Any
+    optimizer: keras.optimizers.Optimizer, model: keras.Model, apply: Unapplied | None
 ) -> keras.optimizers.Optimizer:
-    """Return the optimizer with what `regularization` wants of it, the same if that is nothing."""
-    if not isinstance(regularization, Regularization):
-        raise TypeError(
-            "`regularization` must be a kregs.Regularization or None. "
-            f"Received: regularization={regularization!r}"
-        )
-    fields = optimizer_fields(regularization)
-    left = unapplied_within(model) or Unapplied(fields)
-    if left.regularization != fields:
-        raise ValueError(
-            "`regularization` must be the value that the model was built with, which has "
-            f"{left.regularization!r} for the optimizer. Received: {fields!r}"
-        )
-    if fields == Regularization():
+    """Return the optimizer with the proximal step that it is to take, if any."""
+    fields = Regularization() if apply is None else apply.regularization
+    if apply is None or not (fields.proximal_l1 or fields.group_l1):
         return optimizer
-    chosen = None if left.weights is None else {id(weight) for weight in left.weights}
+    chosen = None if apply.weights is None else {id(weight) for weight in apply.weights}
 
     def is_chosen_kernel(variable: Any) -> bool:
         is_kernel = re.search(KERNEL_NAMES, variable.path) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +10,8 @@ import keras
 # private, but the very code that this metric has to mirror
 from keras.src.losses.loss import unscale_loss_for_distribution
 from keras.src.losses.losses import LossFunctionWrapper
+
+from kregs.training.label_smoothing import copied, without_smoothing
 
 
 @keras.saving.register_keras_serializable(package="kregs")
@@ -146,68 +147,10 @@ class TotalDataLoss(keras.metrics.Metric):
         return {"data_loss": sum(weight * part.result() for part, weight in self.parts)}
 
 
-def smoothing_of(loss: Any) -> float | None:
-    """Return the `label_smoothing` that a loss was made with; `None`: it knows none.
-
-    Example:
-
-    >>> smoothing_of(keras.losses.BinaryCrossentropy(label_smoothing=0.1))
-    0.1
-    >>> smoothing_of(keras.losses.MeanSquaredError()) is None
-    True
-    """
-    if isinstance(loss, LossFunctionWrapper):
-        return loss._fn_kwargs.get("label_smoothing")
-    if isinstance(loss, functools.partial):
-        return loss.keywords.get("label_smoothing")
-    if isinstance(loss, keras.losses.Loss):
-        return loss.get_config().get("label_smoothing")
-    return None
-
-
-def without_smoothing(loss: Any) -> Any:
-    """Return the same loss with `label_smoothing` 0; a loss without any as it is.
-
-    Example:
-
-    >>> loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
-    >>> without_smoothing(loss).get_config()["label_smoothing"], loss.label_smoothing
-    (0.0, 0.1)
-    """
-    return with_smoothing(loss, 0.0) if smoothing_of(loss) else loss
-
-
-def with_smoothing(loss: Any, label_smoothing: float) -> Any:
-    """Return a copy of a loss that knows `label_smoothing`, with this one.
-
-    Example:
-
-    >>> with_smoothing(keras.losses.BinaryCrossentropy(), 0.1).label_smoothing
-    0.1
-    """
-    if isinstance(loss, functools.partial):
-        keywords = {**loss.keywords, "label_smoothing": label_smoothing}
-        return functools.partial(loss.func, *loss.args, **keywords)
-    if isinstance(loss, LossFunctionWrapper):
-        copy = _copied(loss)
-        copy._fn_kwargs = {**loss._fn_kwargs, "label_smoothing": label_smoothing}
-        copy.label_smoothing = label_smoothing
-        return copy
-    copy = type(loss).from_config({**loss.get_config(), "label_smoothing": label_smoothing})
-    copy._dtype_policy, copy._dtype = loss._dtype_policy, loss._dtype  # which no config has
-    return copy
-
-
-def _copied(loss: keras.losses.Loss) -> Any:
-    copy = object.__new__(type(loss))  # copy.copy would go through a file: Keras's __reduce__
-    copy.__dict__.update(loss.__dict__)
-    return copy
-
-
 def _unreduced(loss: keras.losses.Loss | Callable) -> Callable:
     """Return a copy of a loss object that gives one value per sample; a function as it is."""
     if not isinstance(loss, keras.losses.Loss):
         return loss
-    copy = _copied(loss)
+    copy = copied(loss)
     copy.reduction = "none"
     return copy

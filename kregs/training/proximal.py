@@ -137,12 +137,24 @@ def for_copy(optimizer: Any, weights: Iterable[Any], copies: Iterable[Any]) -> A
     return result
 
 
-def _settings(optimizer: Any) -> dict[str, Any]:
-    """Return what makes an optimizer of the same class again: config and undecayed weights."""
+def settings_of(optimizer: Any) -> dict[str, Any]:
+    """Return the arguments that make an optimizer of the same class again.
+
+    Example:
+
+    >>> settings_of(keras.optimizers.SGD(momentum=0.5))["momentum"]
+    0.5
+    """
     config = optimizer.get_config()
     rate = optimizer._learning_rate
     if callable(rate) and not isinstance(rate, keras.Variable):  # a schedule: the user's own object
         config["learning_rate"] = rate
+    return config
+
+
+def _settings(optimizer: Any) -> dict[str, Any]:
+    """Return what makes an optimizer of the same class again: config and undecayed weights."""
+    config = settings_of(optimizer)
     # Keras's sets remember their optimizer
     undecayed = {
         "_exclude_from_weight_decay": set(getattr(optimizer, "_exclude_from_weight_decay", ())),

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
 from kregs.training.compilation import loss_object
+from kregs.training.wrapped_loss import unwrapped_loss
 from kregs.validation import check_number, suggestion
 
 REGRESSION = (
@@ -51,6 +52,7 @@ def compiled_loss(model: keras.Model) -> keras.losses.Loss | Callable | None:
     loss = getattr(model, "loss", None)
     if isinstance(loss, (list, tuple)) and len(loss) == 1:
         loss = loss[0]
+    loss = unwrapped_loss(loss)
     if isinstance(loss, str) or callable(loss) or inspect.isclass(loss):
         try:
             return loss_object(loss)

@@ -42,6 +42,7 @@ def compilation() -> list[Case]:
     sgd = keras.optimizers.SGD
     smoothing = {"loss": "categorical_crossentropy"}
     twice = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
+    ignoring = keras.losses.SparseCategoricalCrossentropy(ignore_class=0)
     cases = bad(
         kregs.compile_model,
         {"model": Lazy(network), "loss": "mse"},
@@ -64,7 +65,7 @@ def compilation() -> list[Case]:
             "label_smoothing": [
                 *(Bad(v, "label_smoothing", call=smoothing) for v in NO_RATES),
                 Bad(0.1, "label_smoothing", "MeanSquaredError|mse"),
-                Bad(0.1, "label_smoothing", call={"loss": "sparse_categorical_crossentropy"}),
+                Bad(0.1, "label_smoothing", "ignore_class", call={"loss": ignoring}),
                 Bad(0.1, "label_smoothing", "0.2", call={"loss": twice}),
                 Bad(0.1, "label_smoothing", call={"loss": lambda y_true, y_pred: y_true - y_pred}),
             ],
@@ -75,7 +76,17 @@ def compilation() -> list[Case]:
                 [functools.partial(keras.losses.mean_absolute_error)], [keras.losses.Loss],
                 [keras.metrics.AUC(name="auc"), keras.metrics.Mean(name="auc")],
             ],
+            "regularization": [
+                "l2", 0.1, {}, Bad(kregs.Regularization(label_smoothing=0.1), "label_smoothing"),
+            ],
             "leraning_rate": [0.1],
+        },
+    )  # fmt: skip
+    cases += bad(
+        kregs.SmoothedSparseCategoricalCrossentropy,
+        {},
+        {
+            "label_smoothing": NO_RATES, "ignore_class": [0],
         },
     )  # fmt: skip
     return cases + bad(
@@ -94,6 +105,17 @@ def schedules_and_callbacks() -> list[Case]:
             "final": [*NON_NEGATIVE, 1.1],
         },
     )  # fmt: skip
+    for kind in (kregs.FlatCosine, kregs.CosLog4):
+        cases += bad(
+            kind,
+            {"learning_rate": 0.1, "steps": 100},
+            {"learning_rate": [None, *POSITIVE], "steps": NO_COUNTS},
+        )
+    cases += bad(
+        kregs.FlatCosine,
+        {"learning_rate": 0.1, "steps": 100},
+        {"flat": NO_RATES, "final": [*NON_NEGATIVE, 1.1]},
+    )
     monitors = [None, "", 3, True, ["val_loss"], b"val_loss", Bad("val_strange", "val_strange")]
     common = {
         "monitor": monitors,

@@ -13,5 +13,6 @@ from kregs.population.layers import (  # noqa: F401
     normalization,
     own_layers,
     recurrent,
+    shake,
     stateless,
 )

@@ -12,14 +12,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from kregs.layers import DropBlock2D
+from kregs.layers import DropBlock2D, FlatCosineDropout
 from kregs.population.keras_internals import all_layers
 from kregs.population.registry import Call, NotStackable
 from kregs.population.signature import Member, optional_kind, read_member
+from kregs.training.label_smoothing import smoothing_of
 from kregs.training.proximal import is_proximal
 
 _RATES = (
     keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout, DropBlock2D,
+    FlatCosineDropout,
 )  # fmt: skip
 # weights below it count as zero: optimizers that are no proximal ones do not reach 0 exactly
 ZERO = 1e-4
@@ -134,9 +136,7 @@ def _numbers_of_compilation(model: keras.Model, weights: list[Any]) -> Iterator[
                 yield "group_l1", f"weight {position}", threshold.group_l1
     yield "weight_decay", "", float(getattr(optimizer, "weight_decay", None) or 0.0)
     for position, loss in enumerate(keras.tree.flatten(model.loss)):
-        if isinstance(loss, keras.losses.Loss):
-            smoothing = loss.get_config().get("label_smoothing") or 0.0
-            yield "label_smoothing", f"loss {position}", float(smoothing)
+        yield "label_smoothing", f"loss {position}", float(smoothing_of(loss) or 0.0)
 
 
 def kernel_summary(model: keras.Model, weights: Sequence[np.ndarray]) -> dict[str, float] | None:
