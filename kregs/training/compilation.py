@@ -24,7 +24,9 @@ from kregs.validation import check_number, suggestion
 
 # the variables that weight decay leaves alone: biases, what normalization and PReLU scale and shift
 # by, embeddings. Keras matches its own names ("bias") and TensorFlow's ("model/dense/bias:0")
-_NOT_DECAYED = r"(^|/)(\w*bias|gamma|beta|scale|concat_score_weight|alpha|\w*embeddings)(:\d+)?$"
+_NOT_DECAYED = (
+    r"(^|/)(\w*bias|gamma|beta|scale|concat_score_weight|alpha|phases|\w*embeddings)(:\d+)?$"
+)
 _SHORT_METRICS = ("accuracy", "acc", "crossentropy", "ce")  # resolved by Keras from the shapes
 _ABBREVIATIONS = ("mse", "mae", "mape", "msle", "bce", "kld")  # which dir() does not list
 _RESERVED_NAMES = ("loss", "data_loss")

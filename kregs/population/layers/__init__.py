@@ -7,6 +7,7 @@ from kregs.population.layers import (  # noqa: F401
     convolution,
     dense,
     embedding,
+    ensembles,
     masking,
     merging,
     noise,
@@ -14,4 +15,5 @@ from kregs.population.layers import (  # noqa: F401
     own_layers,
     recurrent,
     stateless,
+    tables,
 )
