@@ -69,6 +69,7 @@ _HOMES = {
 _SUBPACKAGES = (
     "builders",
     "layers",
+    "presets",
     "training",
     "population",
     "search",

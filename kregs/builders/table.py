@@ -34,6 +34,7 @@ from kregs.layers import (
     Scale,
 )
 from kregs.layers.category_embedding import check_cardinalities
+from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS
 from kregs.regularization import Regularization
 from kregs.validation import check_choice, check_flag, check_integer
 
@@ -51,7 +52,7 @@ def table_mlp(
     units: Sequence[int] = (256, 256, 256),
     embedding: str | None = None,
     embedding_units: int | None = None,
-    bins: int = 16,
+    bins: int = DEFAULT_BINS,
     edges: Sequence[Sequence[float]] | None = None,
     category_units: int = 8,
     scaling: bool = False,

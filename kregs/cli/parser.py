@@ -120,12 +120,21 @@ def make_parser() -> argparse.ArgumentParser:
     ):
         table.add_argument(option, action="append", default=[], metavar="COLUMN", help=text)
     table.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
-    table.add_argument("--max-trials", type=int, default=20, metavar="N", help="default: 20")
     table.add_argument(
-        "--epochs", type=int, default=60, metavar="N", help="the most of a trial; default: 60"
+        "--max-trials",
+        type=int,
+        default=20,
+        metavar="N",
+        help="networks to try, the preset first; 0: the preset, without a search; default: 20",
     )
     table.add_argument(
-        "--oracle", default="random", metavar="NAME", help="as of kregs tune; default: random"
+        "--epochs", type=int, metavar="N", help="the most of a trial; default: the preset's"
+    )
+    table.add_argument(
+        "--oracle",
+        default="random_from_defaults",
+        metavar="NAME",
+        help="as of kregs tune; default: random_from_defaults, the preset first",
     )
     _add_seed(table)
     table.add_argument("--resume", action="store_true", help="go on with an earlier search")

@@ -14,6 +14,8 @@ from kregs.initializers import activation_name
 from kregs.layers.resolving import check_features, regularizer
 from kregs.validation import check_integer, check_seed
 
+DEFAULT_BINS = 16
+
 
 def quantile_edges(x: Any, bins: int) -> list[list[float]]:
     """Return the quantiles of each column, each once: edges of bins with about equal rows.
@@ -103,7 +105,7 @@ class PiecewiseLinearEmbedding(keras.layers.Layer):
         self,
         units: int | None,
         *,
-        bins: int = 16,
+        bins: int = DEFAULT_BINS,
         edges: Sequence[Sequence[float]] | None = None,
         activation: Any = None,
         embeddings_regularizer: Any = None,

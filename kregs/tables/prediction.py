@@ -59,6 +59,8 @@ def predict_table(run: str | os.PathLike[str], rows: Any) -> pd.DataFrame:
     if features.empty:
         return pd.DataFrame(columns=names)
     preprocessing = joblib.load(folder / PREPROCESSING_FILE)
+    import kregs.layers  # noqa: F401  (what the file may hold)
+
     model = keras.models.load_model(folder / MODEL_FILE)
     outputs = network_outputs(model, preprocessing.transform(features))
     if classes is None:

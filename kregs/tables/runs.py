@@ -14,17 +14,16 @@ import numpy as np
 import pandas as pd
 
 from kregs.files import PREPROCESSING_FILE, write_json
+from kregs.presets import batch_rows, for_table
 from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
 from kregs.tables.holdout import baseline_outputs, score_outputs, split_rows
+from kregs.tables.networks import TableNetwork
 from kregs.tables.prediction import network_outputs
 from kregs.tables.record import FORMAT, TABLE_FILE
 from kregs.tables.table import Table, read_table
-from kregs.tasks import network_head
-from kregs.validation import check_number, check_seed
+from kregs.validation import check_integer, check_number, check_seed
 
 if TYPE_CHECKING:
-    import keras
-
     from kregs.search import SearchResult
 
 _PACKAGES = ("kregs", "keras", "tensorflow", "keras-tuner", "numpy", "pandas", "scikit-learn")
@@ -63,9 +62,9 @@ def tune_table(
     test_share: float = 0.2,
     folds: Any = 5,
     selection: str = "best",
-    oracle: Any = "random",
+    oracle: Any = "random_from_defaults",
     max_trials: int = 20,
-    epochs: int = 60,
+    epochs: int | None = None,
     max_time: float | None = None,
     seed: int = 0,
     directory: str | os.PathLike[str] = "kregs_runs",
@@ -74,11 +73,12 @@ def tune_table(
     command: str | None = None,
     verbose: str | int = "auto",
 ) -> TableRun:
-    """Search a dense network for a table, test it once, and save what predicts on raw rows.
+    """Search a network for a table, test it once, and save what predicts on raw rows.
 
-    A part of the rows is kept for the test. On the others λ, dropout, learning rate and width are
-    searched by `kregs.tune` with cross-validation: medians, standard deviations and encodings are
-    those of each fold's training rows. The chosen network is then trained on all rows but the
+    A part of the rows is kept for the test. On the others the network of `kregs.presets` and
+    variations of it (λ, dropout, weight decay, learning rate, embedding) are tried by `kregs.tune`
+    with cross-validation: medians, standard deviations and encodings are those of each fold's
+    training rows. The chosen network is then trained on all rows but the
     test's, and scored on these, once, beside scikit-learn's linear model and the guess that looks
     at no column.
 
@@ -95,8 +95,10 @@ def tune_table(
         task, categorical, drop: as in `kregs.read_table`; not with a `Table`.
         test_share: the part of the rows kept for the test, in (0, 1); stratified by class, with
             at least one row of every class in the test and two to train on, whatever the part.
-        folds, selection, oracle, max_trials, epochs, max_time, seed, directory, project_name,
-            resume, verbose: as in `kregs.tune`.
+        max_trials: how many networks; the first is the preset. 0: the preset, without a search.
+        epochs: the most epochs of a trial; default: the preset's.
+        folds, selection, oracle, max_time, seed, directory, project_name, resume, verbose: as in
+            `kregs.tune`.
         command: the command line to be shown in the report.
 
     Returns:
@@ -123,6 +125,7 @@ def tune_table(
     """
     seed = check_seed("seed", seed)
     share = check_number("test_share", test_share, above=0.0, below=1.0)
+    max_trials = check_integer("max_trials", max_trials, minimum=0)
     if isinstance(data, Table):
         if target is not None:
             raise ValueError(f"a Table has its target: {data.target_name!r}. Received: {target!r}")
@@ -134,16 +137,29 @@ def tune_table(
     train, test = split_rows(table.target, len(table.classes or []), share, seed)
 
     import kregs
+    from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS, quantile_edges
     from kregs.search.randomness import derived_seed
 
     preprocessing = table.preprocessing(train)
     x_train, x_test = table.features.iloc[train], table.features.iloc[test]
-    width = preprocessing.fit_transform(x_train).shape[1]
+    transformed = preprocessing.fit_transform(x_train)
     center, scale = _target_units(table, train)
     y = table.target if table.classes is not None else (table.target - center) / scale
     weights = _balance(table, train)
+    classes = None if table.classes is None else len(table.classes)
+    network = TableNetwork(
+        numbers=transformed.shape[1],
+        classes=classes,
+        rows=len(train),
+        epochs=for_table(classes).epochs if epochs is None else epochs,
+        batch_size=batch_rows(len(train)),
+        seed=derived_seed(seed, 2),
+        searched=max_trials > 0,
+        # of all rows that may be trained on, whatever the fold: they say nothing of the target
+        edges=tuple(map(tuple, quantile_edges(transformed, DEFAULT_BINS))),
+    )
     result = kregs.tune(
-        _builder(table, width, derived_seed(seed, 2)),
+        network,
         x_train,
         y[train],
         folds=folds,
@@ -151,9 +167,9 @@ def tune_table(
         sample_weight=weights,
         selection=selection,
         oracle=oracle,
-        max_trials=max_trials,
-        epochs=epochs,
-        batch_size=32 if len(train) < 5_000 else 128 if len(train) < 50_000 else 512,
+        max_trials=max(max_trials, 1),
+        epochs=network.epochs,
+        batch_size=network.batch_size,
         max_time=max_time,
         seed=seed,
         directory=directory,
@@ -226,32 +242,3 @@ def _balance(table: Table, train: np.ndarray) -> np.ndarray | None:
     if counts.min() >= _IMBALANCE * counts.mean():
         return None
     return compute_sample_weight("balanced", table.target[train])
-
-
-def _builder(table: Table, width: int, seed: int) -> Any:
-    """Return the build function of the search."""
-    import kregs
-
-    head = network_head(None if table.classes is None else len(table.classes))
-
-    def build(hp: Any) -> keras.Model:
-        units = hp.Choice("units", [32, 128])
-        regularization = kregs.Regularization.from_hp(hp, l2=(0, 1e-6, 1e-1), dropout=(0.0, 0.6))
-        learning_rate = hp.Float("learning_rate", 3e-4, 1e-2, sampling="log", default=1e-3)
-        model = kregs.mlp(
-            (width,),
-            head.outputs,
-            units=(units, units),
-            head_activation=head.head_activation,
-            regularization=regularization,
-            seed=seed,
-        )
-        return kregs.compile_model(
-            model,
-            head.loss,
-            learning_rate=learning_rate,
-            metrics=head.metrics,
-            regularization=regularization,
-        )
-
-    return build
