@@ -7,6 +7,7 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, optimizers, regularizers
 
 import kregs
@@ -21,7 +22,7 @@ from kregs.layers import (
     RandomSign,
     Scale,
 )
-from kregs.population import Population
+from kregs.population import Context, Population, Stacked
 from kregs.population.layers.by_member import ByMember
 from kregs.population.registry import form_of
 
@@ -114,6 +115,21 @@ def test_each_member_ends_where_it_would_end_alone(double, name):
     assert not any(form_of(layer) is ByMember for layer in models[0].layers)
     y = np.eye(3)[RNG.integers(0, 3, ROWS)]
     check(models, [partial(compiled, number) for number in numbers], X, y, accelerate=False)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+def test_what_members_add_to_the_loss_is_the_mean_over_their_real_rows(activation):
+    layer = EnsembleAverage(activation)
+    z = RNG.normal(size=(2, 5, K, 3)).astype("float32")
+    rows = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], "float32")
+    z[0, 3:] = np.nan  # what is no row may hold anything
+    context = Context(True, None, tf.constant(rows))
+    form = form_of(layer)(layer, 2, {}, {}, 1)
+    form.call(Stacked(tf.constant(z), 2), context=context)
+    (added,) = context.penalties
+    for member, count in enumerate((3, 5)):
+        layer(z[member, :count], training=True)
+        np.testing.assert_allclose(added[member], layer.losses[0], rtol=1e-5)
 
 
 @pytest.mark.nightly
