@@ -28,18 +28,17 @@ import numpy as np
 RESULT = Path(__file__).parent / "results" / "presets.json"
 ROWS, EPOCHS, BATCH, SEED = 1000, 40, 64, 0
 
-# by turns in the order of their names; the two tables of Australian credits are one, so they are
-# in one half
+# the two tables of Australian credits are one, so they are in one half; small tables come first
 FIRST_HALF = {
-    "binary": ["blood-transfusion-service-center", "credit-g", "kr-vs-kp", "pmlb_churn",
-               "qsar-biodeg", "sick"],
-    "multiclass": ["anneal", "mfeat-factors", "satimage", "soybean"],
+    "binary": ["blood-transfusion-service-center", "credit-g", "qsar-biodeg", "pmlb_churn",
+               "kr-vs-kp", "sick"],
+    "multiclass": ["anneal", "soybean", "satimage", "mfeat-factors"],
     "regression": ["concrete", "yacht"],
 }  # fmt: skip
 SECOND_HALF = {
-    "binary": ["credit-approval", "diabetes", "pmlb_australian", "spambase", "tic-tac-toe",
-               "wdbc"],
-    "multiclass": ["arrhythmia", "optdigits", "segment"],
+    "binary": ["diabetes", "tic-tac-toe", "credit-approval", "pmlb_australian", "wdbc",
+               "spambase"],
+    "multiclass": ["segment", "optdigits", "arrhythmia"],
     "regression": ["energy", "wine-quality-red"],
 }  # fmt: skip
 
@@ -61,12 +60,12 @@ NUMBERS: dict[str, dict[str, Any]] = {
                "smoothing": 0.1},
     "strong": {"learning_rate": 3e-3, "schedule": "cosine", "dropout": 0.4, "decay": 0.1},
 }  # fmt: skip
-OF_ENSEMBLES = ("cosine", "fast", "smooth")
+OF_EMBEDDINGS = ("cosine", "fast", "smooth")
 
 
 def candidates(structure: str, task: str) -> list[str]:
     """Return which numbers a structure is tried with."""
-    names = OF_ENSEMBLES if STRUCTURES[structure].get("ensemble") else tuple(NUMBERS)
+    names = OF_EMBEDDINGS if STRUCTURES[structure] else tuple(NUMBERS)
     return [n for n in names if task != "regression" or "smoothing" not in NUMBERS[n]]
 
 
