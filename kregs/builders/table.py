@@ -14,6 +14,7 @@ from kregs.builders.arguments import (
     check_outputs,
     check_sizes,
 )
+from kregs.builders.ensemble_loss import refuse_other_losses
 from kregs.builders.layer_factory import (
     LayerFactory,
     bias_regularizer,
@@ -72,7 +73,8 @@ def table_mlp(
     which the hidden layers of `kregs.mlp` follow. With `ensemble=k` there are k such networks that
     share their kernels (TabM): their loss in training is the mean of their k losses, and what the
     model predicts is the mean of their probabilities; see `kregs.layers.EnsembleAverage`. It is
-    compiled and fitted as any other, with the loss that goes with `head_activation`.
+    compiled and fitted as any other, with the loss that goes with `head_activation`: a categorical
+    or binary crossentropy, or the mean squared error.
 
     Args:
         numbers: how many columns hold numbers, which should be scaled; 0 for none.
@@ -189,7 +191,10 @@ def table_mlp(
             block = keras.layers.Add(name=f"add_{i}")([x, chain(block, drop)])
         x = block
     x = chain(x, _head(factory, outputs, head_activation, ensemble))
-    return mark_unapplied(keras.Model(inputs, x, name=check_model_name(name)), checked)
+    model = mark_unapplied(keras.Model(inputs, x, name=check_model_name(name)), checked)
+    if ensemble is not None:
+        refuse_other_losses(model, model.get_layer("average").activation)
+    return model
 
 
 def _check_ensemble(head_activation: Any, regularization: Regularization) -> None:

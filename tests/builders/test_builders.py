@@ -45,6 +45,7 @@ class Case:
     hidden: bool = True  # has hidden layers
     activation: bool = True  # has an argument of this name
     normalizations: tuple[str, ...] = ("batch", "layer", "group")
+    loss: str = "mse"
     bounded: str = ""  # `max_norm` holds for the kernels whose path begins with this
 
     def value(self, field: str) -> Any:
@@ -253,6 +254,7 @@ CASES |= {
         DENSE,
         stock=False,
         normalizations=("batch", "layer"),
+        loss="categorical_crossentropy",
         bounded="dense",
     ),
 }  # fmt: skip
@@ -405,7 +407,7 @@ def test_normalizations(case, kind):
 def test_two_steps_of_training(case):
     model = case.build(regularization=full(case), seed=0)
     # eagerly: test_data_loss.py trains every builder as a graph
-    model.compile(keras.optimizers.SGD(0.05), loss="mse", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.05), loss=case.loss, run_eagerly=True)
     before = [np.array(w.numpy()) for w in model.trainable_weights]
     y = np.random.default_rng(0).uniform(size=(len(case.x), *case.output_shape[1:]))
     for _ in range(2):
@@ -420,7 +422,7 @@ def test_two_steps_of_training(case):
 def test_max_norm_holds_after_a_step(case):
     model = case.build(regularization=Regularization(max_norm=0.5), seed=0)
     randomize(model)
-    model.compile(keras.optimizers.SGD(1e-9), loss="mse", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(1e-9), loss=case.loss, run_eagerly=True)
     model.train_on_batch(case.x, np.zeros((len(case.x), *case.output_shape[1:])))
     kernels = [
         np.asarray(w)
