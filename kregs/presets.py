@@ -34,7 +34,7 @@ class TablePreset:
         regularization: of the network.
         learning_rate: the highest.
         schedule: `"constant"`, or `"cosine"` for `kregs.warmup_cosine`.
-        weight_decay: as in `kregs.compile_model`.
+        weight_decay, label_smoothing: as in `kregs.compile_model`.
         beta_2: of AdamW.
         epochs: the most; the best of them is chosen on rows that are not trained on.
 
@@ -56,6 +56,7 @@ class TablePreset:
     learning_rate: float = 1e-3
     schedule: str = "constant"
     weight_decay: float = 0.0
+    label_smoothing: float = 0.0
     beta_2: float = 0.95
     epochs: int = 60
 
@@ -125,6 +126,7 @@ class TablePreset:
             model,
             head.loss,
             optimizer=_adamw(rate, self.weight_decay, self.beta_2),
+            label_smoothing=self.label_smoothing,
             metrics=head.metrics,
             regularization=self.regularization,
         )
@@ -150,21 +152,19 @@ def batch_rows(rows: int) -> int:
     return next((size for most, size in _BATCHES if rows <= most), _LARGEST_BATCH)
 
 
-# `kregs.tuning.presets` found these on its FIRST_HALF
+# what `kregs.tuning.presets` chose on its FIRST_HALF
+_COMMON = TablePreset(
+    units=(256, 256),
+    scaling=True,
+    regularization=Regularization(dropout=0.15),
+    schedule="cosine",
+    weight_decay=0.1,
+)
 TABLES = {
-    "binary": TablePreset(
-        units=(256, 256),
-        embedding="piecewise",
-        scaling=True,
-        ensemble=8,
-        regularization=Regularization(dropout=0.15),
-        learning_rate=1e-3,
-        schedule="cosine",
-        weight_decay=0.1,
-    ),
+    "binary": _COMMON.replace(embedding="periodic", learning_rate=1e-3, label_smoothing=0.1),
+    "multiclass": _COMMON.replace(embedding="piecewise", ensemble=8, learning_rate=3e-3),
+    "regression": _COMMON.replace(embedding="piecewise", ensemble=8, learning_rate=3e-3),
 }
-TABLES["multiclass"] = TABLES["binary"]
-TABLES["regression"] = TABLES["binary"].replace(learning_rate=3e-3)
 
 
 def for_table(classes: int | None) -> TablePreset:

@@ -60,12 +60,15 @@ NUMBERS: dict[str, dict[str, Any]] = {
                "smoothing": 0.1},
     "strong": {"learning_rate": 3e-3, "schedule": "cosine", "dropout": 0.4, "decay": 0.1},
 }  # fmt: skip
-OF_EMBEDDINGS = ("cosine", "fast", "smooth")
+OF_EMBEDDINGS = ("bare", "cosine", "fast", "smooth")
+OF_ENSEMBLES = ("cosine", "fast", "smooth")
 
 
 def candidates(structure: str, task: str) -> list[str]:
     """Return which numbers a structure is tried with."""
     names = OF_EMBEDDINGS if STRUCTURES[structure] else tuple(NUMBERS)
+    if "ensemble" in STRUCTURES[structure]:
+        names = OF_ENSEMBLES
     return [n for n in names if task != "regression" or "smoothing" not in NUMBERS[n]]
 
 
@@ -299,7 +302,13 @@ def run(half: dict[str, list[str]], part: str, data: Path, minutes: float) -> bo
             if chosen is not None:
                 names = [n for n in names if f"{structure}/{n}" in ("plain/bare", chosen[task])]
             start = time.monotonic()
-            found = baselines(table) if not names else train_structure(structure, names, table)
+            if structure == "baselines":
+                found = baselines(table)
+            elif structure == "periodic" and not table["numbers"] and chosen is None:
+                # without numbers to embed it is the same network
+                found = {name: entry["scores"][f"piecewise/{name}"] for name in names}
+            else:
+                found = train_structure(structure, names, table)
             prefix = "" if not names else f"{structure}/"
             scored = entry.setdefault("scores", {})
             scored |= {f"{prefix}{name}": score for name, score in found.items()}
@@ -326,6 +335,15 @@ def read(data: Path, name: str, task: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def complete(record: dict[str, Any], part: str, task: str) -> dict[str, Any]:
+    """Return the tables of a half on which nothing is missing, by name."""
+    wanted = set(STRUCTURES)
+    if part == "second":
+        wanted = {"plain", choose(record)[task].split("/")[0]}
+    tables = record.get(part, {}).get(task, {})
+    return {name: entry for name, entry in tables.items() if wanted <= set(entry["seconds"])}
+
+
 def ranks(tables: dict[str, Any]) -> dict[str, float]:
     """Return each model's mean rank over tables and measures, ties shared."""
     from scipy.stats import rankdata
@@ -341,19 +359,31 @@ def ranks(tables: dict[str, Any]) -> dict[str, float]:
 
 
 def choose(record: dict[str, Any]) -> dict[str, str]:
-    """Return the candidate with the best mean rank of each task on the first half."""
-    return {
-        task: min(
-            ((rank, name) for name, rank in ranks(tables).items() if "/" in name),
-        )[1]
-        for task, tables in record["first"].items()
-    }
+    """Return the candidate with the best mean rank of each task on the first half.
+
+    Of equal ones it is that with the best mean logarithm of all that was measured.
+    """
+    chosen = {}
+    for task in record["first"]:
+        tables = complete(record, "first", task)
+        means = {
+            name: _mean_log([s for e in tables.values() for s in e["scores"][name].values()])
+            for name in ranks(tables)
+        }
+        chosen[task] = min(
+            (rank, means[name], name) for name, rank in ranks(tables).items() if "/" in name
+        )[2]
+    return chosen
+
+
+def _mean_log(scores: list[float]) -> float:
+    return float(np.mean(np.log(np.maximum(scores, 1e-6))))
 
 
 def report(record: dict[str, Any]) -> None:
     """Print the mean ranks, and the second half table by table."""
     for part, task in itertools.product(("first", "second"), FIRST_HALF):
-        tables = record.get(part, {}).get(task)
+        tables = complete(record, part, task)
         if tables:
             print(f"{part} half, {task}: mean rank of {len(tables)} tables")
             for name, rank in sorted(ranks(tables).items(), key=lambda pair: pair[1]):
