@@ -58,7 +58,7 @@ class TableNetwork:
             self.numbers,
             self.classes,
             categories=self.categories,
-            edges=self.edges if preset.embedding == "piecewise" else None,
+            edges=self.edges if preset.embedding == "piecewise" and self.numbers else None,
             rows=self.rows,
             epochs=self.epochs,
             batch_size=self.batch_size,

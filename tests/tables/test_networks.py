@@ -50,3 +50,6 @@ def test_edges_are_those_of_the_piecewise_embedding():
     network = TableNetwork(classes=3, searched=False, edges=edges, **FACTS)
     layer = network(None).get_layer("number_embedding")
     assert [tuple(column) for column in layer.get_config()["edges"]] == list(edges)
+    # a table of categories alone has none
+    facts = FACTS | {"numbers": 0, "categories": (3,), "edges": ()}
+    assert TableNetwork(classes=3, searched=False, **facts)(None).input_shape == (None, 1)
