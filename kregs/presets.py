@@ -1,7 +1,8 @@
 """Networks for tables that need no search: one preset for each task, with how it was found.
 
 The values are those of `kregs.tuning.presets`, a study on one half of a set of tables, which
-reports them on the other half; its results are in `kregs.tuning`'s `results/presets.json`.
+reports them on the other half; its results are in `kregs.tuning`'s `results/presets.json`, and its
+first lines say how much they show.
 """
 
 from __future__ import annotations

@@ -3,7 +3,22 @@
 Commands: python -m kregs.tuning.presets --data DATA first    (the candidates, on FIRST_HALF)
           python -m kregs.tuning.presets --data DATA second   (the chosen ones, on SECOND_HALF)
           python -m kregs.tuning.presets report               (both, from the file)
-Result:   results/presets.json; `--minutes` stops between two networks, a later call goes on.
+Time:     7 minutes for 8 tables of the first half and 1.5 for the second, on one busy core
+Result:   results/presets.json; `--minutes` stops between two networks, a later call goes on
+
+Chosen on the first half: periodic/smooth (binary), piecewise_ensemble/fast (several classes,
+regression). kr-vs-kp, mfeat-factors, pmlb_churn and sick were left out for want of time, and ranks
+are over the candidates that all tables of a task have. Mean rank of log loss and error, or of RMSE,
+on the second half, beside a plain network, HistGradientBoosting and the linear model:
+
+                        chosen  plain  boosting  linear
+    binary (6)            2.33   3.25      2.29    2.12
+    multiclass (3)        1.58   2.25      2.58    3.58
+    regression (2)        2.50   2.50      2.50    2.50
+
+So the presets are better than a plain network where there are classes. With two classes they are
+no better than the linear model, with two tables of regression nothing is seen. One split of few
+rows and 40 epochs say no more than that.
 
 DATA is a folder with a `load.py` that has `tabular(name)` (values, labels, and "num" or "cat" for
 each column) and `regression(name)` (values, targets). Of each table ROWS rows at most are drawn,
