@@ -13,6 +13,7 @@ from typing import Any
 
 # beside a model that was trained on what a scikit-learn transformer makes of the rows
 PREPROCESSING_FILE = "preprocessing.joblib"
+TABLE_FILE = "table.json"  # beside a model that was trained on a table
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

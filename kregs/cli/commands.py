@@ -12,7 +12,7 @@ import json
 import shlex
 import warnings
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,7 @@ def tune_recipe(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
 def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from kregs.search.storage import holds_files
+    from kregs.tables.splitting import labelled_rows
 
     folder = Path(arguments.output) / Path(arguments.data).stem
     resume = _resume_command(arguments, argv)
@@ -112,24 +113,42 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             arguments.data,
             arguments.target,
             task=arguments.task,
+            number=arguments.number,
             categorical=arguments.categorical,
+            date=arguments.date,
+            keep=arguments.keep,
             drop=arguments.drop,
+            groups=arguments.groups,
+            time=arguments.time,
+            encoding=arguments.encoding,
+            decimal=arguments.decimal,
+            thousands=arguments.thousands,
         )
+        if arguments.test_file is not None:  # what is wrong with it is said at once
+            with _warnings_as_lines():
+                labelled_rows(arguments.test_file, table)
     except ImportError as error:  # of what reads Parquet
         return complain(str(error), BROKEN)
     if holds_files(folder) and not arguments.resume:
         return _refuse_earlier_run(folder, resume)
-    _print_table(make_console(), table)
+    _print_table(make_console(), table, at_random=arguments.test_file is None)
     with quiet_tensorflow():
         importlib.import_module("keras")
     try:
-        with interrupts_repeated():
+        with interrupts_repeated(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "column ")  # of the test file: they were said
             run = kregs.tune_table(
                 table,
+                scaling=arguments.scaling or "robust",
+                test_share=0.2 if arguments.test_share is None else arguments.test_share,
+                test_file=arguments.test_file,
                 folds=arguments.folds,
                 max_trials=arguments.max_trials,
                 epochs=arguments.epochs,
                 oracle=arguments.oracle,
+                selection=arguments.selection,
+                max_time=arguments.max_time,
+                workers=arguments.workers,
                 seed=arguments.seed,
                 resume=arguments.resume,
                 directory=folder.parent,
@@ -142,18 +161,21 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     return DONE
 
 
-def _print_table(console: Console, table: kregs.Table) -> None:
+def _print_table(console: Console, table: kregs.Table, *, at_random: bool) -> None:
     from kregs.reporting import make_table
 
     rows = len(table.target)
     classes = "" if table.classes is None else f", {len(table.classes)} classes"
     columns = table.describe()
+    columns = columns.rename(columns={"note": "why", "override": "to change it"})
     console.print(make_table(columns, rows=_MOST_COLUMNS))
     if len(columns) > _MOST_COLUMNS:
         console.print(f"... and {len(columns) - _MOST_COLUMNS} more columns")
     console.print(f"{rows} rows, {table.task} of {table.target_name!r}{classes}", highlight=False)
     for note in table.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    for warning in table.warnings if at_random else ():
+        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
 
 
 def _print_table_run(console: Console, run: kregs.TableRun) -> None:
@@ -164,6 +186,8 @@ def _print_table_run(console: Console, run: kregs.TableRun) -> None:
     count = run.record["rows"]["test"]
     title = f"Test part, {count} rows that the search has not seen"
     console.print(make_table(scores.rename_axis("model").reset_index(), title=title))
+    if run.record["split"] != "at random":
+        console.print(f"test rows      {run.record['split']}", highlight=False, soft_wrap=True)
     if run.record["classes_weighted"]:
         console.print(
             "note: a class is rare, so all were given the same weight; probabilities are those of "
@@ -179,14 +203,24 @@ def _print_table_run(console: Console, run: kregs.TableRun) -> None:
 def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from kregs.files import write_text
 
-    with quiet_tensorflow(), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    failure: Exception | None = None
+    # what is said comes after TensorFlow's first lines, which are thrown away
+    with _warnings_as_lines(), quiet_tensorflow():
         try:
-            predictions = kregs.predict_table(arguments.run, arguments.rows)
+            predictions = kregs.predict_table(
+                arguments.run,
+                arguments.rows,
+                keep=arguments.keep,
+                encoding=arguments.encoding,
+                decimal=arguments.decimal,
+                thousands=arguments.thousands,
+            )
         except ImportError as error:  # of what reads Parquet
             return complain(str(error), BROKEN)
-    for warning in caught:
-        complain(f"warning: {warning.message}", DONE)
+        except (ValueError, TypeError, OSError) as error:
+            failure = error
+    if failure is not None:
+        raise failure
     text = predictions.to_csv(index=False)
     if arguments.output is None:
         print(text, end="")
@@ -194,6 +228,16 @@ def predict(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         write_text(arguments.output, text)
         print(f"{len(predictions)} predictions written to {arguments.output}")
     return DONE
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print the warnings that speak of rows on one line each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        complain(f"warning: {warning.message}", DONE)
 
 
 def write_report(arguments: argparse.Namespace, argv: Sequence[str]) -> int:

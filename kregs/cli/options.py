@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,16 @@ def _choice(options: tuple[str, ...]) -> Callable[[str, Any], Any]:
     return lambda name, value: check_choice(name, value, options)
 
 
+def _table_choice(module: str, constant: str) -> Callable[[str, Any], Any]:
+    """Return a check that loads pandas only where the option is used."""
+
+    def check(name: str, value: Any) -> Any:
+        options = getattr(importlib.import_module(f"kregs.tables.{module}"), constant)
+        return check_choice(name, value, options)
+
+    return check
+
+
 # what a command of any of these options needs; `None` is the default of the study or the library
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_trials": _integer(1),
@@ -60,6 +71,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_time": lambda name, value: check_number(name, value, above=0.0),
     "oracle": _choice(ORACLES),
     "selection": _choice(SELECTIONS),
+    "test_share": lambda name, value: check_number(name, value, above=0.0, below=1.0),
+    "scaling": _choice(("robust", "quantile", "standard", "search")),
+    "decimal": _table_choice("numerals", "DECIMALS"),
+    "thousands": _table_choice("numerals", "THOUSANDS"),
 }
 
 

@@ -115,10 +115,33 @@ def make_parser() -> argparse.ArgumentParser:
         "--task", metavar="TASK", help="classification or regression; default: as the target looks"
     )
     for option, text in (
-        ("--categorical", "its numbers are codes of categories; may be repeated"),
+        ("--number", "it holds numbers; what is none is missing; may be repeated"),
+        ("--categorical", "it holds categories, such as codes; may be repeated"),
+        ("--date", "it holds dates; COLUMN=%%d/%%m/%%Y gives their format; may be repeated"),
+        ("--keep", "use it even if it looks like row numbers; may be repeated"),
         ("--drop", "leave it out; may be repeated"),
     ):
         table.add_argument(option, action="append", default=[], metavar="COLUMN", help=text)
+    _add_file_format(table)
+    table.add_argument(
+        "--groups",
+        metavar="COLUMN",
+        help="rows with one value of it are all trained on or all tested on",
+    )
+    table.add_argument(
+        "--time", metavar="COLUMN", help="test on the latest rows by it, and validate on later ones"
+    )
+    table.add_argument(
+        "--test-file", metavar="FILE", help="test on its rows, train on all of --data"
+    )
+    table.add_argument(
+        "--test-share", type=float, metavar="PART", help="of the rows for the test; default: 0.2"
+    )
+    table.add_argument(
+        "--scaling",
+        metavar="NAME",
+        help="of numbers: robust, quantile, standard or search; default: robust",
+    )
     table.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
     table.add_argument(
         "--max-trials",
@@ -136,6 +159,21 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="as of kregs tune; default: random_from_defaults, the preset first",
     )
+    table.add_argument(
+        "--selection",
+        default="best",
+        metavar="RULE",
+        help="which trial to end with: best or one_standard_error; default: best",
+    )
+    table.add_argument(
+        "--max-time", type=float, metavar="SECONDS", help="end the search then, with what it has"
+    )
+    table.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="train in N processes, one GPU each where there are",
+    )
     _add_seed(table)
     table.add_argument("--resume", action="store_true", help="go on with an earlier search")
     table.add_argument("--output", default="kregs_runs", metavar="DIR", help="default: kregs_runs")
@@ -145,6 +183,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("run", metavar="RUN", help="its folder")
     predict.add_argument("rows", metavar="FILE", help="CSV or Parquet")
+    predict.add_argument(
+        "--keep",
+        "--id",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="put it before the predictions, such as an identifier; may be repeated",
+    )
+    _add_file_format(predict)
     predict.add_argument("--output", metavar="FILE", help="CSV; default: printed")
 
     report = add("report", commands.write_report, "Write the report of a search again.")
@@ -198,6 +245,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+
+
+def _add_file_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoding", metavar="NAME", help="of a CSV, as cp1252; default: UTF-8")
+    parser.add_argument("--decimal", metavar="MARK", help="of numbers: . or ,")
+    parser.add_argument(
+        "--thousands", metavar="MARK", help="between thousands of numbers: , . ' a space, or none"
+    )
 
 
 def _add_mixed_precision(parser: argparse.ArgumentParser) -> None:

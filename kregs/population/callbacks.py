@@ -288,8 +288,11 @@ class CallbackModel:
 class SlotValues(Protocol):
     """Where the numbers of a member are while it trains: a slot of a program."""
 
-    def read(self) -> tuple[list[np.ndarray], OptimizerState]:
-        """Return its weights, in the order of `Member.weights`, and its optimizer's state."""
+    def weights(self) -> list[np.ndarray]:
+        """Return its weights, in the order of `Member.weights`."""
+
+    def state(self) -> OptimizerState:
+        """Return its optimizer's state."""
 
     def write(self, weights: list[np.ndarray], state: OptimizerState) -> None:
         """Let the slot go on with others."""
@@ -297,8 +300,11 @@ class SlotValues(Protocol):
     def steps(self) -> int:
         """Return how many steps its optimizer has taken."""
 
-    def put(self, member: Member, weights: list[np.ndarray], state: OptimizerState) -> None:
-        """Put weights and state into a Keras model and its optimizer."""
+    def put_weights(self, member: Member, weights: list[np.ndarray]) -> None:
+        """Put weights into a Keras model."""
+
+    def put_state(self, member: Member, state: OptimizerState) -> None:
+        """Put a state into the optimizer of a Keras model."""
 
     def state_in(self, member: Member) -> OptimizerState | None:
         """Return the state of a Keras model's optimizer, `None` if it is not built."""
@@ -327,11 +333,15 @@ class OwnModel:
         self._member: Member | None = None
         self._optimizer: Any = None
         self._trainable: list[bool] = []
-        self._current = self._steps_current = False  # the model has what the slot has
-        self._looked = self._rate_looked = False  # in this hook
+        self.has_looked = False  # any callback, at weights
+        # the model has what the slot has
+        self._current = self._state_current = self._steps_current = False
+        self._looked = self._state_looked = self._rate_looked = False  # in this hook
         self._held: set[int] = set()  # callbacks that may hold parts of the model
+        self._state_held: set[int] = set()  # ... or of the optimizer
         self._rate_held: set[int] = set()  # ... or the learning rate
-        self._put: tuple[list[np.ndarray], OptimizerState | None] = [], None
+        self._put_weights: list[np.ndarray] = []
+        self._put_state: OptimizerState | None = None
         self._rates: tuple[float | None, float | None] = None, None  # the slot's, the model's
 
     @property
@@ -345,7 +355,7 @@ class OwnModel:
 
     def stale(self) -> None:
         """Say that the slot has other numbers now."""
-        self._current = self._steps_current = False
+        self._current = self._state_current = self._steps_current = False
 
     def detach(self) -> None:
         """Leave the slot: from now on the model is a model like any other."""
@@ -366,18 +376,28 @@ class OwnModel:
             self._steps_current = True
         return optimizer
 
-    def look(self) -> Any:
-        """Return the model with all numbers of the slot."""
+    def look(self, *, at_weights: bool = False) -> Any:
+        """Return the model with all numbers of the slot, or with its weights alone."""
         self.look_at_rate()
         if self._values is None or self._member is None:
             return self.model
-        self._looked = True
+        self._looked = self.has_looked = True
         if not self._current:
             self._take_rate()  # which it may have set before it looks
-            weights, state = self._values.read()
-            self._values.put(self._member, weights, state)
-            self._put, self._current = (weights, state), True
+            self._put_weights = self._values.weights()
+            self._values.put_weights(self._member, self._put_weights)
+            self._current = True
+        if not at_weights:
+            self._look_at_state()
         return self.model
+
+    def _look_at_state(self) -> None:
+        self._state_looked = True
+        if not self._state_current:
+            self._take_rate()
+            self._put_state = self._values.state()  # type: ignore[union-attr]
+            self._values.put_state(self._member, self._put_state)  # type: ignore[union-attr, arg-type]
+            self._state_current = True
 
     @contextlib.contextmanager
     def shown(self, callback: keras.callbacks.Callback) -> Iterator[None]:
@@ -386,17 +406,20 @@ class OwnModel:
         Raises:
             NotStackable: it has changed something that a population cannot follow.
         """
-        self._looked = self._rate_looked = False
+        self._looked = self._state_looked = self._rate_looked = False
         if id(callback) in self._held:
-            self.look()
+            self.look(at_weights=id(callback) not in self._state_held)
         elif id(callback) in self._rate_held:
             self.look_at_rate()
         yield
         if not _is_stock(callback):
-            if self._looked:
-                self._held.add(id(callback))
-            if self._rate_looked:
-                self._rate_held.add(id(callback))
+            for looked, held in (
+                (self._looked, self._held),
+                (self._state_looked, self._state_held),
+                (self._rate_looked, self._rate_held),
+            ):
+                if looked:
+                    held.add(id(callback))
         self._take_back(type(callback).__name__)
 
     def _take_back(self, name: str) -> None:
@@ -409,11 +432,17 @@ class OwnModel:
             return
         if [v.trainable for v in self._member.weights] != self._trainable:
             raise NotStackable(f"the callback {name} changes which weights are trained")
-        found = self._weights(), self._values.state_in(self._member)
-        if _differ(found, self._put):
-            weights, state = found
-            self._values.write(weights, state)  # type: ignore[arg-type]
-            self._put, self._current, self._steps_current = found, True, True
+        weights = self._weights()
+        changed = not all(map(np.array_equal, weights, self._put_weights))
+        state: OptimizerState | None = None
+        if self._state_looked:
+            state = self._values.state_in(self._member)
+            changed = changed or _differ(state, self._put_state)
+        if changed:
+            self._values.write(weights, self._values.state() if state is None else state)
+            self._put_weights, self._current = weights, True
+            if state is not None:
+                self._put_state, self._state_current, self._steps_current = state, True, True
 
     def _take_rate(self) -> None:
         if self._rate_looked and self._rates[0] is not None:
@@ -430,21 +459,25 @@ def _rate_in(optimizer: Any) -> float:
     return float(keras.ops.convert_to_numpy(learning_rate_of(optimizer)))
 
 
-def _differ(one: tuple[list[np.ndarray], Any], other: tuple[list[np.ndarray], Any]) -> bool:
-    """Whether two pairs of weights and state differ in any number; the learning rate apart."""
-    arrays = [
-        [*weights, *(() if state is None else state.slots)] for weights, state in (one, other)
-    ]
-    facts = [
-        None if state is None else (state.steps, state.momentum_step) for _, state in (one, other)
-    ]
-    return facts[0] != facts[1] or not all(map(np.array_equal, *arrays))
+def _differ(one: OptimizerState | None, other: OptimizerState | None) -> bool:
+    """Whether two states differ in any number; the learning rate apart."""
+    if one is None or other is None:
+        return one is not other
+    if (one.steps, one.momentum_step) != (other.steps, other.momentum_step):
+        return True
+    return not all(map(np.array_equal, one.slots, other.slots))
 
 
 # what says nothing of weights
 _OF_STRUCTURE = {
     "built", "compiled", "count_params", "get_config", "input_shape", "inputs", "loss", "name",
     "output_shape", "outputs", "summary", "to_json",
+}  # fmt: skip
+# what does not lead to the optimizer
+_OF_WEIGHTS = {
+    "call", "evaluate", "get_layer", "get_weights", "layers", "non_trainable_variables",
+    "non_trainable_weights", "predict", "predict_on_batch", "set_weights", "trainable_variables",
+    "trainable_weights", "weights",
 }  # fmt: skip
 # who asks for these wants to change how the model trains
 _OF_TRAINING = {"compile", "make_train_function", "train_function", "train_step", "trainable"}
@@ -500,7 +533,7 @@ class ModelView(_View):
         if name in _OF_TRAINING - {"trainable"}:
             raise NotStackable(f"a callback asks for `model.{name}`")
         if name not in _OF_STRUCTURE and hasattr(own.model, name):
-            own.look()
+            own.look(at_weights=name in _OF_WEIGHTS)
         return getattr(own.model, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -515,7 +548,7 @@ class ModelView(_View):
         delattr(self._own.look(), name)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self._own.look()(*arguments, **named)
+        return self._own.look(at_weights=True)(*arguments, **named)
 
 
 class OptimizerView(_View):
@@ -557,6 +590,11 @@ class MemberCallbacks:
     def __init__(self, callbacks: Sequence[keras.callbacks.Callback], own: OwnModel) -> None:
         self._callbacks = callbacks
         self._own = own
+
+    @property
+    def have_looked(self) -> bool:
+        """Whether any has looked at the weights of its model."""
+        return self._own.has_looked
 
     @property
     def see_tests(self) -> bool:

@@ -70,7 +70,7 @@ def read_graph(model: keras.Model) -> Graph:
     if functional is None:
         raise NotStackable(
             f"model {model.name!r} is a {type(model).__name__}; only Sequential and Functional "
-            "models show their layers"
+            "models show their layers. A layer with the same `call` within one can be stacked"
         )
     nodes: list[Node] = []
     sources = [input_source(position) for position in range(len(functional.inputs))]
@@ -180,7 +180,9 @@ def _read_functional(functional: Any, inputs: list[Edge], nodes: list[Node]) -> 
     for call in calls_of(functional):
         operation = call.operation
         sources = [edges[id(tensor)] for tensor in call.input_tensors]
-        nested = _functional(operation) if isinstance(operation, keras.Model) else None
+        # one of a class of its own may compute otherwise than its layers show
+        shows = isinstance(operation, keras.Sequential) or type(operation).__name__ == "Functional"
+        nested = _functional(operation) if shows else None
         if nested is not None:
             if len(sources) != len(nested.inputs):
                 raise NotStackable(f"model {operation.name!r} is called with a mask")

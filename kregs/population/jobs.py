@@ -20,6 +20,7 @@ from kregs.population.callbacks import (
 from kregs.population.optimizers import OptimizerState, schedule_table
 from kregs.population.registry import NotStackable
 from kregs.population.signature import Member, read_member
+from kregs.population.steps import EpochSteps
 
 
 @dataclasses.dataclass(eq=False)
@@ -45,13 +46,14 @@ class Job:
         learning_rate: that it goes on with; `None`: that of its model.
         counters: of each callback the numbers that it goes on with, see `counters_of`.
         validation_freq: it is validated every so many epochs, or after those listed, counted from
-            1, as in `fit`; in the others its history has NaN. With `validation_parts` it is 1.
+            1, as in `fit`; in the others its history has no entry. With `validation_parts` it is 1.
         keep_end: it ends with all that a job that goes on from it needs: its last weights, the
             state of its optimizer, its learning rate and its callbacks' counters.
 
     Attributes:
         epoch: how many epochs are behind it, `first_epoch` included.
-        history: metric name to a list with one number an epoch.
+        history: metric name to a list with one number an epoch in which it was logged.
+        logs: what its last epoch logged.
         part_histories: the same on each part of the validation rows: its own `validation_parts`, or
             those of `Feed`.
         part_bests: for each part the best objective on it, and what the other part gave in that
@@ -92,6 +94,7 @@ class Job:
 
     epoch: int = dataclasses.field(init=False)
     history: dict[str, list[float]] = dataclasses.field(init=False)
+    logs: dict[str, float] = dataclasses.field(init=False)
     part_histories: list[dict[str, list[float]]] = dataclasses.field(init=False)
     part_bests: list[tuple[float, Any]] = dataclasses.field(init=False)
     crossed_logs: dict[str, float] = dataclasses.field(init=False)
@@ -113,7 +116,8 @@ class Job:
     def reset(self) -> None:
         """Forget all that came of it, so that it can be trained from its beginning."""
         self.epoch = self.first_epoch
-        self.history = {}
+        self.history, self.logs = {}, {}
+        self._logged: dict[str, list[int]] = {}
         self.part_histories = []
         self.part_bests = [(math.inf, None), (math.inf, None)]
         self.crossed_logs = {}
@@ -136,12 +140,21 @@ class Job:
         return self.validation_rows if part is None else self.validation_parts[part]
 
     @property
-    def logs(self) -> dict[str, float]:
-        """What its last epoch logged."""
-        return {name: values[-1] for name, values in self.history.items()}
+    def trained(self) -> int:
+        """How many epochs it has trained."""
+        return self.epoch - self.first_epoch
+
+    @property
+    def logged_epochs(self) -> dict[str, list[int]]:
+        """The epochs, counted from its first, of what was not logged in each of them."""
+        longest = max(map(len, self._logged.values()), default=0)
+        return {name: epochs for name, epochs in self._logged.items() if len(epochs) < longest}
 
     def log(self, logs: dict[str, float], by_part: Sequence[dict[str, float]]) -> None:
-        """Add an epoch's logs to its histories."""
+        """Add the logs of the epoch that has just ended to its histories."""
+        self.logs = logs
+        for name in logs:
+            self._logged.setdefault(name, []).append(self.trained - 1)
         if by_part and not self.part_histories:
             self.part_histories = [{} for _ in by_part]
         pairs = zip((self.history, *self.part_histories), (logs, *by_part), strict=True)
@@ -158,15 +171,17 @@ class Slot:
         job: what trains.
         member: whose numbers it trains with: the job's own, until a driver replaces it.
         model: what its callbacks share.
+        steps: of its epochs.
         callbacks: the job's.
         logs: of the last epoch, without what callbacks have added.
         rates: the learning rate of each step from epoch `rates_from` on; `None`: no schedule.
-        rates_from: an epoch, counted from 0.
+        rates_from: an epoch, counted from the job's first.
     """
 
     job: Job
     member: Member
     model: MemberModel
+    steps: EpochSteps
     callbacks: MemberCallbacks = dataclasses.field(init=False)
     logs: dict[str, Any] = dataclasses.field(default_factory=dict, init=False)
     rates: np.ndarray | None = None
@@ -174,31 +189,30 @@ class Slot:
 
     @classmethod
     def begin(
-        cls, job: Job, state: OptimizerState | None, metrics: Sequence[Any], steps: int
+        cls, job: Job, state: OptimizerState | None, metrics: Sequence[Any], steps: EpochSteps
     ) -> Slot:
-        """Begin a job of so many steps an epoch; see `begin_callbacks`, too.
+        """Begin a job; see `begin_callbacks`, too.
 
         Args:
             job: in its beginning.
             state: of its optimizer; `None` if it is fresh.
             metrics: see `MemberModel`.
-            steps: of an epoch.
+            steps: of its epochs.
         """
         job.reset()
-        slot = cls(job, job.member, MemberModel(metrics, job.member.model))
+        slot = cls(job, job.member, MemberModel(metrics, job.member.model), steps)
         slot.set_learning_rate(state)
-        slot.tabulate(0 if state is None else state.steps, steps)
+        slot.tabulate(0 if state is None else state.steps)
         return slot
 
-    def begin_callbacks(self, values: SlotValues, steps: int | None) -> None:
+    def begin_callbacks(self, values: SlotValues) -> None:
         """Tell the callbacks that training begins.
 
         Args:
             values: of the slot.
-            steps: of an epoch, as `params` has them.
         """
         job, history = self.job, self.model.history
-        params = {"verbose": job.verbose, "epochs": job.epochs, "steps": steps}
+        params = {"verbose": job.verbose, "epochs": job.epochs, "steps": self.steps.nominal}
         history.history, history.epoch, history.params = job.history, [], params
         own = OwnModel(self.model, type(job.member.model), self._own_member, values)
         self.callbacks = MemberCallbacks(job.callbacks, own)
@@ -251,17 +265,31 @@ class Slot:
         self.member = member
         self.model.adopt(member.model)
 
-    def tabulate(self, taken: int, steps: int) -> None:
+    def tabulate(self, taken: int) -> None:
         """Look up a schedule's learning rates from the present epoch on.
 
         Args:
             taken: how many steps the optimizer has taken.
-            steps: of an epoch.
         """
-        self.rates, self.rates_from = None, self.job.epoch
+        job = self.job
+        self.rates, self.rates_from = None, job.trained
         if self.model.optimizer.constant is None:
-            count = steps * (self.job.epochs - self.job.epoch)
+            last = job.epochs - job.first_epoch
+            count = self.steps.before(last) - self.steps.before(job.trained)
             self.rates = schedule_table(self.member.model.optimizer, taken, count)
+
+    @property
+    def epoch_steps(self) -> int:
+        """How many steps the epoch has that it is in."""
+        return self.steps.count(self.job.trained)
+
+    def epoch_rates(self, first: int, steps: int) -> np.ndarray:
+        """Return the learning rates of so many steps of its epoch, fewer where that ends."""
+        count = max(0, min(steps, self.epoch_steps - first))
+        if self.rates is None:
+            return np.full(count, self.model.optimizer.constant)
+        begin = self.steps.before(self.job.trained) - self.steps.before(self.rates_from) + first
+        return self.rates[begin : begin + count]
 
     @property
     def ended(self) -> bool:

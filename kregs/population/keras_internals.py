@@ -21,6 +21,9 @@ from keras.src.backend.common import global_state
 # what Keras's loss classes are made of; it exports the classes only
 from keras.src.losses.losses import LossFunctionWrapper
 
+# what a model of inputs and outputs is, whose class may be one's own
+from keras.src.models.functional import Functional
+
 # operations that Keras puts into a graph to compute masks; it exports the functions only
 from keras.src.ops.numpy import Any as AnyOperation
 from keras.src.ops.numpy import NotEqual as NotEqualOperation
@@ -75,7 +78,8 @@ BUILT = frozenset({"built", "_built", "_build_input_shape"})
 # who overrides one of these computes something that the layers do not show
 _STEPS = (
     "call", "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "fit",
-    "evaluate", "make_train_function", "make_test_function",
+    "evaluate", "make_train_function", "make_test_function", "__call__", "losses", "metrics",
+    "trainable_variables", "trainable_weights",
 )  # fmt: skip
 
 
@@ -85,22 +89,39 @@ def inner_functional(model: Any) -> Any:
     Why: `Sequential.layers` hides which tensors its layers read, its Functional shows them.
 
     Raises:
-        ValueError: a Sequential is not built, so it has none yet; or its class computes otherwise.
+        ValueError: a Sequential is not built, so it has none yet; or its class computes otherwise,
+            or has weights that its layers have not.
     """
     if isinstance(model, keras.Sequential):
-        for name in _STEPS:
-            if getattr(type(model), name) is not getattr(keras.Sequential, name):
-                raise ValueError(
-                    f"model {model.name!r} is a {type(model).__name__}, which has a `{name}` of "
-                    "its own"
-                )
+        _check_steps(model, keras.Sequential)
         if not model.built or model._functional is None:
             raise ValueError(
                 f"model {model.name!r} is not built: its first layer does not say its input shape"
             )
         return model._functional
-    is_functional = hasattr(model, "_nodes_by_depth") and isinstance(model, keras.Model)
-    return model if is_functional and type(model).__name__ == "Functional" else None
+    if not (hasattr(model, "_nodes_by_depth") and isinstance(model, Functional)):
+        return None
+    _check_steps(model, Functional)
+    if type(model) is not Functional:
+        of_layers = {id(variable) for layer in all_layers(model) for variable in layer.weights}
+        if any(id(variable) not in of_layers for variable in model.weights):
+            raise ValueError(
+                f"model {model.name!r} is a {type(model).__name__}, which has weights that none of "
+                "its layers has"
+            )
+    return model
+
+
+def _check_steps(model: keras.Model, stock: type) -> None:
+    """Raise `ValueError` if a model's class computes otherwise than a stock class.
+
+    Why: the class of models of inputs and outputs is not public.
+    """
+    for name in _STEPS:
+        if getattr(type(model), name) is not getattr(stock, name):
+            raise ValueError(
+                f"model {model.name!r} is a {type(model).__name__}, which has a `{name}` of its own"
+            )
 
 
 def calls_of(functional: Any) -> Iterator[Any]:
@@ -563,3 +584,14 @@ def broadcast_shape(layer: keras.layers.Normalization) -> list[int]:
     Why: the layer computes it in `build` and keeps it private.
     """
     return layer._broadcast_shape
+
+
+def gpu_bytes() -> int | None:
+    """Return how much memory TensorFlow may use on the smallest GPU; `None` if it does not say.
+
+    Why: `tf.config` knows the present use of a GPU, not its size.
+    """
+    from tensorflow.python.client import device_lib
+
+    limits = [d.memory_limit for d in device_lib.list_local_devices() if d.device_type == "GPU"]
+    return min(limits, default=0) or None

@@ -20,7 +20,7 @@ from kregs.population.keras_internals import callback_metrics
 from kregs.population.layout import Layout
 from kregs.population.metrics import Predicted, concatenated, number_or_array, predicted_rows
 from kregs.population.optimizers import OptimizerState
-from kregs.population.program import Program, Sums
+from kregs.population.program import Program, Snapshot, Sums
 from kregs.population.rows import GATHER_BYTES, Feed, Rows, Stream, in_steps
 from kregs.population.signature import Member
 
@@ -34,9 +34,10 @@ class EpochLogs:
     Args:
         position: of the slot.
         slot: whose job trained.
-        logs: metric name to number, over all validation rows; NaN where it was not validated.
+        logs: metric name to number, those of validation over all its rows.
         by_part: the same on each part of them.
         part_passes: what that was computed from, of all slots.
+        missing: names of what it would have logged if it had been validated.
     """
 
     position: int
@@ -44,6 +45,7 @@ class EpochLogs:
     logs: dict[str, float]
     by_part: list[dict[str, float]]
     part_passes: list[Pass]
+    missing: list[str] = dataclasses.field(default_factory=list)
 
 
 class Lane:
@@ -79,6 +81,8 @@ class Lane:
         self._setup_seconds: dict[int, float] = {}
         self._epoch_seconds = 0.0
         self._trained: dict[str, np.ndarray] = {}
+        self._snapshot: Snapshot | None = None  # after an epoch, if several callbacks look
+        self._written: set[int] = set()  # positions that have changed since
 
     def _here(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.device is None else tf.device(self.device)
@@ -98,6 +102,7 @@ class Lane:
 
     def forget(self) -> None:
         """Give back the memory of all programs; nothing trains then."""
+        self._snapshot = None
         for program in self._programs.values():
             program.forget()
         self._programs.clear()
@@ -105,10 +110,26 @@ class Lane:
         self._setup_seconds.clear()
         self.slots = []
 
-    def open(self, slots: int) -> None:
-        """Begin with so many free slots."""
-        self._program = self.program(slots)
-        self.slots = [None] * slots
+    def open(self, jobs: int, most: int) -> None:
+        """Begin with free slots for so many jobs, but for `most` at once.
+
+        A program that has been compiled is used again if at least half of it is.
+        """
+        wanted = min(jobs, most)
+        compiled = [s for s in self._setup_seconds if wanted <= s <= min(2 * wanted, most)]
+        self._program = self.program(min(compiled, default=wanted))
+        self.slots = [None] * self._program.slots
+        self._forget_snapshot()
+
+    def grow(self, waiting: int, most: int) -> None:
+        """Move to a larger program that has been compiled, if more jobs wait than slots are free.
+
+        Such as when a rung of Hyperband begins while the last members of another one end.
+        """
+        wanted = min(len(self.active) + waiting, most)
+        larger = [s for s in self._setup_seconds if len(self.slots) < s <= max(wanted, 1)]
+        if waiting > self.free and larger and not self._goes_on:
+            self._move_to(max(larger))
 
     @property
     def active(self) -> list[tuple[int, Slot]]:
@@ -118,15 +139,25 @@ class Lane:
     @property
     def free(self) -> int:
         """How many jobs it can take."""
+        if self._goes_on and self.active:  # a job begins where the dataset does
+            return 0
         return sum(slot is None for slot in self.slots)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether epochs go on in a dataset where the last one has stopped."""
+        return isinstance(self.feed.data, Stream) and self.feed.data.goes_on
 
     def take(self, jobs: Sequence[Job]) -> None:
         """Put jobs into free slots."""
         positions = [i for i, slot in enumerate(self.slots) if slot is None][: len(jobs)]
         if not positions:
             return
+        if self._goes_on:
+            self.feed.data.restart()  # type: ignore[union-attr]
         states = [job.state or self.layout.state_of(job.member) for job in jobs]
         weights = [job.weights or [v.value.numpy() for v in job.member.weights] for job in jobs]
+        self._written |= set(positions)
         with self._here():
             self._program.fill(
                 positions,
@@ -142,7 +173,7 @@ class Lane:
             if job.own_model is None and look_at_models(job.callbacks):
                 # callbacks change the member's model, from which it may have to begin anew
                 job.weights, job.state = initial, job.state or self.state_at(position)
-            slot.begin_callbacks(_ValuesInSlot(self, slot), steps)
+            slot.begin_callbacks(_ValuesInSlot(self, slot))
 
     @functools.cached_property
     def _callback_metrics(self) -> list[Any]:
@@ -165,14 +196,47 @@ class Lane:
 
     def state_at(self, position: int) -> OptimizerState:
         """Return what a member's optimizer has gathered."""
-        slot: Any = self.slots[position]
         with self._here():
             state = self._program.state_of(position)
+        return self._with_rate(position, state)
+
+    def _with_rate(self, position: int, state: OptimizerState) -> OptimizerState:
+        slot: Any = self.slots[position]
         return dataclasses.replace(state, learning_rate=slot.model.optimizer.constant)
+
+    def _read(self, position: int) -> Snapshot | None:
+        """What all callbacks look at after an epoch, read once; `None`: read the slot alone."""
+        if position in self._written:
+            return None
+        if self._snapshot is None:
+            if sum(slot.callbacks.have_looked for _, slot in self.active) < 2:
+                return None
+            with self._here():
+                self._snapshot = self._program.read()
+        return self._snapshot
+
+    def seen_weights(self, position: int, kept: str | None) -> list[np.ndarray]:
+        """Return what `weights_at` returns, maybe as views that are only to be looked at."""
+        snapshot = None if kept is not None else self._read(position)
+        return (
+            self.weights_at(position, kept) if snapshot is None else snapshot.weights_of(position)
+        )
+
+    def seen_state(self, position: int) -> OptimizerState:
+        """Return what `state_at` returns, likewise."""
+        snapshot = self._read(position)
+        if snapshot is None:
+            return self.state_at(position)
+        return self._with_rate(position, snapshot.state_of(position))
 
     def steps_at(self, position: int) -> int:
         """Return how many steps a member's optimizer has taken."""
-        return int(self._program.steps[position])
+        if self._snapshot is None or position in self._written:
+            return int(self._program.steps[position])
+        return int(self._snapshot.steps[position])
+
+    def _forget_snapshot(self) -> None:
+        self._snapshot, self._written = None, set()
 
     def replace(
         self,
@@ -195,8 +259,9 @@ class Lane:
         settings = self.layout.settings_of(slot.member)
         with self._here():
             self._program.fill([position], [weights], [settings], [slot.job.seed], [state])
+        self._written.add(position)
         slot.callbacks.stale()
-        slot.tabulate(state.steps, self.feed.steps(slot.job.train_rows))
+        slot.tabulate(state.steps)
 
     def compact(self, waiting: int) -> None:
         """Move the remaining members to a smaller program where that saves time."""
@@ -210,11 +275,17 @@ class Lane:
         # early stopping may end them sooner: count on half of what is left
         if 0.5 * left * self._epoch_seconds * (1 - smaller / now) < setup:
             return
-        target = self.program(smaller)
+        self._move_to(smaller)
+
+    def _move_to(self, slots: int) -> None:
+        """Let the members go on in the program with this many slots."""
+        active = self.active
+        target = self.program(slots)
         with self._here():
-            self._program.move(active, target)
+            self._program.move([position for position, _ in active], target)
         self._program = target
-        self.slots = [slot for _, slot in self.active] + [None] * (smaller - len(active))
+        self._forget_snapshot()
+        self.slots = [slot for _, slot in active] + [None] * (slots - len(active))
 
     def keep(self, name: str, positions: Sequence[int]) -> None:
         """Remember the present weights of some slots under a name."""
@@ -260,6 +331,7 @@ class Lane:
     def train_epoch(self) -> None:
         """Train one epoch of every slot; this and `validate_epoch` may run beside other lanes."""
         began = time.perf_counter()
+        self._forget_snapshot()
         with self._here():
             self._trained = self._logs([self._train(self.active)])
         for _, slot in self.active:
@@ -289,14 +361,13 @@ class Lane:
         slot_logs, in_order = [], self._program.metrics.in_order
         for i, slot in self.active:
             logs = _of_slot(trained, i)
-            if slot.job.validates:
-                logs |= _of_slot(validated, i)
-                parts = [_of_slot(part, i) for part in by_part]
-                slot_logs.append(EpochLogs(i, slot, in_order(logs), parts, part_passes))
+            if not slot.job.validates:
+                missing = [] if self.feed.validation is None else [f"val_{name}" for name in logs]
+                slot_logs.append(EpochLogs(i, slot, in_order(logs), [], [], missing))
                 continue
-            if self.feed.validation is not None:
-                logs |= {f"val_{name}": math.nan for name in logs}
-            slot_logs.append(EpochLogs(i, slot, in_order(logs), [], []))
+            logs |= _of_slot(validated, i)
+            parts = [_of_slot(part, i) for part in by_part]
+            slot_logs.append(EpochLogs(i, slot, in_order(logs), parts, part_passes))
         return slot_logs
 
     def _train(self, active: list[tuple[int, Slot]]) -> Pass:
@@ -320,27 +391,30 @@ class Lane:
         return _total(chunk_passes)
 
     def _train_index(self, active: list[tuple[int, Slot]]) -> np.ndarray:
-        steps = max(self.feed.steps(slot.job.train_rows) for _, slot in active)
+        steps = max(slot.epoch_steps for _, slot in active)
         index = np.full([self._program.slots, steps, self.feed.step_rows], -1, np.int32)
         for i, slot in active:
-            epoch = slot.job.epochs_before + slot.job.epoch
-            order = self.feed.order(slot.job.train_rows, slot.job.seed, epoch)
-            index[i] = in_steps(order, steps, self.feed.step_rows)
+            index[i] = in_steps(self._epoch_order(slot), steps, self.feed.step_rows)
         for i in set(range(self._program.slots)) - {i for i, _ in active}:
             index[i] = index[active[0][0]]  # a free slot idles along; its rate is 0
         return index
+
+    def _epoch_order(self, slot: Slot) -> np.ndarray:
+        """The row numbers of the epoch that a slot is in, in order: of a pass, or a part of it."""
+        job, steps, batch = slot.job, slot.steps, self.feed.step_rows
+        began = job.epochs_before + job.first_epoch + steps.pass_began(job.trained)
+        order = self.feed.order(job.train_rows, job.seed, began)
+        if steps.per_epoch is None:
+            return order
+        first = steps.first(job.trained) * batch
+        return order[first : first + slot.epoch_steps * batch]
 
     def _rates(self, active: list[tuple[int, Slot]], first: int, steps: int) -> np.ndarray:
         """The learning rates `(K, steps)` from step `first` of the epoch on; free slots have 0."""
         rates = np.zeros([self._program.slots, steps])
         for i, slot in active:
-            if slot.rates is None:
-                rates[i] = slot.model.optimizer.constant
-                continue
-            epoch_steps = self.feed.steps(slot.job.train_rows)
-            begin = (slot.job.epoch - slot.rates_from) * epoch_steps
-            scheduled = slot.rates[begin + first : begin + min(first + steps, epoch_steps)]
-            rates[i, : len(scheduled)] = scheduled
+            slot_rates = slot.epoch_rates(first, steps)
+            rates[i, : len(slot_rates)] = slot_rates
         return rates
 
     # ---- validation and metrics ------------------------------------------------------------
@@ -366,7 +440,7 @@ class Lane:
             part_passes = [self._pass(rows, index, shared=True) for index in part_indices]
             passes = part_passes
             if not part_passes or not self._has_only_means:  # else their sums are all rows'
-                all_rows = self._common_rows(np.arange(len(rows)))
+                all_rows = self._common_rows(feed.validated(np.arange(len(rows))))
                 passes = [self._pass(rows, all_rows, shared=True)]
         return self._validation_logs(passes), part_passes
 
@@ -404,6 +478,7 @@ class Lane:
         """The index of each slot's validation rows, or of a part of them: `(K, steps, batch)`."""
         batch = self._validation_batch()
         job_rows = [None if slot is None else slot.job.rows_of(part) for slot in self.slots]
+        job_rows = [None if rows is None else self.feed.validated(rows) for rows in job_rows]
         present = [rows for rows in job_rows if rows is not None]
         steps = math.ceil(max(map(len, present)) / batch)
         return np.stack(
@@ -456,10 +531,11 @@ class _ValuesInSlot:
     def _position(self) -> int:
         return self.lane.slots.index(self.slot)
 
-    def read(self) -> tuple[list[np.ndarray], OptimizerState]:
-        position = self._position
-        weights = self.lane.weights_at(position, self.slot.model.restored)
-        return weights, self.lane.state_at(position)
+    def weights(self) -> list[np.ndarray]:
+        return self.lane.seen_weights(self._position, self.slot.model.restored)
+
+    def state(self) -> OptimizerState:
+        return self.lane.seen_state(self._position)
 
     def write(self, weights: list[np.ndarray], state: OptimizerState) -> None:
         position = self._position
@@ -473,8 +549,11 @@ class _ValuesInSlot:
     def steps(self) -> int:
         return self.lane.steps_at(self._position)
 
-    def put(self, member: Member, weights: list[np.ndarray], state: OptimizerState) -> None:
-        self.lane.layout.restore(member, weights, state)
+    def put_weights(self, member: Member, weights: list[np.ndarray]) -> None:
+        self.lane.layout.restore_weights(member, weights)
+
+    def put_state(self, member: Member, state: OptimizerState) -> None:
+        self.lane.layout.restore_state(member, state)
 
     def state_in(self, member: Member) -> OptimizerState | None:
         return self.lane.layout.state_of(member)

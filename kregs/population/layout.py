@@ -171,8 +171,16 @@ class Layout:
             weights: in the order of `member.weights`.
             state: of its optimizer.
         """
+        self.restore_weights(member, weights)
+        self.restore_state(member, state)
+
+    def restore_weights(self, member: Member, weights: list[Any]) -> None:
+        """Put weights into a member's model, see `restore`."""
         for variable, value in zip(member.weights, weights, strict=True):
-            variable.assign(value)
+            variable.value.assign(value)  # Keras's own would look at it for 0.5 ms
+
+    def restore_state(self, member: Member, state: OptimizerState) -> None:
+        """Put a state into the optimizer of a member's model, see `restore`."""
         optimizer = member.model.optimizer
         if not optimizer.built:
             optimizer.build(member.model.trainable_variables)

@@ -102,7 +102,7 @@ class OptimizerByMember(StackedOptimizer):
     @classmethod
     def write_state(cls, state: OptimizerState, optimizer: Any, variables: Sequence[Any]) -> None:
         for variable, value in zip(gathered_by(optimizer, variables), state.slots, strict=True):
-            variable.assign(value)
+            variable.value.assign(value)
         set_steps_taken(optimizer, state.steps)
         if state.learning_rate is not None:
             optimizer.learning_rate = state.learning_rate

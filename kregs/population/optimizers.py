@@ -7,7 +7,7 @@ their numbers as Python floats and clip a stacked variable as one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -174,7 +174,7 @@ class StackedOptimizer:
         ]
         for variable, value in zip(kept, state.slots, strict=True):
             if variable is not None:
-                variable.assign(value)
+                variable.value.assign(value)
         optimizer.iterations.assign(state.steps)
         if state.learning_rate is not None:
             optimizer.learning_rate = state.learning_rate
@@ -475,13 +475,22 @@ def schedule_table(optimizer: Any, first: int, count: int) -> np.ndarray:
     """
     schedule = learning_rate_of(optimizer)
     steps = np.arange(first, first + count)
-    try:
-        # most schedules are arithmetic, which takes all steps at once
-        table = np.asarray(schedule(tf.constant(steps, tf.float32)), np.float64)
-        probes = sorted({0, count // 2, count - 1})
-        single = [float(schedule(steps[i])) for i in probes]
+    probes = sorted({0, count // 2, count - 1})
+    # most schedules are arithmetic, which takes all steps at once; one with branches takes one step
+    # at a time, in a graph if it can
+    for at_all in (schedule, tf.function(_step_by_step(schedule), autograph=False)):
+        try:
+            table = np.asarray(at_all(tf.constant(steps, tf.float32)), np.float64)
+            single = [float(schedule(steps[i])) for i in probes]
+        except (ValueError, TypeError, tf.errors.OpError):
+            continue
         if table.shape == steps.shape and np.allclose(table[probes], single, rtol=1e-6):
             return table
-    except (ValueError, TypeError, tf.errors.OpError):
-        pass  # a schedule with branches takes one step at a time
     return np.array([float(schedule(step)) for step in steps])
+
+
+def _step_by_step(schedule: Callable) -> Callable[[tf.Tensor], tf.Tensor]:
+    def rates(steps: tf.Tensor) -> tf.Tensor:
+        return tf.map_fn(lambda step: tf.cast(schedule(step), tf.float32), steps)
+
+    return rates

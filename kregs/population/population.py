@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import copy
+import dataclasses
 import json
 import math
 import os
@@ -18,30 +18,49 @@ import keras
 import numpy as np
 
 from kregs.files import atomic_path
-from kregs.population.callbacks import check_callbacks, look_at_models
+from kregs.population.arguments import (
+    batches,
+    check_counts,
+    check_frequency,
+    check_validation,
+    each_member,
+    member_callbacks,
+    split,
+)
+from kregs.population.callbacks import look_at_models
 from kregs.population.capacity import members_at_once
 from kregs.population.graph import as_outputs
 from kregs.population.jobs import Job
 from kregs.population.layout import Layout
-from kregs.population.metrics import predicted_rows
+from kregs.population.metrics import Predicted, concatenated, predicted_rows
 from kregs.population.optimizers import OptimizerState
-from kregs.population.program import Program
+from kregs.population.program import Program, Sums
 from kregs.population.registry import NotStackable
 from kregs.population.rows import (
     GATHER_BYTES,
     Feed,
+    Rows,
+    Stream,
     as_rows,
     as_source,
     as_validation,
+    check_no_targets,
     check_one_target,
-    in_steps,
     is_dataset,
 )
 from kregs.population.signature import read_member
+from kregs.population.steps import KERAS_BATCH_SIZE, batch_sizes, whole_executions
 from kregs.population.training import Training, check_devices
+from kregs.population.verbose import VERBOSE, FitProgress
 from kregs.training.data_checks import check_data, check_rows
 from kregs.training.targets import check_class_weight, resolve_class_weight
-from kregs.validation import check_flag, check_integer, check_path, check_seed, in_words
+from kregs.validation import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_path,
+    check_seed,
+)
 
 _FACTS = "population.json"  # in the file that `save` writes
 
@@ -126,7 +145,7 @@ class Population:
                 "`models` must be different objects, each with weights of its own. "
                 "Received: one model twice"
             )
-        numbers = _each("seeds", seeds, len(models))
+        numbers = each_member("seeds", seeds, len(models))
         return cls(models, seeds=[check_seed("seeds", seed) for seed in numbers])
 
     def __len__(self) -> int:
@@ -138,9 +157,15 @@ class Population:
         y: Any = None,
         *,
         validation_data: Any = None,
+        validation_split: float = 0.0,
         epochs: int | Sequence[int] = 1,
-        batch_size: int = 32,
+        initial_epoch: int = 0,
+        batch_size: int | None = None,
+        steps_per_epoch: int | None = None,
         validation_batch_size: int | None = None,
+        validation_steps: int | None = None,
+        validation_freq: int | Sequence[int] = 1,
+        verbose: str | int = 0,
         shuffle: bool = True,
         early_stopping: keras.callbacks.EarlyStopping | None = None,
         callbacks: Sequence[Any] = (),
@@ -164,7 +189,11 @@ class Population:
                 see the same batches.
             validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset.
             epochs: as in `keras.Model.fit`, one number for all or one a member.
-            batch_size, validation_batch_size, shuffle: as in `keras.Model.fit`.
+            batch_size, initial_epoch, steps_per_epoch, shuffle: as in `keras.Model.fit`.
+            validation_split, validation_batch_size, validation_steps, validation_freq: as in
+                `keras.Model.fit`.
+            verbose: 0: nothing is printed; 1 or `"auto"`: one progress bar over the epochs of all
+                members; 2: a line for each epoch of each. Callbacks find it among their `params`.
             sample_weight: `(rows,)`, for all outputs.
             class_weight: as in `keras.Model.fit`, for one output; also `"balanced"`: weights with
                 which each class counts the same.
@@ -180,10 +209,10 @@ class Population:
                 streamed to one device only.
 
         Returns:
-            The history of each member: metric name to a list with one number an epoch, or one array
-            where Keras's metric is itself an array. Outputs and metrics that were given no name
-            are called as those of the first model. A member whose loss is not finite ends there;
-            `failures` says so.
+            The history of each member: metric name to a list with one number for each epoch that
+            logged it, or one array where Keras's metric is itself an array. Outputs and metrics
+            that were given no name are called as those of the first model. A member whose loss is
+            not finite ends there; `failures` says so.
 
         Raises:
             ValueError: arguments or shapes do not fit.
@@ -191,18 +220,34 @@ class Population:
             Exception: whatever a callback raises.
         """
         self._take_back()
+        initial_epoch = check_integer("initial_epoch", initial_epoch, minimum=0)
         durations = [
             check_integer("epochs", number, minimum=1)
-            for number in _each("epochs", epochs, len(self))
+            for number in each_member("epochs", epochs, len(self))
         ]
-        check_integer("batch_size", batch_size, minimum=1)
-        if validation_batch_size is not None:
-            check_integer("validation_batch_size", validation_batch_size, minimum=1)
+        if initial_epoch >= min(durations, default=math.inf):
+            raise ValueError(
+                f"`initial_epoch` must be below `epochs`, {min(durations)}. "
+                f"Received: initial_epoch={initial_epoch}"
+            )
+        sizes = {
+            "batch_size": batch_size,
+            "validation_batch_size": validation_batch_size,
+            "steps_per_epoch": steps_per_epoch,
+            "validation_steps": validation_steps,
+        }
+        for name, size in sizes.items():
+            if size is not None:
+                check_integer(name, size, minimum=1)
+        check_frequency(validation_freq)
+        check_choice("verbose", verbose, VERBOSE)
         check_flag("shuffle", shuffle)
         if accelerate is not None:
             check_flag("accelerate", accelerate)
-        callbacks_of_members = _callbacks(callbacks, early_stopping, len(self))
+        callbacks_of_members = member_callbacks(callbacks, early_stopping, len(self))
         model = self.models[0]
+        if validation_split and validation_data is None:
+            x, y, sample_weight, validation_data = split(validation_split, x, y, sample_weight)
         class_weight = check_class_weight(class_weight)
         if is_dataset(x):
             if isinstance(class_weight, str):
@@ -215,10 +260,24 @@ class Population:
             if class_weight is not None:
                 check_one_target(y)
             class_weight = resolve_class_weight(class_weight, y, model)
-        _check_validation(validation_data, model)
+        check_validation(validation_data, model)
         batch_order = self._batch_order if shuffle else None
-        data = as_source(x, y, sample_weight, class_weight, batch_order=batch_order)
-        validation = None if validation_data is None else as_validation(validation_data)
+        per_execution = model.steps_per_execution
+        steps = whole_executions(steps_per_epoch, per_execution)
+        held_out_steps = whole_executions(validation_steps, per_execution)
+        data = as_source(x, y, sample_weight, class_weight, batch_order=batch_order, steps=steps)
+        validation = None
+        if validation_data is not None:
+            validation = as_validation(validation_data, steps=held_out_steps)
+        feed = Feed(data, validation, KERAS_BATCH_SIZE, shuffle=shuffle)
+        batch_size, validation_batch_size = batch_sizes(sizes, *feed.counts)
+        feed = dataclasses.replace(
+            feed,
+            batch_size=batch_size,
+            validation_batch_size=validation_batch_size,
+            steps_per_epoch=steps,
+            validation_steps=held_out_steps,
+        )
         jobs = [
             Job(
                 member=member,
@@ -226,19 +285,24 @@ class Population:
                 seed=seed,
                 callbacks=callbacks_of_members[k],
                 epochs=durations[k],
+                first_epoch=initial_epoch,
+                verbose=verbose,
                 name=k,
                 state=self._states[k],
-                epochs_before=self._epochs[k],
+                # the order of rows goes on, whatever number the first epoch has
+                epochs_before=self._epochs[k] - initial_epoch,
+                validation_freq=validation_freq,
                 keep_end=True,
             )
             for k, (member, seed) in enumerate(zip(self.members, self.seeds, strict=True))
         ]
-        feed = Feed(data, validation, batch_size, validation_batch_size, shuffle=shuffle)
         slots = members_at_once(self.layout, feed.step_rows, max_members)
+        progress = FitProgress(verbose, sum(job.epochs - job.first_epoch for job in jobs))
         training = Training(
             self.layout,
             slots,
             feed,
+            on_epoch=progress,
             accelerate=accelerate,
             devices=check_devices(devices),
         )
@@ -252,6 +316,7 @@ class Population:
                 if look_at_models(job.callbacks) and job.state is not None:
                     self.layout.restore(member, job.weights, job.state)  # type: ignore[arg-type]
             raise
+        progress.end()
         self._weights = [job.best_weights for job in jobs]  # type: ignore[misc]
         self._states = [job.end_state for job in jobs]
         self._epochs = [job.epochs_before + job.epoch for job in jobs]
@@ -262,14 +327,21 @@ class Population:
         return self.history
 
     def evaluate(
-        self, x: Any, y: Any, *, batch_size: int = 32, sample_weight: Any = None
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int | None = None,
+        sample_weight: Any = None,
+        steps: int | None = None,
     ) -> dict[str, np.ndarray]:
-        """Return the loss and each metric of each member on arrays.
+        """Return the loss and each metric of each member.
 
         Args:
-            x, y: inputs and targets, `(rows, ...)`, or several as in `fit`.
-            batch_size: rows at a time.
+            x, y: inputs and targets, `(rows, ...)`, or several as in `fit`; or a dataset as `x`.
+            batch_size: rows at a time, as in `keras.Model.evaluate`.
             sample_weight: `(rows,)`, >= 0.
+            steps: how many batches count. Default: all.
 
         Returns:
             What `keras.Model.evaluate` returns, of all members: metric name to an array of shape
@@ -278,49 +350,67 @@ class Population:
         Raises:
             ValueError: arguments or shapes do not fit.
         """
-        check_integer("batch_size", batch_size, minimum=1)
-        check_rows(x, y, sample_weight, model=self.models[0])
+        check_counts(batch_size=batch_size, steps=steps)
+        if is_dataset(x):
+            check_no_targets(y, sample_weight)
+            data: Rows | Stream = Stream(x, steps=steps)
+        else:
+            check_rows(x, y, sample_weight, model=self.models[0])
+            data = as_rows(x, y, sample_weight)
         self._take_back()
-        data = as_rows(x, y, sample_weight)
-        batch_size = min(batch_size, len(data))
-        index = self._steps(len(data), batch_size)
+        batch_size, chunks = batches(data, batch_size, steps)
         values: list[dict[str, Any]] = []
         for program, chosen in self._programs(data.head, batch_size):
-            others = bool(program.metrics.others)
-            slot_index = np.broadcast_to(index, (program.slots, *index.shape))
-            sums, predictions = program.test(data, slot_index, True, GATHER_BYTES, collect=others)
-            means = sums.means()
-            for position in range(len(chosen)):
+            passes: list[Sums] = []
+            predicted: list[list[Predicted]] = [[] for _ in chosen]
+            for rows, index in chunks():
+                slot_index = np.broadcast_to(index, (program.slots, *index.shape))
+                sums, predictions = program.test(
+                    rows, slot_index, True, GATHER_BYTES, collect=bool(program.metrics.others)
+                )
+                passes.append(sums)
+                for position in range(len(chosen) if predictions is not None else 0):
+                    own = [outputs[position] for outputs in predictions]  # type: ignore[union-attr]
+                    predicted[position].append(predicted_rows(rows, index, own))
+            means = sum(passes[1:], passes[0]).means()
+            for position, parts in enumerate(predicted):
                 values.append({name: slots[position] for name, slots in means.items()})
-                if predictions is not None:
-                    own = [outputs[position] for outputs in predictions]
-                    values[-1] |= program.metrics.compute_others(predicted_rows(data, index, own))
+                if parts:
+                    values[-1] |= program.metrics.compute_others(concatenated(parts))
         names = program.metrics.in_order(values[0])
         return {name: np.array([member[name] for member in values]) for name in names}
 
-    def predict(self, x: Any, *, batch_size: int = 32) -> Any:
+    def predict(self, x: Any, *, batch_size: int | None = None, steps: int | None = None) -> Any:
         """Return the predictions of all members, shape `(members, rows, ...)`.
 
         Args:
-            x: inputs, `(rows, ...)`, or several as in `fit`.
-            batch_size: rows at a time.
+            x: inputs, `(rows, ...)`, or several as in `fit`; or a dataset, whose targets, if there
+                are any, play no part.
+            batch_size: rows at a time, as in `keras.Model.predict`.
+            steps: how many batches count. Default: all.
 
         Returns:
             An array; of several outputs a structure of them, as `keras.Model.predict` gives.
+
+        Raises:
+            ValueError: arguments or shapes do not fit.
         """
-        check_integer("batch_size", batch_size, minimum=1)
+        check_counts(batch_size=batch_size, steps=steps)
         if is_dataset(x):
-            raise TypeError(f"`x` must be an array. Received: {type(x).__name__}")
-        check_data(x, model=self.models[0])
+            data: Rows | Stream = Stream(x, steps=steps, with_targets=False)
+        else:
+            check_data(x, model=self.models[0])
+            data = as_rows(x)
         self._take_back()
-        rows = as_rows(x)
-        batch_size = min(batch_size, len(rows))
-        index = self._steps(len(rows), batch_size)
+        batch_size, chunks = batches(data, batch_size, steps)
         groups = []
         for program, chosen in self._programs(None, batch_size):
-            predictions = [outputs[: len(chosen)] for outputs in program.predict(rows.x, index)]
-            groups.append([p.reshape(len(chosen), -1, *p.shape[3:]) for p in predictions])
-        outputs = [np.concatenate(parts)[:, : len(rows)] for parts in zip(*groups, strict=True)]
+            parts = [
+                [outputs[: len(chosen), index >= 0] for outputs in program.predict(rows.x, index)]
+                for rows, index in chunks()
+            ]
+            groups.append([np.concatenate(output, 1) for output in zip(*parts, strict=True)])
+        outputs = [np.concatenate(members) for members in zip(*groups, strict=True)]
         return as_outputs(self.models[0], outputs)
 
     def unstack(self) -> list[keras.Model]:
@@ -351,9 +441,17 @@ class Population:
             path: of the file, such as `"population.zip"`: a zip archive with a `.keras` file for
                 each member, which Keras loads by itself, too. An older file is replaced when the
                 new one is whole.
+
+        Raises:
+            FileNotFoundError: its folder does not exist.
         """
         facts = {"seeds": self.seeds, "epochs": self._epochs, "history": self.history}
         path = check_path("path", path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(
+                f"`path` must be in a folder that exists. Received: {str(path)!r}, and there is no "
+                f"{str(path.parent)!r}"
+            )
         with (
             tempfile.TemporaryDirectory() as folder,
             atomic_path(path) as target,
@@ -428,12 +526,6 @@ class Population:
             self._training.forget()
         self._training = None
 
-    @staticmethod
-    def _steps(rows: int, batch_size: int) -> np.ndarray:
-        """The rows of each step, in order, `(steps, batch)`."""
-        order = np.arange(rows, dtype=np.int32)
-        return in_steps(order, math.ceil(rows / batch_size), batch_size)
-
     def _programs(self, head: Any, batch_size: int) -> Iterator[tuple[Program, range]]:
         """Put one group of members after another into slots; yield the program and who they are.
 
@@ -456,81 +548,3 @@ class Population:
                 [self.seeds[k] for k in chosen],
             )
             yield program, chosen
-
-
-def _each(name: str, value: Any, count: int) -> list[Any]:
-    """Return one value a member, of a number for all or a list of `count`."""
-    if isinstance(value, str) or getattr(value, "ndim", 1) == 0 or not isinstance(value, Iterable):
-        return [value] * max(1, count)
-    values = list(value)
-    if len(values) != count:
-        raise ValueError(
-            f"`{name}` must be one integer or one a {'model' if name == 'seeds' else 'member'} "
-            f"({count}). "
-            f"Received: {len(values)} numbers"
-        )
-    return values
-
-
-# these write where they were told to, whoever's they are
-_WRITERS = (
-    keras.callbacks.CSVLogger,
-    keras.callbacks.ModelCheckpoint,
-    keras.callbacks.TensorBoard,
-)
-
-
-def _callbacks(
-    callbacks: Any, early_stopping: Any, members: int
-) -> list[list[keras.callbacks.Callback]]:
-    """Return the callbacks of each member."""
-    if early_stopping is not None and not isinstance(early_stopping, keras.callbacks.EarlyStopping):
-        raise TypeError(
-            "`early_stopping` must be a keras.callbacks.EarlyStopping, such as "
-            f"kregs.early_stopping(), or None. Received: early_stopping={early_stopping!r}"
-        )
-    if isinstance(callbacks, (keras.callbacks.Callback, str, type)) or not isinstance(
-        callbacks, Iterable
-    ):
-        raise TypeError(f"`callbacks` must be a list of callbacks. Received: {callbacks!r}")
-    callbacks = list(callbacks)
-    if callbacks and all(isinstance(own, (list, tuple)) for own in callbacks):
-        if len(callbacks) != members:
-            raise ValueError(
-                f"`callbacks` must be one list for all or one a member ({members}). "
-                f"Received: {len(callbacks)} lists"
-            )
-        of_members = [list(own) for own in callbacks]
-        given = [callback for own in of_members for callback in own]
-        if len({id(callback) for callback in given}) < len(given):
-            raise ValueError(
-                "`callbacks` must hold other objects for each member: a callback has one model. "
-                "Received: one object twice"
-            )
-    else:
-        given = callbacks
-        writer = next((each for each in given if isinstance(each, _WRITERS)), None)
-        if writer is not None and members > 1:
-            name = type(writer).__name__
-            raise NotStackable(
-                f"`callbacks` must be a list for each member, [[{name}(...), ...], ...], where one "
-                f"is a {name}, which writes where it was told to. Received: one {name} for "
-                f"{members} members"
-            )
-        of_members = [callbacks] * members
-    stopping = [] if early_stopping is None else [early_stopping]
-    check_callbacks([*given, *stopping])
-    if given is callbacks:
-        of_members = [copy.deepcopy(own) for own in of_members]
-    return [[*own, *copy.deepcopy(stopping)] for own in of_members]
-
-
-def _check_validation(data: Any, model: keras.Model) -> None:
-    if data is None or is_dataset(data):
-        return
-    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-        raise TypeError(
-            "`validation_data` must be (x, y), (x, y, sample_weight) or a dataset. "
-            f"Received: {in_words(data)}"
-        )
-    check_rows(*data, model=model, name="validation_data[{}]")

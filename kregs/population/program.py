@@ -58,6 +58,32 @@ class Sums:
 
 
 @dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """Weights and optimizer states of all slots at one time; what it returns are views.
+
+    Args:
+        weights: in the layout's order, `(K, *shape)` each.
+        optimizer_slots: likewise, see `OptimizerState.slots`.
+        steps, momentum_steps: of each slot, `(K,)`.
+    """
+
+    weights: list[np.ndarray]
+    optimizer_slots: list[np.ndarray]
+    steps: np.ndarray
+    momentum_steps: np.ndarray
+
+    def weights_of(self, slot: int) -> list[np.ndarray]:
+        """Return the weights of the member in a slot."""
+        return [array[slot] for array in self.weights]
+
+    def state_of(self, slot: int) -> OptimizerState:
+        """Return what its optimizer has gathered."""
+        slots = [array[slot] for array in self.optimizer_slots]
+        momentum_step = float(self.momentum_steps[slot])
+        return OptimizerState(slots, int(self.steps[slot]), momentum_step=momentum_step)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Kind:
     """For what kind of pass a function is compiled.
 
@@ -540,6 +566,15 @@ class Program:
                 variables[self.model.trainable[position]] = variable
         arrays = [tf.gather(variable, list(slots)).numpy() for variable in variables]
         return [[array[i] for array in arrays] for i in range(len(slots))]
+
+    def read(self) -> Snapshot:
+        """Return the present weights and optimizer states of all slots, each read once."""
+        return Snapshot(
+            [np.array(variable.numpy()) for variable in self.weights],
+            [np.array(variable.numpy()) for variable in self._optimizer_slots()],
+            self.steps.numpy(),
+            self.optimizer.momentum_step.numpy(),
+        )
 
     def keep(self, name: str, which: np.ndarray) -> None:
         """Remember the present weights of the slots where `which` is true, under a name.

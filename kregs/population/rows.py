@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from kregs.population.registry import NotStackable
+from kregs.population.steps import EpochSteps
 from kregs.validation import check_number
 
 # batches gathered at once, so that a whole epoch of a small data set is one call
@@ -173,13 +175,17 @@ class Stream:
     Args:
         dataset: a `tf.data.Dataset` or `keras.utils.PyDataset` of `(x, y)` or `(x, y, weight)`.
         class_weight: as in `keras.Model.fit`.
-        batch_order: draws the order of a PyDataset's batches anew each epoch, as `fit` does.
+        batch_order: draws the order of a PyDataset's batches anew each pass, as `fit` does.
             Default: the dataset's own.
+        steps: how many batches an epoch has at most. Default: all.
+        goes_on: an epoch of `steps` goes on where the last one has stopped, as in `fit`; `restart`
+            begins anew. Default: it begins anew, as in `evaluate`.
+        with_targets: whether there have to be targets.
         chunk_bytes: how much is put together.
 
     Raises:
         NotStackable: a batch is no pair or triple, or has weights for each of several outputs.
-        ValueError: the dataset is empty or never ends.
+        ValueError: the dataset is empty or, without `steps`, never ends.
     """
 
     def __init__(
@@ -188,42 +194,93 @@ class Stream:
         class_weight: Mapping[int, float] | None = None,
         *,
         batch_order: np.random.Generator | None = None,
+        steps: int | None = None,
+        goes_on: bool = False,
+        with_targets: bool = True,
         chunk_bytes: int = GATHER_BYTES,
     ) -> None:
+        self.goes_on = goes_on and steps is not None
         self._dataset = dataset
         self._batch_order: np.random.Generator | None = None  # until it is trained on
         self._class_weight = class_weight
-        if _length(dataset) == tf.data.INFINITE_CARDINALITY:
-            raise ValueError("`x` must end. Received: an infinite dataset")
+        self._with_targets = with_targets
+        self._steps = steps
+        self._left: Iterator[Rows] | None = None  # of a pass, if epochs go on
+        self._read = 0  # of that pass
+        length = _length(dataset)
+        if length == tf.data.INFINITE_CARDINALITY and steps is None:
+            raise ValueError(
+                "`x` must end, or the steps of an epoch be given. Received: an infinite dataset"
+            )
         first = next(self._batches(), None)
         if first is None:
             raise ValueError("`x` must have at least one batch. Received: an empty dataset")
         self.batch_size = len(first)
         self.head = first.head
         self.row_shape = first.row_shape
-        length = _length(dataset)
-        # Keras counts the batches in the first epoch; schedules need them before it
-        self.steps = length if length > 0 else sum(1 for _ in self._batches())
+        if length <= 0 and steps is None:
+            # Keras counts the batches in the first epoch; schedules need them before it
+            length = sum(1 for _ in self._batches())
+        self.epoch_steps = EpochSteps(length if length > 0 else None, steps)
         arrays = keras.tree.flatten((first.x, first.y))
         size = sum(int(np.prod(array.shape)) * array.dtype.size for array in arrays)
-        self._chunk_steps = min(self.steps, max(1, chunk_bytes // max(1, size)))
+        together = max(1, chunk_bytes // max(1, size))
+        self._chunk_steps = min(self.epoch_steps.count(0), together)
         self._batch_order = batch_order
+
+    def restart(self) -> None:
+        """Let the next epoch begin anew, where epochs go on."""
+        self._left = None
 
     def _batches(self) -> Iterator[Rows]:
         for batch in _iterate(self._dataset, self._batch_order):
-            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
-                raise NotStackable("the dataset's batches are not (x, y) or (x, y, sample_weight)")
-            x, y, *weight = batch
+            x, y, *weight = self._parts(batch)
             yield as_rows(x, y, weight[0] if weight else None, self._class_weight)
 
+    def _parts(self, batch: Any) -> tuple[Any, ...]:
+        parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+        if not self._with_targets:  # which play no part
+            return parts[0], None
+        if len(parts) not in (2, 3):
+            raise NotStackable("the dataset's batches are not (x, y) or (x, y, sample_weight)")
+        return parts
+
+    def _epoch(self) -> Iterator[Rows]:
+        """Read the batches of one epoch."""
+        hooks = self._dataset if isinstance(self._dataset, keras.utils.PyDataset) else None
+        if hooks is not None:
+            hooks.on_epoch_begin()
+        yield from self._going_on() if self.goes_on else self._beginning()
+        if hooks is not None:
+            hooks.on_epoch_end()
+
+    def _beginning(self) -> Iterator[Rows]:
+        return itertools.islice(self._batches(), self._steps)
+
+    def _going_on(self) -> Iterator[Rows]:
+        if self._left is None:
+            self._left, self._read = self._batches(), 0
+        begun = self._read
+        for batch in itertools.islice(self._left, self._steps):
+            self._read += 1
+            yield batch
+        in_pass = self.epoch_steps.in_pass
+        if in_pass is None and self._read - begun < (self._steps or 0):
+            raise NotStackable(
+                f"the dataset, which does not say how long it is, ended after {self._read - begun} "
+                f"of the {self._steps} steps of an epoch: `.repeat()` it"
+            )
+        if in_pass is not None and self._read >= in_pass:
+            self._left = None
+
     def chunks(self, *, padded: bool = False) -> Iterator[tuple[Rows, np.ndarray]]:
-        """Read the dataset once: yield rows and the index `(steps, batch)` that they make.
+        """Read an epoch: yield rows and the index `(steps, batch)` that they make.
 
         Args:
             padded: give the last chunk as many steps as the others; -1 in the index is no row.
         """
         waiting: list[Rows] = []
-        for batch in self._batches():
+        for batch in self._epoch():
             waiting.append(batch)
             if len(waiting) == self._chunk_steps:
                 yield self._concatenated(waiting, self._chunk_steps)
@@ -264,12 +321,18 @@ def as_source(
     class_weight: Mapping[int, float] | None = None,
     *,
     batch_order: np.random.Generator | None = None,
+    steps: int | None = None,
 ) -> Rows | Stream:
-    """Return what `fit` is given to train on as rows on the device, a dataset as a stream."""
+    """Return what `fit` is given to train on as rows on the device, a dataset as a stream.
+
+    Args:
+        batch_order: see `Stream`.
+        steps: of an epoch of a dataset.
+    """
     if not is_dataset(x):
         return as_rows(x, y, sample_weight, class_weight)
     check_no_targets(y, sample_weight)
-    return Stream(x, class_weight, batch_order=batch_order)
+    return Stream(x, class_weight, batch_order=batch_order, steps=steps, goes_on=True)
 
 
 def check_no_targets(y: Any, sample_weight: Any) -> None:
@@ -282,9 +345,47 @@ def check_no_targets(y: Any, sample_weight: Any) -> None:
             )
 
 
-def as_validation(data: Any) -> Rows | Stream:
-    """Return validation data, `(x, y)`, `(x, y, weight)` or a dataset, as rows."""
-    return Stream(data) if is_dataset(data) else as_rows(*data)
+def as_validation(data: Any, *, steps: int | None = None) -> Rows | Stream:
+    """Return validation data, `(x, y)`, `(x, y, weight)` or a dataset, as rows.
+
+    Args:
+        steps: of a dataset, how many of its batches.
+    """
+    return Stream(data, steps=steps) if is_dataset(data) else as_rows(*data)
+
+
+def split_rows(arrays: Any, held_out: float) -> tuple[Any, Any]:
+    """Return the rows to train on and, as in Keras the last ones, those to validate on.
+
+    Args:
+        arrays: a structure of them.
+        held_out: their share.
+
+    Raises:
+        ValueError: nothing is left of either.
+
+    Example:
+
+    >>> split_rows(np.arange(5), 0.4)
+    (array([0, 1, 2]), array([3, 4]))
+    """
+    arrays = keras.tree.map_structure(
+        lambda part: None if part is None else np.asarray(part), arrays
+    )
+    count = next(len(part) for part in keras.tree.flatten(arrays) if part is not None)
+    cut = math.floor(count * (1.0 - held_out))
+    if not 0 < cut < count:
+        raise ValueError(
+            "`validation_split` must leave rows to train and to validate on. "
+            f"Received: validation_split={held_out} of {count} rows"
+        )
+
+    def part(chosen: slice) -> Any:
+        return keras.tree.map_structure(
+            lambda array: None if array is None else array[chosen], arrays
+        )
+
+    return part(slice(None, cut)), part(slice(cut, None))
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -333,13 +434,15 @@ class Feed:
         batch_size, validation_batch_size: rows a step; streams have their own.
         validation_parts: rows of `validation`, by number, that make it up: a job whose validation
             rows are all of them gets a history on each part, too.
-        shuffle: draw a new order each epoch from (seed, epoch); not of streams.
+        shuffle: draw a new order each pass from (seed, epoch); not of streams.
+        steps_per_epoch: of rows; `None`: an epoch is a pass over them.
+        validation_steps: how many steps of the validation rows count; `None`: all.
 
     Example:
 
     >>> import numpy as np
     >>> feed = Feed(as_rows(np.ones((70, 3)), np.ones(70)), None, batch_size=16)
-    >>> feed.steps(), feed.steps(train_rows=np.arange(20))
+    >>> feed.steps().in_pass, feed.steps(train_rows=np.arange(20)).in_pass
     (5, 2)
     """
 
@@ -349,6 +452,8 @@ class Feed:
     validation_batch_size: int | None = None
     validation_parts: Sequence[np.ndarray] = ()
     shuffle: bool = True
+    steps_per_epoch: int | None = None
+    validation_steps: int | None = None
     _orders: _Orders = dataclasses.field(default_factory=_Orders, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -370,6 +475,20 @@ class Feed:
         batch = self.validation_batch_size or self.batch_size
         return min(batch, len(self.validation)) if isinstance(self.validation, Rows) else batch
 
+    @property
+    def counts(self) -> tuple[int | None, int | None]:
+        """How many rows there are to train and to validate on, `None` of a stream or of none."""
+        train, held_out = (
+            len(rows) if isinstance(rows, Rows) else None for rows in (self.data, self.validation)
+        )
+        return train, held_out
+
+    def validated(self, rows: np.ndarray) -> np.ndarray:
+        """Return of numbers of validation rows those that count."""
+        if self.validation_steps is None:
+            return rows
+        return rows[: self.validation_steps * (self.validation_batch_size or self.batch_size)]
+
     def on(self, device: str) -> Feed:
         """Return the same with its rows on another device."""
         present: dict[int, tf.Tensor] = {}  # folds train and validate on the same tensors
@@ -389,12 +508,12 @@ class Feed:
             }
         return dataclasses.replace(self, **copies)  # type: ignore[arg-type]
 
-    def steps(self, train_rows: np.ndarray | None = None) -> int:
-        """Return how many steps an epoch has on these row numbers; `None`: on all rows."""
+    def steps(self, train_rows: np.ndarray | None = None) -> EpochSteps:
+        """Return how many steps epochs have on these row numbers; `None`: on all rows."""
         if isinstance(self.data, Stream):
-            return self.data.steps
+            return self.data.epoch_steps
         count = len(self.data) if train_rows is None else len(train_rows)
-        return math.ceil(count / self.batch_size)
+        return EpochSteps(math.ceil(count / self.batch_size), self.steps_per_epoch)
 
     def order(self, train_rows: np.ndarray | None, seed: int, epoch: int) -> np.ndarray:
         """Return the row numbers of an epoch in order; not of a stream.
@@ -423,8 +542,9 @@ def _iterate(dataset: Any, generator: np.random.Generator | None) -> Iterator[An
     if isinstance(dataset, tf.data.Dataset):
         yield from dataset.as_numpy_iterator()
         return
-    numbers = np.arange(dataset.num_batches)
-    dataset.on_epoch_begin()
-    for number in numbers if generator is None else generator.permutation(numbers):
+    numbers: Iterable[int] = itertools.count()
+    if dataset.num_batches is not None:
+        numbers = range(dataset.num_batches)
+        numbers = numbers if generator is None else generator.permutation(numbers)
+    for number in numbers:
         yield dataset[int(number)]
-    dataset.on_epoch_end()

@@ -200,10 +200,12 @@ class Training:
     def _train(
         self, queue: collections.deque[Job], threads: ThreadPoolExecutor
     ) -> Generator[Job, None, None]:
-        share = min(self.slots, math.ceil(len(queue) / len(self._lanes)))
+        share = math.ceil(len(queue) / len(self._lanes))
         for lane in self._lanes:
-            lane.open(share)
+            lane.open(share, self.slots)
         while True:
+            for lane in self._lanes:
+                lane.grow(math.ceil(len(queue) / len(self._lanes)), self.slots)
             self._share_out(queue)
             lanes = [lane for lane in self._lanes if lane.active]
             if not lanes:
@@ -280,23 +282,19 @@ class Training:
         for ended in slot_logs:
             slot, job = ended.slot, ended.slot.job
             self._keep_parts(ended)
-            epoch, loss, validates = job.epoch, ended.logs["loss"], job.validates
+            epoch, loss = job.epoch, ended.logs["loss"]
             if not math.isfinite(loss):
                 job.failure = f"the loss is {loss} after epoch {epoch + 1}"
+            last_step = slot.epoch_steps - 1
             job.epoch += 1
-            slot.logs = {
-                name: value
-                for name, value in ended.logs.items()
-                if validates or not name.startswith("val_")
-            }
+            slot.logs = ended.logs
             logs = dict(slot.logs)  # as in `fit`, callbacks add to it
-            slot.end_epoch(epoch, lane.feed.steps(job.train_rows) - 1, logs)
+            slot.end_epoch(epoch, last_step, logs)
             job.seconds += lane.seconds / len(slot_logs)
             if job.error is not None:
                 continue
-            logs = {**ended.logs, **logs}
             job.log(logs, ended.by_part)
-            if self._judge(job, epoch, logs):
+            if self._judge(job, epoch, dict.fromkeys(ended.missing, math.nan) | logs):
                 keeps["best"].append(ended.position)
                 judged.append(slot)
                 slot.swap_averages("on_test_begin")

@@ -29,6 +29,8 @@ from kregs.reporting.report_sections.ranking import ranking
 from kregs.reporting.report_sections.repetition import repetition
 from kregs.reporting.report_sections.space import space
 from kregs.reporting.report_sections.summary import summary
+from kregs.reporting.report_sections.table import read_table_record
+from kregs.reporting.report_sections.table import table as table_learnt_from
 from kregs.search.storage import REPORT_FILE
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ def write_report(
     comparison: tuple[str, pd.DataFrame] | None = None,
 ) -> Path:
     """Write a search's report: one HTML page with all its pictures inside.
+
+    A search on a table, by `kregs.tune_table`, begins with the table and its test scores.
 
     The page loads nothing from elsewhere. Its one script sorts and filters the table of all trials;
     the page's policy allows that script, known by its hash, and no other.
@@ -98,12 +102,14 @@ def render_report(
         RuntimeError: no trial has completed.
     """
     facts = read_facts(result)
+    table = table_learnt_from(read_table_record(Path(result.path)), Path(result.path))
     style, script = _text_of("report.css"), _text_of("report.js")
     return _template().render(
         policy=_content_security_policy(style, script),
         style=markupsafe.Markup(style),
         script=markupsafe.Markup(script),
         summary=summary(facts),
+        table=table,
         space=space(facts),
         judging=judging(facts),
         ranking=ranking(facts),
@@ -116,7 +122,11 @@ def render_report(
         durations=durations(facts),
         failures=failures(facts),
         next_step=next_step(facts),
-        repetition=repetition(facts, command),
+        repetition=repetition(
+            facts,
+            table.command if table and command is None else command,
+            table.call if table else None,
+        ),
     )
 
 

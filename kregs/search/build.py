@@ -23,19 +23,24 @@ from kregs.search.searched_fit import fit_arguments
 _MOST_BUILDS = 200  # to find all conditions; a space has a few of them
 
 
-def make_hypermodel(build: Any) -> keras_tuner.HyperModel:
-    """Return `build` as a keras-tuner hypermodel; `TypeError` if it can be none."""
+def make_hypermodel(build: Any, name: str = "build") -> keras_tuner.HyperModel:
+    """Return `build` as a keras-tuner hypermodel; `TypeError` if it can be none.
+
+    Args:
+        build: a function of `hp`, or a hypermodel.
+        name: the argument's name, for the message.
+    """
     if isinstance(build, keras_tuner.HyperModel):
         if type(build).build is keras_tuner.HyperModel.build:
             raise TypeError(
-                "`build` must be a HyperModel with a `build` of its own. "
-                f"Received: build={build!r} of type {type(build).__name__}"
+                f"`{name}` must be a HyperModel with a `build` of its own. "
+                f"Received: {name}={build!r} of type {type(build).__name__}"
             )
         return build
     if inspect.isclass(build) or isinstance(build, keras.layers.Layer) or not _takes_hp(build):
         raise TypeError(
-            "`build` must be a function of one argument, keras-tuner's hp, that returns a compiled "
-            f"model, or a keras_tuner.HyperModel object. Received: build={build!r}"
+            f"`{name}` must be a function of one argument, keras-tuner's hp, that returns a "
+            f"compiled model, or a keras_tuner.HyperModel object. Received: {name}={build!r}"
         )
     return _Function(build)
 

@@ -26,8 +26,8 @@ from kregs.search.storage import BUILD_CONFIG_FILE, CHECKPOINT_FILE
 
 def state_of(model: keras.Model) -> RunState:
     """Return a copy of a model's weights and of its optimizer's state."""
-    optimizer = model.optimizer
-    variables = () if optimizer is None else optimizer.variables
+    optimizer = getattr(model, "optimizer", None)  # none before a model is compiled
+    variables = getattr(optimizer, "variables", ())
     return RunState(model.get_weights(), [v.value.numpy() for v in variables])
 
 
@@ -56,7 +56,8 @@ def go_on(model: keras.Model, state: RunState) -> None:
 def learning_rate_value(model: keras.Model) -> float | None:
     """Return the learning rate as it is, `None` if a schedule or no single optimizer has it."""
     # with mixed precision, the one that it scales the loss for
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = getattr(model, "optimizer", None)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if optimizer is None or hasattr(optimizer, "optimizers"):
         return None
     given = learning_rate_of(optimizer)
@@ -75,7 +76,7 @@ def restore(model: keras.Model, state: RunState) -> None:
     """Give a model the weights, and its optimizer the state if it was kept."""
     if state.weights is not None:
         model.set_weights(state.weights)
-    optimizer = model.optimizer
+    optimizer = getattr(model, "optimizer", None)
     if state.optimizer is None or optimizer is None:
         return
     if not optimizer.built and len(state.optimizer) > len(optimizer.variables):

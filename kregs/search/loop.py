@@ -20,6 +20,7 @@ import keras_tuner
 from keras_tuner.errors import FailedTrialError
 
 from kregs.files import disk_full, is_disk_full
+from kregs.population.capacity import most_members
 from kregs.search.failures import reason_of, traceback_of
 from kregs.search.fingerprint import check_same_model, fingerprint
 from kregs.search.judging.model_restraints import kernel_summary, model_restraints
@@ -41,7 +42,6 @@ from kregs.search.trainers import Trainer
 
 # proposals that learn from results: asking for many at once is asking for guesses
 _MODEL_BASED_AT_ONCE = 8
-_MEMBERS_AT_ONCE = 32
 
 
 class TimeUp(BaseException):
@@ -167,7 +167,7 @@ class SearchLoop:
             model_based = isinstance(self._oracle, keras_tuner.oracles.BayesianOptimizationOracle)
         if model_based:
             return self._tuner.max_members or _MODEL_BASED_AT_ONCE
-        return 2 * (self._tuner.max_members or _MEMBERS_AT_ONCE)
+        return 2 * (self._tuner.max_members or most_members())
 
     def _ask(self) -> None:
         """Ask the oracle for trials until enough are under way or it has none at the moment."""
@@ -400,6 +400,7 @@ class SearchLoop:
     def _record(self, under_way: TrialUnderWay, outcomes: list[RunOutcome]) -> TrialRecord:
         return TrialRecord(
             histories=[outcome.history for outcome in outcomes if outcome.by_epoch],
+            logged_epochs=[outcome.logged_epochs for outcome in outcomes if outcome.by_epoch],
             halves=[outcome.halves for outcome in outcomes],
             initial_epoch=self._first_epoch_of(under_way),
             seconds=sum(outcome.seconds for outcome in outcomes),
@@ -434,7 +435,7 @@ class SearchLoop:
         if failed is not None:
             raise FailedTrialError(f"{objective.name} was never a finite number: {failed.failure}")
         return judge(
-            [outcome.history for outcome in outcomes],
+            [outcome.aligned for outcome in outcomes],
             self._tuner.runs if runs is None else runs,
             objective,
             self._tuner.score_at,
@@ -496,6 +497,8 @@ class SearchLoop:
         model = outcome.model
         if model is None:
             model = self._built(under_way.model(best.seed))
+        if not model.built:  # its hypermodel's own `fit` has not looked at it
+            return
         self._tuner.checkpoints.save(folder, model, outcome.state, outcome.signature)
 
     # ---- a tuner with a `run_trial` of its own ---------------------------------------------

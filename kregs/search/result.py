@@ -26,6 +26,7 @@ from kregs.search.engines import engine_words
 from kregs.search.judging.bias import bias_of_best
 from kregs.search.judging.compare import Comparison, compare
 from kregs.search.protocol import Protocol
+from kregs.search.runs import align
 from kregs.search.space import samplings
 from kregs.search.storage import (
     CUT_SHORT,
@@ -355,7 +356,7 @@ class SearchResult:
 
         Returns:
             Columns `epoch` (counted from 1), `fold` and `seed` if there are several, and one per
-            metric.
+            metric, NaN where an epoch has not logged it.
 
         Raises:
             ValueError: there is no such trial.
@@ -366,8 +367,9 @@ class SearchResult:
         runs = [(score["fold"], score["seed"]) for score in entry.get("scores") or []]
         if len(runs) != len(stored["histories"]):  # a trial that failed has no scores
             runs = [divmod(run, self.protocol.seeds) for run in range(len(stored["histories"]))]
-        for (fold, seed), metrics in zip(runs, stored["histories"], strict=True):
-            frame = pd.DataFrame(metrics, dtype=float)
+        logged = stored.get("logged_epochs") or [{} for _ in runs]
+        for (fold, seed), metrics, epochs in zip(runs, stored["histories"], logged, strict=True):
+            frame = pd.DataFrame(align(metrics, epochs), dtype=float)
             frame.insert(
                 0,
                 "epoch",
@@ -548,7 +550,8 @@ class SearchResult:
         folder = self.trial_folder(number)
         if folder is not None:
             training = TrialRecord.read(folder) or TrialRecord()
-            return {"histories": training.histories, "initial_epoch": training.initial_epoch}
+            names = ("histories", "initial_epoch", "logged_epochs")
+            return {name: getattr(training, name) for name in names}
         histories = read_histories(self.path)
         if str(number) not in histories:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from kregs.logs import numbers_of
 if TYPE_CHECKING:
     import keras
 
-Histories = dict[str, list[float]]  # metric -> a value an epoch
+Histories = dict[str, list[float]]  # metric -> a value for each epoch in which it was logged
 Halves = tuple[np.ndarray, np.ndarray]  # row numbers
 
 
@@ -25,6 +26,26 @@ def histories_of(history: Mapping[str, Sequence[Any]]) -> Histories:
         for name, number in numbers.items():
             histories.setdefault(name, []).append(number)
     return histories
+
+
+def align(histories: Histories, logged_epochs: Mapping[str, Sequence[int]]) -> Histories:
+    """Return histories with a value for each epoch, NaN where there was none.
+
+    Args:
+        logged_epochs: as in `RunOutcome`.
+
+    Example:
+
+    >>> align({"loss": [3.0, 2.0], "val_loss": [2.5]}, {"val_loss": [1]})
+    {'loss': [3.0, 2.0], 'val_loss': [nan, 2.5]}
+    """
+    epochs = max(map(len, histories.values()), default=0)
+    aligned = dict(histories)
+    for name, logged in logged_epochs.items():
+        if name in histories:
+            values = dict(zip(logged, histories[name], strict=False))
+            aligned[name] = [values.get(epoch, math.nan) for epoch in range(epochs)]
+    return aligned
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -183,8 +204,10 @@ class RunOutcome:
     """What one run left, written to disk so that a search that is killed need not repeat it.
 
     Args:
-        history: each logged metric's values by epoch.
-        best_epoch: index in the history of the epoch that counts, -1 if there is none.
+        history: each logged metric's values by epoch, as in Keras only of those that logged it.
+        logged_epochs: of each metric that not all epochs have logged, those that did, counted from
+            the run's first.
+        best_epoch: the epoch that counts, counted likewise, -1 if there is none.
         best_value: the objective there, lower is better.
         state: of the epoch that counts.
         last: after the last epoch, if another run may go on from it.
@@ -216,3 +239,9 @@ class RunOutcome:
     refusal: str | None = None
     model: Any = None
     signature: Any = None
+    logged_epochs: dict[str, list[int]] = dataclasses.field(default_factory=dict, kw_only=True)
+
+    @property
+    def aligned(self) -> Histories:
+        """The history with a value for each epoch, NaN where there was none."""
+        return align(self.history, self.logged_epochs)

@@ -207,7 +207,9 @@ class TrialRecord:
     """What a trial's training left, beside keras-tuner's `trial.json` and its checkpoint.
 
     Args:
-        histories: per run (fold and seed), each logged metric's values by epoch.
+        histories: per run (fold and seed), each logged metric's values by epoch, as in Keras only
+            of those that have logged it.
+        logged_epochs: per run, see `RunOutcome`; of a search before this was kept none.
         halves: per run, its histories on the two halves of the validation rows, if it has any.
         scores: per run, its `fold`, `seed`, `score`, the `epoch` that it is scored at, and the
             `repeat` that its fold belongs to.
@@ -250,6 +252,7 @@ class TrialRecord:
     arguments: dict[str, int] = dataclasses.field(default_factory=dict)
     model: dict[str, Any] | None = None
     traceback: str | None = None
+    logged_epochs: list[dict[str, list[int]]] = dataclasses.field(default_factory=list)
 
     @property
     def epochs(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -24,7 +26,12 @@ def is_plain_tensorboard(callback: Any) -> bool:
 
 
 def write_tensorboard(
-    callback: Any, folder: str, trial: Any, history: dict[str, list[float]]
+    callback: Any,
+    folder: str,
+    trial: Any,
+    history: dict[str, list[float]],
+    logged_epochs: Mapping[str, Sequence[int]] = MappingProxyType({}),
+    first_epoch: int = 0,
 ) -> None:
     """Write one execution's history as Keras would have, and its hyperparameters.
 
@@ -32,7 +39,9 @@ def write_tensorboard(
         callback: the user's `keras.callbacks.TensorBoard`.
         folder: where keras-tuner puts this execution's logs.
         trial: the keras-tuner trial.
-        history: metric name to a list with one number an epoch.
+        history: metric name to a list with one number for each epoch in which it was logged.
+        logged_epochs: see `RunOutcome`.
+        first_epoch: as in `fit`, its `initial_epoch`.
     """
     # TensorBoard's plugin imports TensorFlow's summaries: only who logs pays for it
     from tensorboard.plugins.hparams import api as hparams_api
@@ -48,8 +57,9 @@ def write_tensorboard(
         writer = tf.summary.create_file_writer(os.path.join(folder, part))
         with writer.as_default():
             for name, values in values_by_name.items():
-                for epoch, value in enumerate(values):
-                    tf.summary.scalar(f"epoch_{name}", value, step=epoch)
+                epochs = logged_epochs.get(prefix + name, range(len(values)))
+                for epoch, value in zip(epochs, values, strict=True):
+                    tf.summary.scalar(f"epoch_{name}", value, step=first_epoch + epoch)
         writer.close()
     writer = tf.summary.create_file_writer(folder)
     with writer.as_default():

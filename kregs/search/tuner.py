@@ -203,8 +203,13 @@ class PopulationTuner(QuietTuner):
             raise TypeError(f"`progress` must be a Progress. Received: {in_words(progress)}")
         self.max_members = max_members
         model = None
-        if hypermodel is not None or not self.trains_trials_itself:
-            model = make_hypermodel(hypermodel)
+        if hypermodel is None and not self.trains_trials_itself:
+            raise ValueError(
+                "`hypermodel` must be given, or `run_trial` be overridden. "
+                "Received: hypermodel=None"
+            )
+        if hypermodel is not None:
+            model = make_hypermodel(hypermodel, "hypermodel")
         if self.trains_trials_itself or not has_stock_fit(model):
             halves = None  # what it trains by is its own affair: all trials are scored alike
         self.runs = make_runs(splits, executions, halves)
@@ -223,7 +228,7 @@ class PopulationTuner(QuietTuner):
         super().__init__(
             hypermodel=model,
             oracle=oracle,
-            directory=os.fspath(directory or "."),
+            directory=directory or ".",
             project_name=project_name or "untitled_project",
             executions_per_trial=executions,
             overwrite=check_flag("overwrite", overwrite),

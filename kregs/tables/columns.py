@@ -1,25 +1,26 @@
-"""What each column of a table is (number, boolean, date, category), and its values as such."""
+"""The columns of a table: their values as numbers, dates, booleans or categories."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from kregs.tables.dates import ISO, days_since_1970
+from kregs.tables.numerals import NumberFormat
+
 MISSING_CATEGORY = "(missing)"
 BOOLEANS = {"true": 1.0, "false": 0.0}
 
-_MISSING = frozenset({"", "?", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None"})
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_MISSING = frozenset({"", "?", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "<NA>"})
+NONE = "None"  # missing where the others are numbers or dates, else a word like any other
+_PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _EXACT = 2.0**53  # integers below are exact as floats
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}.*)?$")
-_NUMBER_SHARE = 0.95  # a text column with so many numbers is one of numbers, with a few mistakes
-_MOST_CATEGORIES = 50  # of one column
-_CATEGORY_SHARE = 0.01  # of the rows: rarer categories are encoded alike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,10 @@ class Column:
         kind: `"number"`, `"boolean"`, `"date"` (days since 1970), `"category"`, or `"dropped"`.
         missing: how many values are missing.
         distinct: how many different values there are.
-        note: why it was dropped, or what was changed in it; may be empty.
+        note: why it is of this kind, and what was changed in it.
+        override: the option of `kregs tune table` that makes something else of it.
+        decimal, thousands: the marks of its numbers where they are text.
+        date_format: of its dates where they are text: `"ISO"`, or as in `strftime`.
 
     Example:
 
@@ -44,6 +48,15 @@ class Column:
     missing: int
     distinct: int
     note: str = ""
+    override: str = dataclasses.field(default="", repr=False)
+    decimal: str = dataclasses.field(default=".", repr=False)
+    thousands: str = dataclasses.field(default="", repr=False)
+    date_format: str = dataclasses.field(default=ISO, repr=False)
+
+    @property
+    def number_format(self) -> NumberFormat:
+        """How its numbers are written where they are text."""
+        return NumberFormat(self.decimal, self.thousands)
 
 
 def typed_values(raw: pd.Series) -> pd.Series:
@@ -59,10 +72,16 @@ def typed_values(raw: pd.Series) -> pd.Series:
         return raw.astype("Float64").astype(float)
     if pd.api.types.is_datetime64_any_dtype(dtype):
         return raw
-    return pd.Series([_word(value) for value in raw], index=raw.index, dtype=object, name=raw.name)
+    return _mapped(raw, _word)
 
 
-def convert(raw: pd.Series, kind: str) -> tuple[pd.Series, int]:
+def convert(
+    raw: pd.Series,
+    kind: str,
+    *,
+    number_format: NumberFormat | None = None,
+    date_format: str = ISO,
+) -> tuple[pd.Series, int]:
     """Return a column in the form that its kind has, and how many values had another form.
 
     These, and infinite numbers, become missing.
@@ -70,6 +89,7 @@ def convert(raw: pd.Series, kind: str) -> tuple[pd.Series, int]:
     Args:
         raw: the column (n,) as a file or a frame gives it.
         kind: the column's, as in `Column`.
+        number_format, date_format: of what is text.
 
     Returns:
         The values (n,): floats, or text for categories; and the count.
@@ -83,19 +103,44 @@ def convert(raw: pd.Series, kind: str) -> tuple[pd.Series, int]:
     if kind == "number" and pd.api.types.is_bool_dtype(raw.dtype):
         raw = raw.astype("boolean").astype("Float64")
     raw = typed_values(raw)
-    present = raw.notna()
     if kind == "category":
-        words = [_category_name(value) for value in raw]
-        return pd.Series(words, index=raw.index, dtype=object, name=raw.name), 0
+        return _mapped(raw, _category_name), 0
+    raw = without_none(raw)
+    present = raw.notna()
     if kind == "date":
-        numbers = _days_since_1970(raw)
+        numbers = days_since_1970(raw, date_format)
     elif kind == "boolean" and raw.dtype == object:
         numbers = raw.map(lambda word: BOOLEANS.get(str(word).lower(), math.nan)).astype(float)
         numbers = numbers.fillna(to_numbers(raw))
     else:
-        numbers = to_numbers(raw)
+        numbers = to_numbers(raw, number_format)
     values = numbers.where(np.isfinite(numbers), math.nan)
     return values, int((present & values.isna()).sum())
+
+
+def without_none(raw: pd.Series) -> pd.Series:
+    """Return what `typed_values` made, the word None counted as missing.
+
+    Example:
+
+    >>> without_none(pd.Series(["1", "None"], dtype=object)).tolist()
+    ['1', None]
+    """
+    return raw if raw.dtype != object else raw.where(raw != NONE, None)
+
+
+def _mapped(raw: pd.Series, function: Callable[[Any], str | None]) -> pd.Series:
+    """Apply a function to every value, to a word that repeats once only."""
+    words: dict[str, str | None] = {}
+    values = []
+    for value in raw:
+        if type(value) is str:
+            if value not in words:
+                words[value] = function(value)
+            values.append(words[value])
+        else:  # 1, 1.0 and True would be one key
+            values.append(function(value))
+    return pd.Series(values, index=raw.index, dtype=object, name=raw.name)
 
 
 def _word(value: Any) -> str | None:
@@ -117,100 +162,29 @@ def _category_name(value: Any) -> str | None:
         return None
     if word.lower() in BOOLEANS:
         return word.capitalize()
-    if _NUMBER.fullmatch(word) and abs(float(word)) < _EXACT:
+    if _PLAIN_NUMBER.fullmatch(word) and abs(float(word)) < _EXACT:
         return _word(float(word))
     return word
 
 
-def to_numbers(raw: pd.Series) -> pd.Series:
+def to_numbers(raw: pd.Series, number_format: NumberFormat | None = None) -> pd.Series:
     """Return the values as floats, NaN for what is no number.
+
+    Args:
+        raw: numbers, or text (n,).
+        number_format: of text. Default: as Python writes numbers.
 
     Example:
 
     >>> to_numbers(pd.Series(["1e3", None, "x"])).tolist()
     [1000.0, nan, nan]
+    >>> to_numbers(pd.Series(["$1,000", "x"]), NumberFormat(".", ",")).tolist()
+    [1000.0, nan]
     """
-    return pd.to_numeric(raw, errors="coerce").astype(float)
-
-
-def _days_since_1970(raw: pd.Series) -> pd.Series:
-    if raw.dtype == object:
-        raw = raw.where(raw.map(lambda word: word is not None and bool(_DATE.match(word))), None)
-    elif pd.api.types.is_numeric_dtype(raw.dtype):  # no dates at all
-        return pd.Series(math.nan, index=raw.index)
-    dates = pd.to_datetime(raw, errors="coerce", utc=True, format="ISO8601")
-    dates = dates.dt.as_unit("us")  # nanoseconds end in the year 2262
-    return (dates - pd.Timestamp(0, tz="UTC").as_unit("us")) / pd.Timedelta(days=1).as_unit("us")
-
-
-def describe_column(name: str, raw: pd.Series, *, coded: bool, unwanted: bool) -> Column:
-    """Decide what a column is.
-
-    Args:
-        name: its header.
-        raw: what `typed_values` made of it (n,).
-        coded: whether its numbers are codes of categories.
-        unwanted: whether the user left it out.
-
-    Example:
-
-    >>> raw = typed_values(pd.Series(["red", "blue"] * 10))
-    >>> describe_column("colour", raw, coded=False, unwanted=False)
-    Column(name='colour', kind='category', missing=0, distinct=2, note='')
-    """
-    present = raw.dropna()
-    counts: dict[str, Any] = {
-        "name": name,
-        "missing": len(raw) - len(present),
-        "distinct": int(present.nunique()),
-    }
-    if unwanted:
-        return Column(kind="dropped", note="left out as asked", **counts)
-    if counts["distinct"] == 0:
-        return Column(kind="dropped", note="dropped: empty", **counts)
-    if counts["distinct"] == 1 and not counts["missing"]:
-        return Column(kind="dropped", note="dropped: constant", **counts)
-    if coded:
-        return _category_column(raw, counts)
-    if raw.dtype != object:
-        if pd.api.types.is_datetime64_any_dtype(raw.dtype):
-            return Column(kind="date", **counts)
-        return _number_column(to_numbers(raw), counts)
-    if are_booleans(present):
-        return Column(kind="boolean", **counts)
-    numbers = to_numbers(present)
-    if numbers.notna().mean() >= _NUMBER_SHARE:
-        return _number_column(to_numbers(raw), counts, misfits=present[numbers.isna()])
-    if _days_since_1970(present).notna().all():
-        return Column(kind="date", **counts)
-    return _category_column(raw, counts)
-
-
-def _number_column(numbers: pd.Series, counts: dict[str, Any], misfits: Any = ()) -> Column:
-    finite = np.isfinite(numbers)
-    if len(numbers) > 2 and finite.all() and counts["distinct"] == len(numbers):
-        integers = bool((numbers == numbers.round()).all())
-        evenly_spaced = numbers.diff().dropna().nunique() == 1
-        called_id = re.search(r"(^|_| )id$", counts["name"].lower())
-        if integers and (evenly_spaced or called_id):
-            return Column(kind="dropped", note="dropped: numbers the rows", **counts)
-    note = ""
-    infinite = int(np.isinf(numbers).sum())
-    if len(misfits):
-        note = f"{len(misfits)} of {len(numbers)} values are no numbers and count as missing, "
-        note += f"such as {misfits.iloc[0]!r}"
-    elif infinite:
-        note = f"{infinite} infinite values count as missing"
-    return Column(kind="number", note=note, **counts)
-
-
-def _category_column(raw: pd.Series, counts: dict[str, Any]) -> Column:
-    present = convert(raw, "category")[0].dropna()
-    counts["distinct"] = int(present.nunique())
-    hardly_repeat = counts["distinct"] > 20 and counts["distinct"] > len(present) / 2
-    if hardly_repeat or not frequent_categories(present):
-        return Column(kind="dropped", note="dropped: its values hardly repeat", **counts)
-    return Column(kind="category", **counts)
+    if number_format is None or pd.api.types.is_numeric_dtype(raw.dtype):
+        return pd.to_numeric(raw, errors="coerce").astype(float)
+    numbers = {word: number_format.parse(word) for word in raw.dropna().unique()}
+    return raw.map(numbers).astype(float)
 
 
 def are_booleans(present: pd.Series) -> bool:
@@ -222,16 +196,3 @@ def are_booleans(present: pd.Series) -> bool:
     True
     """
     return present.dtype == object and bool(present.str.lower().isin(BOOLEANS).all())
-
-
-def frequent_categories(words: pd.Series) -> list[str]:
-    """Return the categories that get a column of their own, sorted; missing may be one of them.
-
-    Example:
-
-    >>> frequent_categories(pd.Series(["b", "a", "b", None, None]))
-    ['(missing)', 'b']
-    """
-    fewest = max(2, math.ceil(_CATEGORY_SHARE * len(words)))
-    rows = words.fillna(MISSING_CATEGORY).value_counts()
-    return sorted(rows[rows >= fewest].index[:_MOST_CATEGORIES])

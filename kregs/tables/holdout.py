@@ -133,14 +133,16 @@ def score_outputs(task: str, y: np.ndarray, outputs: np.ndarray) -> dict[str, fl
     probabilities = class_probabilities(outputs)
     labels = np.arange(probabilities.shape[1])
     predictions = probabilities.argmax(axis=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "y_pred contains classes")  # of a test by time
+        balanced = metrics.balanced_accuracy_score(y, predictions)
+    auc = float("nan")  # of rows that lack a class
+    if len(np.unique(y)) == len(labels):
+        scores = probabilities[:, 1] if len(labels) == 2 else probabilities
+        auc = metrics.roc_auc_score(y, scores, multi_class="ovr", labels=labels)
     return {
         "accuracy": metrics.accuracy_score(y, predictions),
-        "balanced_accuracy": metrics.balanced_accuracy_score(y, predictions),
+        "balanced_accuracy": balanced,
         "log_loss": metrics.log_loss(y, probabilities, labels=labels),
-        "roc_auc": metrics.roc_auc_score(
-            y,
-            probabilities[:, 1] if len(labels) == 2 else probabilities,
-            multi_class="ovr",
-            labels=labels,
-        ),
+        "roc_auc": auc,
     }

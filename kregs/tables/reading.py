@@ -1,4 +1,4 @@
-"""Reads a CSV or Parquet file into a DataFrame: its delimiter, header and decimal commas."""
+"""Reads a CSV or Parquet file into a DataFrame: its encoding, delimiter and header."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from typing import Any
 
 import pandas as pd
 
-DECIMAL_COMMAS = "kregs: columns with decimal commas"  # of a frame's attrs
+DELIMITER = "kregs: delimiter"  # of a frame's attrs
 
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(,\d{3}|\.\d+)")  # of English numbers, for sure
 _QUOTED_FIELD = re.compile(r'(^|[,;\t|]) *"([^"]|"")*"')
 
 
-def read_frame(data: Any) -> pd.DataFrame:
+def read_frame(data: Any, encoding: str | None = None) -> pd.DataFrame:
     """Read a CSV or Parquet file as it is: all fields of a CSV are text.
-
-    Decimal commas of a CSV become points; `attrs[DECIMAL_COMMAS]` lists the columns with some.
 
     Args:
         data: as in `kregs.read_table`.
+        encoding: of a CSV. Default: UTF-8.
 
     Returns:
-        A `DataFrame` with text as headers and rows numbered from 0.
+        A `DataFrame` with text as headers and, of a file, rows numbered from 0.
+        `attrs[DELIMITER]` is what separates the fields of a CSV.
 
     Raises:
         FileNotFoundError, ImportError, TypeError, ValueError: as `kregs.read_table`.
@@ -37,7 +35,7 @@ def read_frame(data: Any) -> pd.DataFrame:
     ['1']
     """
     if isinstance(data, pd.DataFrame):
-        frame = data.reset_index(drop=True)  # pd.concat repeats row labels
+        frame = data.copy(deep=False)
         frame.columns = [str(name) for name in frame.columns]
         _check_header(list(frame.columns), "the DataFrame")
         return frame
@@ -56,13 +54,13 @@ def read_frame(data: Any) -> pd.DataFrame:
             raise ImportError(
                 f"reading {str(path)!r} needs the package pyarrow: pip install pyarrow"
             ) from error
-    return _read_csv(path)
+    return _read_csv(path, encoding)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, encoding: str | None) -> pd.DataFrame:
     rows: list[list[str]] = []
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding=encoding or "utf-8-sig") as file:
             delimiter = _delimiter(file.read(1 << 16))
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -79,14 +77,16 @@ def _read_csv(path: Path) -> pd.DataFrame:
                 rows.append(row)
     except csv.Error as error:
         raise ValueError(f"{str(path)!r}, line {reader.line_num}: {error}") from None
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
+        byte = ""
+        if isinstance(error, UnicodeDecodeError):
+            byte = f" (byte {error.object[error.start]:#04x})"
         raise ValueError(
-            f"{str(path)!r} is not UTF-8 text (byte {error.object[error.start]:#04x}): save it as "
-            "UTF-8"
+            f"{str(path)!r} is not {encoding or 'UTF-8'} text{byte}: name its `encoding` "
+            "(--encoding cp1252, say, of Windows in the West, or utf-16), or save it as UTF-8"
         ) from None
     frame = pd.DataFrame(rows, columns=header, dtype=object)
-    if delimiter != ",":
-        frame.attrs[DECIMAL_COMMAS] = _read_decimal_commas(frame)
+    frame.attrs[DELIMITER] = delimiter
     return frame
 
 
@@ -94,28 +94,6 @@ def _delimiter(text: str) -> str:
     """Return what separates the fields of a file's first line: what is quoted does not count."""
     lines = _QUOTED_FIELD.sub(r"\1", text).splitlines()
     return max(",;\t|", key=lines[0].count if lines else ",".count)
-
-
-def _read_decimal_commas(frame: pd.DataFrame) -> list[str]:
-    """Write the decimal commas of a file's numbers as points, in place; return the columns.
-
-    A column with numbers such as 1,234.5 or 1,234,567 is left alone: its commas are no decimal
-    ones.
-    """
-    changed = []
-    for name in frame:
-        fields = [field.strip() for field in frame[name]]
-        numbers = [bool("," in field and _DECIMAL_COMMA.fullmatch(field)) for field in fields]
-        if any(numbers) and not any("," in field and _THOUSANDS.match(field) for field in fields):
-            frame[name] = pd.Series(
-                [
-                    field.replace(",", ".") if is_number else field
-                    for field, is_number in zip(fields, numbers, strict=True)
-                ],
-                dtype=object,
-            )
-            changed.append(str(name))
-    return changed
 
 
 def _check_header(header: list[str], place: str) -> None:

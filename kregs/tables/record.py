@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kregs.files import PREPROCESSING_FILE
+from kregs.files import PREPROCESSING_FILE, TABLE_FILE
 from kregs.search.storage import MODEL_FILE
 
-TABLE_FILE = "table.json"
 FORMAT = 1  # of table.json
 
 
@@ -52,3 +53,36 @@ folder
             f"kregs reads {FORMAT}"
         )
     return record
+
+
+def call_of(table: Any, arguments: Mapping[str, Any]) -> str:
+    """Return the call of `kregs.tune_table` that repeats a run.
+
+    Args:
+        table: the `Table`.
+        arguments: other arguments of the call.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from kregs.tables.table import read_table
+    >>> frame = pd.DataFrame({"x": [0.5, 2.5] * 20, "y": [0, 1] * 20})
+    >>> print(call_of(read_table(frame, "y", drop=[]), {"seed": 0}))
+    kregs.tune_table(
+        data,
+        'y',
+        task='classification',
+        seed=0,
+    )
+    """
+    options = table.options
+    said = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    said = {name: value for name, value in said.items() if value}
+    said = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in said.items()
+    }
+    said |= {"groups": table.groups_name, "time": table.time_name}
+    said = {"task": table.task, **said, **arguments}
+    lines = [repr(table.source) if table.source else "data", repr(table.target_name)]
+    lines += [f"{name}={value!r}" for name, value in said.items() if value is not None]
+    return "\n".join(["kregs.tune_table(", *(f"    {line}," for line in lines), ")"])

@@ -6,22 +6,26 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from kregs.files import PREPROCESSING_FILE, write_json
+from kregs.files import PREPROCESSING_FILE, TABLE_FILE, write_json
 from kregs.presets import batch_rows, for_table
 from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
-from kregs.tables.holdout import baseline_outputs, score_outputs, split_rows
+from kregs.tables.holdout import baseline_outputs, score_outputs
 from kregs.tables.networks import TableNetwork
 from kregs.tables.prediction import network_outputs
-from kregs.tables.record import FORMAT, TABLE_FILE
+from kregs.tables.preprocessing import SCALINGS, number_and_code_columns
+from kregs.tables.record import FORMAT, call_of
+from kregs.tables.scaling_search import scaling_losses
+from kregs.tables.splitting import divide
 from kregs.tables.table import Table, read_table
-from kregs.validation import check_integer, check_number, check_seed
+from kregs.validation import check_choice, check_integer, check_number, check_seed
 
 if TYPE_CHECKING:
     from kregs.search import SearchResult
@@ -57,9 +61,19 @@ def tune_table(
     target: str | None = None,
     *,
     task: str | None = None,
+    number: Iterable[str] = (),
     categorical: Iterable[str] = (),
+    date: Iterable[str] | Mapping[str, str] = (),
+    keep: Iterable[str] = (),
     drop: Iterable[str] = (),
+    groups: str | None = None,
+    time: str | None = None,
+    encoding: str | None = None,
+    decimal: str | None = None,
+    thousands: str | None = None,
+    scaling: str = "robust",
     test_share: float = 0.2,
+    test_file: Any = None,
     folds: Any = 5,
     selection: str = "best",
     oracle: Any = "random_from_defaults",
@@ -70,6 +84,7 @@ def tune_table(
     directory: str | os.PathLike[str] = "kregs_runs",
     project_name: str = "table",
     resume: bool = False,
+    workers: int | None = None,
     command: str | None = None,
     verbose: str | int = "auto",
 ) -> TableRun:
@@ -92,13 +107,21 @@ def tune_table(
     Args:
         data: a CSV or Parquet file, a `DataFrame`, or what `kregs.read_table` returned.
         target: the column to be predicted; not with a `Table`.
-        task, categorical, drop: as in `kregs.read_table`; not with a `Table`.
+        task, number, categorical, date, keep, drop, groups, time, encoding, decimal, thousands: as
+            in `kregs.read_table`; not with a `Table`.
+        scaling: of numbers: `"robust"`, `"quantile"` or `"standard"`, see `Table.preprocessing`;
+            `"search"` takes robust or quantile, whichever a small network does better with on
+            folds of the training rows.
         test_share: the part of the rows kept for the test, in (0, 1); stratified by class, with
-            at least one row of every class in the test and two to train on, whatever the part.
+            at least one row of every class in the test and two to train on, whatever the part. With
+            `groups` whole groups, with `time` the latest rows.
+        test_file: the rows to test on, a file or a `DataFrame` with the same columns and a target;
+            then all rows of `data` are trained on.
         max_trials: how many networks; the first is the preset. 0: the preset, without a search.
         epochs: the most epochs of a trial; default: the preset's.
-        folds, selection, oracle, max_time, seed, directory, project_name, resume, verbose: as in
-            `kregs.tune`.
+        folds, selection, oracle, max_time, seed, directory, project_name,
+            resume, workers, verbose: as in `kregs.tune`. With `time`, a number of folds means folds
+            in order of time.
         command: the command line to be shown in the report.
 
     Returns:
@@ -107,6 +130,10 @@ def tune_table(
     Raises:
         FileNotFoundError, ImportError, TypeError, ValueError: as `kregs.read_table`, `kregs.tune`.
         FileExistsError: there is a run of this name and `resume` is not set.
+
+    Warns:
+        UserWarning: the rows are divided at random, and seem to depend on each other: copies,
+            groups, order of time.
 
     Example:
 
@@ -123,6 +150,18 @@ def tune_table(
     >>> kregs.predict_table(run.search.path, iris[:2]).columns.tolist()
     ['prediction', 'probability_0', 'probability_1', 'probability_2']
     """
+    call = {
+        "test_share": test_share if test_file is None else None,
+        "test_file": test_file if isinstance(test_file, (str, os.PathLike)) else None,
+        "scaling": scaling,
+        "folds": folds,
+        "selection": selection,
+        "oracle": oracle,
+        "max_trials": max_trials,
+        "epochs": epochs,
+        "max_time": max_time,
+        "seed": seed,
+    }
     seed = check_seed("seed", seed)
     share = check_number("test_share", test_share, above=0.0, below=1.0)
     max_trials = check_integer("max_trials", max_trials, minimum=0)
@@ -133,22 +172,45 @@ def tune_table(
     else:
         if target is None:
             raise ValueError("`target` must be the column to be predicted. Received: None")
-        table = read_table(data, target, task=task, categorical=categorical, drop=drop)
-    train, test = split_rows(table.target, len(table.classes or []), share, seed)
+        table = read_table(
+            data,
+            target,
+            task=task,
+            number=number,
+            categorical=categorical,
+            date=date,
+            keep=keep,
+            drop=drop,
+            groups=groups,
+            time=time,
+            encoding=encoding,
+            decimal=decimal,
+            thousands=thousands,
+        )
+        if test_file is None:
+            for warning in table.warnings:
+                warnings.warn(warning, stacklevel=2)
+    check_choice("scaling", scaling, (*SCALINGS, "search"))
+    split = divide(table, test_share=share, test_file=test_file, folds=folds, seed=seed)
+    train, test = split.train, split.test
 
     import kregs
     from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS, quantile_edges
     from kregs.search.randomness import derived_seed
 
-    preprocessing = table.preprocessing(train)
-    x_train, x_test = table.features.iloc[train], table.features.iloc[test]
-    transformed = preprocessing.fit_transform(x_train)
+    losses = scaling_losses(table, train, seed) if scaling == "search" else {}
+    scaling = min(losses, key=lambda name: losses[name]) if losses else scaling
+    preprocessing = table.preprocessing(train, scaling=scaling, categories="codes")
+    x_train, x_test = split.features.iloc[train], split.features.iloc[test]
     center, scale = _target_units(table, train)
-    y = table.target if table.classes is not None else (table.target - center) / scale
+    y = split.target if table.classes is not None else (split.target - center) / scale
+    transformed = preprocessing.fit_transform(x_train, y[train])
+    numbers, categories = number_and_code_columns(preprocessing)
     weights = _balance(table, train)
     classes = None if table.classes is None else len(table.classes)
     network = TableNetwork(
-        numbers=transformed.shape[1],
+        numbers=numbers,
+        categories=tuple(categories),
         classes=classes,
         rows=len(train),
         epochs=for_table(classes).epochs if epochs is None else epochs,
@@ -156,13 +218,14 @@ def tune_table(
         seed=derived_seed(seed, 2),
         searched=max_trials > 0,
         # of all rows that may be trained on, whatever the fold: they say nothing of the target
-        edges=tuple(map(tuple, quantile_edges(transformed, DEFAULT_BINS))),
+        edges=tuple(map(tuple, quantile_edges(transformed[:, :numbers], DEFAULT_BINS))),
     )
     result = kregs.tune(
         network,
         x_train,
         y[train],
-        folds=folds,
+        folds=split.folds,
+        groups=split.groups,
         preprocess=preprocessing,
         sample_weight=weights,
         selection=selection,
@@ -175,6 +238,7 @@ def tune_table(
         directory=directory,
         project_name=project_name,
         resume=resume,
+        workers=workers,
         verbose=verbose,
     )
     if result.protocol.folds:
@@ -190,12 +254,15 @@ def tune_table(
         "trials": result.path / TRIALS_FILE,
         "result": result.path / RESULT_FILE,
     }
-    x_train, x_test = (result.preprocess_.transform(x) for x in (x_train, x_test))
-    outputs = network_outputs(model, x_test)
+    seen = x_train.select_dtypes(object)
+    outputs = network_outputs(model, result.preprocess_.transform(x_test))
     by_model = {"network": outputs if table.classes is not None else outputs * scale + center}
-    by_model |= baseline_outputs(table.task, x_train, table.target[train], weights, x_test)
+    one_hot = table.preprocessing(train, scaling=scaling)  # for models that embed no codes
+    x_linear = one_hot.fit_transform(x_train, y[train])  # target encoding is cross-fitted
+    x_linear_test = one_hot.transform(x_test)
+    by_model |= baseline_outputs(table.task, x_linear, split.target[train], weights, x_linear_test)
     test_scores = {
-        name: score_outputs(table.task, table.target[test], predictions)
+        name: score_outputs(table.task, split.target[test], predictions)
         for name, predictions in by_model.items()
     }
     record = {
@@ -205,10 +272,18 @@ def tune_table(
         "classes": table.classes,
         "target_units": None if table.classes is not None else {"mean": center, "sd": scale},
         "columns": [dataclasses.asdict(column) for column in table.columns],
+        "categories": {name: sorted(seen[name].dropna().unique()) for name in seen},
+        "encoding": table.options.encoding,
         "notes": table.notes,
+        "warnings": table.warnings if test_file is None else [],
+        "split": split.words,
         "rows": {"train": len(train), "test": len(test)},
         "classes_weighted": weights is not None,
         "seed": seed,
+        "scaling": scaling,
+        "scaling_losses": losses,
+        "command": command,
+        "call": call_of(table, call),
         "test": test_scores,
         "best_trial": {
             "hyperparameters": result.best_hyperparameters,

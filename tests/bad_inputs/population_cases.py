@@ -83,6 +83,7 @@ def methods() -> list[Case]:
         (spoilt(x, np.nan), y), (x, y + 5), (x, y, -np.ones(ROWS)), (x[:, :2], y), (x[:0], y[:0]),
         (x.astype(complex), y), (x, np.array(["a"] * ROWS)),
     ]  # fmt: skip
+    counts = [value for value in NO_COUNTS if value is not None]
     cases = bad(
         population.fit,
         {"x": x, "y": y},
@@ -91,8 +92,14 @@ def methods() -> list[Case]:
             "y": ys,
             "validation_data": validation,
             "epochs": [*NO_COUNTS, [1], [1, 2, 3], [1, 0], [1, "2"], [1, None], "12"],
-            "batch_size": NO_COUNTS,
-            "validation_batch_size": [v for v in NO_COUNTS if v is not None],
+            "initial_epoch": [-1, 1, 1.5, "0", None, True],
+            "batch_size": counts,
+            "steps_per_epoch": counts,
+            "validation_batch_size": counts,
+            "validation_steps": counts,
+            "validation_freq": [None, True, 1.5, "2", 0, -1, [], [0], ["2"], [None], {2}],
+            "validation_split": [1.0, -0.1, 2, "0.2", True, float("nan"), 1e-12 + 1 - 1e-9],
+            "verbose": [3, -1, "on", None, [1]],
             "shuffle": NO_FLAGS,
             "early_stopping": [
                 True, 3, "val_loss", keras.callbacks.EarlyStopping, [early],
@@ -110,7 +117,7 @@ def methods() -> list[Case]:
                     call={"sample_weight": np.ones(ROWS)}),
                 Bad("balanced", "class_weight", call={"x": dataset(x, y), "y": None}),
             ],
-            "max_members": [v for v in NO_COUNTS if v is not None],
+            "max_members": counts,
             "accelerate": [0, 1, "yes", [True]],
             "devices": ["CPU:0", 3, True, [], ["CPU:7"], ["cpu"], [None], [3], {}],
             "epoch": [3],
@@ -120,10 +127,11 @@ def methods() -> list[Case]:
         population.evaluate,
         {"x": x, "y": y},
         {
-            "x": [*xs, dataset(x, y)],
+            "x": [*xs, Bad(dataset(x, y), "`y`")],
             # all rows of one class can be evaluated
             "y": [value for value in ys if not (isinstance(value, Bad) and "class" in value.words)],
-            "batch_size": NO_COUNTS,
+            "batch_size": counts,
+            "steps": counts,
             "sample_weight": weights(x),
         },
     )
@@ -131,7 +139,7 @@ def methods() -> list[Case]:
         v for v in xs if not (isinstance(v, np.ndarray) and v.shape in ((ROWS - 1, 4), (1, 4)))
     ]
     return cases + bad(
-        population.predict, {"x": x}, {"x": [*longer, dataset(x, y)], "batch_size": NO_COUNTS}
+        population.predict, {"x": x}, {"x": longer, "batch_size": counts, "steps": counts}
     )
 
 

@@ -543,3 +543,41 @@ def test_weights_leave_the_device_only_when_they_are_looked_at(monkeypatch):
     # as it leaves each is read twice. The last one looks in its second epoch; from there on it may
     # hold a layer, so that it is shown the weights of each epoch
     assert len(read) == 2 * len(cases) + 3
+
+
+@pytest.mark.slow
+def test_what_several_look_at_is_read_once_an_epoch(monkeypatch):
+    reads, seen = [], {}
+    original = Program.read
+    monkeypatch.setattr(Program, "read", lambda self: reads.append(1) or original(self))
+
+    class Looking(C.Callback):
+        def __init__(self, member, factor):
+            super().__init__()
+            self.member, self.factor = member, factor
+
+        def on_epoch_end(self, epoch, logs=None):
+            weights = self.model.get_weights()
+            seen[self.member] = [self.factor * weight for weight in weights]
+            if self.factor != 1:
+                self.model.set_weights(seen[self.member])
+
+    population = Population.from_models([plain() for _ in range(3)])
+    factors = (1, 0.5, 1)  # what one changes is not what the others look at
+    callbacks = [[Looking(member, factor)] for member, factor in enumerate(factors)]
+    population.fit(X, Y, callbacks=callbacks, epochs=4)
+    assert len(reads) == 4
+    for member, model in enumerate(population.unstack()):
+        for expected, weight in zip(seen[member], model.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+
+def test_what_looks_at_weights_leaves_the_optimizer_alone(monkeypatch):
+    reads = []
+    original = Program.state_of
+    monkeypatch.setattr(
+        Program, "state_of", lambda self, slot: reads.append(slot) or original(self, slot)
+    )
+    population = Population.from_models([plain()])
+    population.fit(X, Y, callbacks=[Acting(lambda model: model.get_weights(), epoch=1)], epochs=4)
+    assert reads == [0, 0]  # as the job begins and ends

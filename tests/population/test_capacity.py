@@ -1,4 +1,4 @@
-"""How much memory members are taken to need."""
+"""How many members train at once: how much memory and arithmetic they are taken to need."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 import pytest
 from keras import layers
 
-from kregs.population.capacity import members_at_once
+from kregs.population.capacity import member_bytes, member_flops, members_at_once
 from kregs.population.layout import Layout
 from kregs.population.signature import read_member
 
@@ -18,13 +18,15 @@ def member(body, shape=(6,)):
     return model
 
 
-def bytes_of_activations(monkeypatch, body, shape, batch):
+def read_layout(body, shape=(6,)):
+    return Layout([read_member(member(body, shape))])
+
+
+def bytes_of_activations(body, shape, batch):
     """How many bytes a member is taken to need beyond its weights."""
-    one = read_member(member(body, shape))
-    weights = 5 * 4 * sum(variable.value.numpy().size for variable in one.weights)
-    monkeypatch.setattr("kregs.population.capacity._CPU_MEMBERS", 10**9)
-    monkeypatch.setattr("kregs.population.capacity._memory_bytes", lambda _: 4 * 1e12)
-    return 1e12 / members_at_once(Layout([one]), batch, None) - weights
+    layout = read_layout(body, shape)
+    weights = 5 * 4 * sum(variable.value.numpy().size for variable in layout.weights)
+    return member_bytes(layout, batch) - weights
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,33 @@ def bytes_of_activations(monkeypatch, body, shape, batch):
         (lambda: layers.Bidirectional(layers.LSTM(5)), 2 * 20 * 5 * 10 + 10),
     ],
 )
-def test_memory_is_that_of_all_steps(monkeypatch, layer, numbers):
-    activations = bytes_of_activations(monkeypatch, lambda x: layer()(x), (20, 3), 32)
+def test_memory_is_that_of_all_steps(layer, numbers):
+    activations = bytes_of_activations(lambda x: layer()(x), (20, 3), 32)
     assert activations == pytest.approx(4 * 3 * 32 * numbers, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "multiplications"),
+    [
+        (lambda: layers.Dense(5), (7,), 7 * 5),
+        (lambda: layers.Dense(5), (3, 7), 3 * 7 * 5),
+        (lambda: layers.Conv2D(4, 3), (8, 8, 2), 6 * 6 * 3 * 3 * 2 * 4),
+        (lambda: layers.Conv2D(4, 3, strides=2, padding="same"), (8, 8, 2), 4 * 4 * 9 * 2 * 4),
+        (lambda: layers.SimpleRNN(5), (10, 3), 10 * (3 * 5 + 5 * 5)),
+        (lambda: layers.Embedding(100, 5), (10,), 0),
+        (lambda: layers.BatchNormalization(), (7,), 0),
+    ],
+)
+def test_arithmetic_is_that_of_the_products(layer, shape, multiplications):
+    layout = read_layout(lambda x: layer()(x), shape)
+    # a product is an addition, too; it is taken forward, to the input and to the kernel
+    assert member_flops(layout, 32) == 3 * 2 * 32 * multiplications
+
+
+def test_large_members_are_fewer_at_once():
+    small = read_layout(lambda x: layers.Dense(5)(x))
+    large = read_layout(lambda x: layers.Conv2D(64, 3)(x), (32, 32, 16))
+    assert members_at_once(small, 32, None) == 32
+    assert members_at_once(large, 32, None) == 4
+    middle = read_layout(lambda x: layers.Conv2D(64, 3)(x), (8, 8, 16))
+    assert members_at_once(middle, 32, None) == 8  # of 0.064 GFLOP each

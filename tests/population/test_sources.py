@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,23 @@ def private_names(tree):
             hidden = any(module.startswith("keras.src") for module in modules)
             if hidden or any(map(is_private, names)):
                 yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+# each promise of the engine's docstring is a line, and below it are its tests
+_, _, PROMISES = kregs.population.__doc__.partition("in `tests/population/`:\n\n")
+PROVEN = re.findall(r"(\S+\.py)::(test_\w+)", PROMISES)
+
+
+@pytest.mark.parametrize(("file", "name"), PROVEN, ids=map("::".join, PROVEN))
+def test_what_proves_a_promise_is_there(file, name):
+    tree = ast.parse((Path(__file__).parent / file).read_text())
+    assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def test_each_promise_is_proven():
+    by_promise = re.split(r"^(?=\S)", PROMISES.strip(), flags=re.M)
+    assert len(by_promise) >= 11
+    assert [promise for promise in by_promise if promise and "::test_" not in promise] == []
 
 
 def test_the_rule_sees_each_way():

@@ -107,7 +107,7 @@ def test_chunks_of_any_size_give_the_same():
     ends = []
     for chunk_bytes in (1, 1000, 10**6):
         stream = Stream(batches(X, Y), chunk_bytes=chunk_bytes)
-        assert (stream.batch_size, stream.steps, stream.row_shape) == (16, 5, (5,))
+        assert (stream.batch_size, stream.epoch_steps.in_pass, stream.row_shape) == (16, 5, (5,))
         steps = [index.shape for _, index in stream.chunks(padded=True)]
         assert len(set(steps)) == 1
         read = [rows.x.numpy()[index[index >= 0]] for rows, index in stream.chunks()]

@@ -194,3 +194,72 @@ def test_a_member_goes_on_as_a_copy_of_another(double):
     assert good.history["loss"][2:] == bad.history["loss"][2:]
     with pytest.raises(ValueError, match="must train at the moment"):
         training.replace(bad, member=members[1])
+
+
+def test_a_program_that_was_compiled_takes_jobs_that_come_later(double):
+    """A job that began alone goes on beside others as if it were still alone."""
+    members = [member(lambda rate=rate: keras.optimizers.Adam(rate)) for rate in (0.1, 0.03, 0.01)]
+    feed = Feed(as_rows(X, Y), None, 16)
+    sizes: list[int] = []
+    later: list[Job] = []
+    queue: collections.deque[Job] = collections.deque()
+
+    def on_epoch(job):
+        sizes.append(len(training._lanes[0].slots))
+        if job.epoch == 2:
+            queue.extend(later)
+            later.clear()
+
+    def jobs():
+        return [Job(m, None, seed=k, callbacks=[], epochs=5, name=k) for k, m in enumerate(members)]
+
+    training = Training(Layout(members), 4, feed, on_epoch=on_epoch)
+    together = {job.name: job for job in training.run(collections.deque(jobs()))}
+    assert set(sizes) == {3}
+    sizes.clear()
+    first, *others = jobs()
+    queue.append(first)
+    later.extend(others)
+    ended = {job.name: job for job in training.run(queue)}
+    assert sizes[:2] == [1, 1]
+    assert set(sizes[2:]) == {3}
+    for name, job in ended.items():
+        assert job.history["loss"] == pytest.approx(together[name].history["loss"], rel=1e-9)
+        for one, other in zip(job.best_weights, together[name].best_weights, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9)
+    # three jobs find the program of three, two do not get one of their own
+    sizes.clear()
+    assert len(list(training.run(collections.deque(jobs()[:2])))) == 2
+    assert set(sizes) == {3}
+
+
+@pytest.mark.slow
+def test_callbacks_see_what_a_driver_has_put_in_place():
+    seen = collections.defaultdict(list)
+
+    class Looking(keras.callbacks.Callback):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def on_epoch_begin(self, epoch, logs=None):
+            seen[self.name].append(self.model.get_weights()[0])
+
+        on_epoch_end = on_epoch_begin
+
+    def replace(job):
+        if job.name == 1 and job.epoch == 2:
+            ones = [np.ones(weight.shape) for weight in training.weights_of(job)]
+            training.replace(job, weights=ones)
+
+    members = [member(keras.optimizers.SGD) for _ in range(2)]
+    jobs = [
+        Job(m, None, seed=7, callbacks=[Looking(name)], epochs=3, name=name)
+        for name, m in enumerate(members)
+    ]
+    feed = Feed(as_rows(X, Y), None, 30)
+    training = Training(Layout(members), 2, feed, accelerate=False, on_epoch=replace)
+    list(training.run(collections.deque(jobs)))
+    # begin and end of each epoch: the third begins with what was put there
+    assert [bool((kernel == 1).all()) for kernel in seen[1]] == [False] * 4 + [True, False]
+    assert not any((kernel == 1).any() for kernel in seen[0])

@@ -118,6 +118,14 @@ def dataset(augmented=False):
     return Script(mlp(), rows.shuffle(30).batch(10), None, validation=held)
 
 
+def repeated():
+    rows, held = (
+        tf.data.Dataset.from_tensor_slices((X[part], LABELS[part])).batch(10).repeat()
+        for part in (slice(30), slice(30, None))
+    )
+    return Script(mlp(), rows, None, {"steps_per_epoch": 4, "validation_steps": 3}, validation=held)
+
+
 class Sequence(keras.utils.PyDataset):
     def __len__(self):
         return 3
@@ -265,6 +273,7 @@ SCRIPTS: dict[str, Callable[[], Script]] = {
     "pandas": lambda: Script(mlp(), pd.DataFrame(X[:30]), pd.Series(LABELS[:30])),
     "`tf.data.Dataset`": dataset,
     "`tf.data.Dataset` with augmentation": lambda: dataset(augmented=True),
+    "`tf.data.Dataset` that is repeated": repeated,
     "`PyDataset`": lambda: Script(mlp(), Sequence(), None),
     "a Python generator": generator,
     "`class_weight`": lambda: Script(mlp(), fit={"class_weight": {0: 1.0, 1: 2.0, 2: 3.0}}),
@@ -298,6 +307,7 @@ SCRIPTS: dict[str, Callable[[], Script]] = {
     "`validation_freq`": lambda: Script(mlp(), fit={"validation_freq": 2}),
     "`initial_epoch`": lambda: Script(mlp(), fit={"initial_epoch": 1}),
     "`steps_per_epoch`": lambda: Script(mlp(), fit={"steps_per_epoch": 2}),
+    "`validation_steps`": lambda: Script(mlp(), fit={"validation_steps": 2}),
     "`validation_split`": lambda: Script(mlp(), X, LABELS, {"validation_split": 0.5}),
 }  # fmt: skip
 
@@ -332,10 +342,9 @@ def run(name: str, folder: str) -> Outcome:
     reasons = [str(w.message) for w in said if w.category is SequentialFallback]
     best = tuner.oracle.get_best_trials()[0]
     model = tuner.get_best_models()[0]
-    if isinstance(validation, tuple):
-        logs = model.evaluate(*validation, verbose=0, return_dict=True)
-    else:
-        logs = model.evaluate(validation, verbose=0, return_dict=True)
+    data = validation if isinstance(validation, tuple) else (validation,)
+    how = {"batch_size": fit.get("batch_size"), "steps": fit.get("validation_steps")}
+    logs = model.evaluate(*data, **how, verbose=0, return_dict=True)
     reason = reasons[0].removeprefix("trials are trained one by one: ") if reasons else ""
     return Outcome(reason, float(best.score), float(logs[script.objective.removeprefix("val_")]))
 

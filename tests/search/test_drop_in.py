@@ -13,7 +13,6 @@ ONE_BY_ONE = {
     "a callback of one's own, by batch",
     "a Python generator",
     "a `train_step` of one's own",
-    "`steps_per_epoch`",
 }
 
 

@@ -71,9 +71,77 @@ def test_what_is_no_result_ends_the_search(tmp_path, result, error):
     assert len(tuner.oracle.trials) == 1
 
 
+@pytest.mark.filterwarnings("ignore::kregs.search.tuner.SequentialFallback")
+def test_without_an_objective_nothing_else_is_it(tmp_path):
+    tuner = own_trials(lambda value: {"cost": value}, tmp_path, None)
+    with pytest.raises(keras_tuner.errors.FatalTypeError, match="one number if no objective"):
+        tuner.search(verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore::kregs.search.tuner.SequentialFallback")
+@pytest.mark.parametrize("oracle", ["random", "grid"])
+def test_a_fit_that_trains_by_itself_needs_no_compiled_model(tmp_path, oracle):
+    class Alone(keras_tuner.HyperModel):
+        def build(self, hp):
+            return bare(hp)
+
+        def fit(self, hp, model, x, y, **kwargs):
+            weight = hp.Choice("weight", [0.0, 1.0, 2.0])
+            model.set_weights([np.full_like(w, weight) for w in model.get_weights()])
+            return float(np.mean((model(x).numpy()[:, 0] - y) ** 2))
+
+    tuner = PopulationTuner(Alone(), oracle=oracle, seed=1, max_trials=4, directory=tmp_path)
+    tuner.search(X, Y, verbose=0)
+    best = tuner.oracle.get_best_trials()[0]
+    kept = tuner.get_best_models()[0]
+    error = np.mean((kept(X).numpy()[:, 0] - Y) ** 2)
+    assert best.score == pytest.approx(error, rel=1e-5)
+    assert best.hyperparameters.get("weight") == kept.get_weights()[0][0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::kregs.search.tuner.SequentialFallback")
+def test_a_training_loop_of_ones_own_calls_two_hooks(tmp_path):
+    class Loop(keras_tuner.HyperModel):
+        def build(self, hp):
+            return bare(hp)
+
+        def fit(self, hp, model, x, y, epochs, callbacks=None, **kwargs):
+            shift = hp.Choice("shift", [0.5, 1.0])
+            for callback in callbacks:
+                callback.set_model(model)
+            errors = []
+            for epoch in range(epochs):
+                model.set_weights([weight + shift for weight in model.get_weights()])
+                errors.append(float(abs(model.get_weights()[1][0] - 1.0)))  # of a bias
+                for callback in callbacks:
+                    callback.on_epoch_end(epoch, logs={"error": errors[-1]})
+            return min(errors)
+
+    goal = keras_tuner.Objective("error", "min")
+    for oracle in ("random", "hyperband"):
+        bounds = {"max_trials": 2} if oracle == "random" else {"max_epochs": 3}
+        tuner = PopulationTuner(
+            Loop(), goal, oracle=oracle, seed=1, directory=tmp_path / oracle, **bounds
+        )
+        tuner.search(X, Y, epochs=3, verbose=0)
+        assert {trial.status for trial in tuner.oracle.trials.values()} == {"COMPLETED"}
+        # 0.5 is at 1 after two epochs, 1.0 after one: the best epoch is kept
+        assert tuner.oracle.get_best_trials()[0].score == 0.0
+        assert tuner.get_best_models()[0].get_weights()[1][0] == 1.0
+
+
+def test_the_directory_is_as_it_was_given(tmp_path):
+    tuner = PopulationTuner(bare, "val_loss", directory=tmp_path)
+    assert tuner.directory == tmp_path
+    assert PopulationTuner(bare, "val_loss", directory=str(tmp_path)).directory == str(tmp_path)
+
+
 def test_a_hypermodel_is_needed_otherwise(tmp_path):
-    with pytest.raises(TypeError, match="`build` must be a function"):
+    with pytest.raises(ValueError, match="`hypermodel` must be given"):
         PopulationTuner(objective="val_loss", directory=tmp_path)
+    with pytest.raises(TypeError, match="`hypermodel` must be a function"):
+        PopulationTuner(3, "val_loss", directory=tmp_path)
     tuner = PopulationTuner(lambda hp: None, "val_loss", 2, directory=tmp_path)
     with pytest.raises(keras_tuner.errors.FatalTypeError, match="`build` must return"):
         tuner.search(X, Y, **FIT)

@@ -10,6 +10,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kregs
 from kregs import PopulationTuner
@@ -158,6 +159,10 @@ def test_a_fit_that_raises_may_be_another_in_the_next_trial():
     assert own.arguments(hp, model, TRAIN, {})["y"] is TRAIN[1]
 
 
+def iter_of():
+    yield TRAIN
+
+
 def test_feeds_share_rows():
     def asked(**changes):
         fit = {"x": TRAIN[0], "y": TRAIN[1], "validation_data": VALIDATION, "batch_size": 8}
@@ -178,9 +183,16 @@ def test_feeds_share_rows():
         feeds.get(asked(class_weight={0: number}))
     with pytest.raises(NotStackable, match="more than 8 kinds of rows"):
         feeds.get(asked(class_weight={0: 7.5}))
-    for name in ("steps_per_epoch", "validation_steps"):
-        with pytest.raises(NotStackable, match=f"`{name}`"):
-            asked(**{name: 2})
+    for changes in ({"x": iter_of(), "y": None}, {"validation_data": iter_of()}):
+        with pytest.raises(NotStackable, match="a generator, which can be read once only"):
+            feeds.get(asked(**changes))
+    for changes in ({"steps_per_epoch": 2}, {"validation_steps": 1}):
+        stepped_key, stepped = feeds.get(asked(**changes))
+        assert stepped_key != key
+        assert stepped.data is feed.data
+    for name, steps in (("steps_per_epoch", 0), ("validation_steps", 1.5)):
+        with pytest.raises(NotStackable, match=f"`{name}` is {steps}, no integer"):
+            feeds.get(asked(**{name: steps}))
 
 
 # ---- searches ------------------------------------------------------------------------------
@@ -280,17 +292,118 @@ def test_first_epoch_and_validation_frequency(tmp_path, eager):
     folder = tuner.get_trial_dir("0")
     hp, score = values_of(tuner)[0]
     expected = build(hp).fit(*TRAIN, **fit, verbose=0).history
-    (history,) = TrialRecord.read(folder).histories
-    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
-    val_loss = np.array(history["val_loss"], float)
-    assert np.isnan(val_loss).tolist() == [True, False, False]
-    np.testing.assert_allclose(val_loss[[1, 2]], expected["val_loss"], rtol=1e-5)
+    record = TrialRecord.read(folder)
+    (history,) = record.histories
+    assert len(history["val_loss"]) == 2  # as in Keras, no entry for what was not validated
+    for name, values in expected.items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-5)
+    assert record.logged_epochs == [{"val_loss": [1, 2]}]
     assert score == pytest.approx(min(expected["val_loss"]), rel=1e-5)
-    assert TrialRecord.read(folder).best_epoch == 4
+    assert record.best_epoch == 4
     alone = tuner_of(build, tmp_path / "alone", 1, engine="sequential")
     alone.search(*TRAIN, **fit, verbose=0)
-    (same,) = TrialRecord.read(alone.get_trial_dir("0")).histories
-    np.testing.assert_allclose(np.array(same["val_loss"], float), val_loss, rtol=1e-5)
+    same = TrialRecord.read(alone.get_trial_dir("0"))
+    assert same.logged_epochs == record.logged_epochs
+    np.testing.assert_allclose(same.histories[0]["val_loss"], history["val_loss"], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_result_tells_which_epochs_were_validated(tmp_path):
+    class Rarely(Model):
+        def build(self, hp):
+            return kregs.compile_model(bare(hp), "mse", learning_rate=0.05)
+
+        def fit(self, hp, model, *args, **kwargs):
+            return model.fit(*args, **kwargs | {"validation_freq": 2})
+
+    result = kregs.tune(
+        Rarely(), *TRAIN, folds=2, max_trials=1, epochs=5, engine="population", seed=1,
+        oracle="random", objective="val_loss", callbacks=[], directory=tmp_path, verbose=0,
+    )  # fmt: skip
+    history = result.history(0)
+    for _, fold in history.groupby("fold"):
+        assert fold["epoch"].tolist() == [1, 2, 3, 4, 5]
+        assert fold["val_loss"].isna().tolist() == [True, False, True, False, True]
+        assert not fold["loss"].isna().any()
+
+
+STEPS = {
+    "arrays": (lambda: TRAIN, {"steps_per_epoch": 2, "validation_steps": 1}),
+    "no batch size": (lambda: TRAIN, {"steps_per_epoch": 3, "batch_size": None}),
+    "repeated": (
+        lambda: (tf.data.Dataset.from_tensor_slices(TRAIN).batch(16).repeat(), None),
+        {"steps_per_epoch": 4, "batch_size": None},
+    ),
+    "held out": (
+        lambda: (tf.data.Dataset.from_tensor_slices(TRAIN).batch(16), None),
+        {
+            "batch_size": None,
+            "validation_data": tf.data.Dataset.from_tensor_slices(VALIDATION).batch(4).repeat(),
+            "validation_steps": 2,
+        },
+    ),
+    "executions": (lambda: TRAIN, {"steps_per_epoch": 1, "batch_size": 8, "executions": 2}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=getattr(pytest.mark, tier))
+        for name in STEPS
+        for tier in ["slow" if name in ("arrays", "repeated") else "nightly"]
+    ],
+)
+def test_steps_are_those_of_keras(tmp_path, name):
+    make, given = STEPS[name]
+    fit = {"validation_data": VALIDATION, "epochs": 4, "batch_size": 16, "shuffle": False, **given}
+    per_execution = fit.pop("executions", 1)
+
+    def compiled(hp):
+        model = bare(hp)
+        rate = keras.optimizers.schedules.CosineDecay(hp.Choice("rate", [0.1, 0.05]), 8)
+        model.compile(keras.optimizers.SGD(rate), "mse", steps_per_execution=per_execution)
+        return model
+
+    tuner = tuner_of(compiled, tmp_path, 3)
+    tuner.search(*make(), **fit, verbose=0)
+    for number, (hp, score) in enumerate(values_of(tuner)):
+        expected = compiled(hp).fit(*make(), verbose=0, **fit).history
+        (history,) = TrialRecord.read(tuner.get_trial_dir(str(number))).histories
+        for metric, values in expected.items():
+            np.testing.assert_allclose(history[metric], values, rtol=1e-4)
+        assert score == pytest.approx(min(expected["val_loss"]), rel=1e-4)
+    best = tuner.get_best_models()[0]
+    held_out = fit["validation_data"]
+    held_out = held_out if isinstance(held_out, tuple) else (held_out, None)
+    evaluated = best.evaluate(
+        *held_out, batch_size=fit["batch_size"], steps=fit.get("validation_steps"), verbose=0
+    )
+    assert evaluated == pytest.approx(min(score for _, score in values_of(tuner)), rel=1e-4)
+
+
+def test_no_epoch_is_no_trial(tmp_path):
+    tuner = tuner_of(build, tmp_path, 1)
+    with pytest.raises(NotStackable, match="`initial_epoch` is not below `epochs`"):
+        tuner.search(*TRAIN, validation_data=VALIDATION, epochs=2, initial_epoch=2, verbose=0)
+
+
+@pytest.mark.slow
+def test_a_metric_of_some_epochs(tmp_path, eager):
+    class Probe(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs):
+            if epoch % 2:
+                logs["probe"] = float(epoch)
+
+    for engine in ("population", "sequential"):
+        tuner = tuner_of(build, tmp_path / engine, 1, engine=engine)
+        fit = {"validation_data": VALIDATION, "epochs": 4, "callbacks": [Probe()], "verbose": 0}
+        tuner.search(*TRAIN, **fit)
+        record = TrialRecord.read(tuner.get_trial_dir("0"))
+        assert record.histories[0]["probe"] == [1.0, 3.0]
+        assert record.logged_epochs == [{"probe": [1, 3]}]
+        assert record.best_epoch == 1 + int(np.argmin(record.histories[0]["val_loss"]))
 
 
 # ---- functions of hp -----------------------------------------------------------------------

@@ -250,8 +250,7 @@ FALLBACKS = {
         {"callbacks": [C.LambdaCallback(on_train_batch_end=lambda batch, logs: None)]},
         "LambdaCallback has on_train_batch_end",
     ),
-    "steps": (build, {"steps_per_epoch": 3}, "arguments of `fit` as `steps_per_epoch`"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FALLBACKS)

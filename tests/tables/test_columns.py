@@ -155,7 +155,7 @@ def test_dates_after_the_year_2262(tmp_path):
     ("name", "rows", "kinds"),
     [
         ("credit-g", 1000, {"category": 13, "number": 7}),
-        ("anneal", 898, {"category": 20, "number": 10, "dropped": 8}),
+        ("anneal", 898, {"category": 21, "number": 10, "dropped": 7}),
         ("sick", 3772, {"category": 21, "number": 6, "dropped": 2}),
         ("arrhythmia", 450, {"number": 266, "dropped": 13}),
     ],

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import kregs
-from kregs.tables.holdout import split_rows
+from kregs.tables.holdout import score_outputs, split_rows
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.5, 0.8])
@@ -20,3 +20,14 @@ def test_every_class_is_trained_and_tested_on(share):
         assert np.bincount(table.target[test], minlength=3).min() >= 1
         assert np.bincount(table.target[train], minlength=3).min() >= 2
         assert abs(len(test) - max(103 * share, 3)) <= 2
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_test_rows_may_lack_a_class(classes):
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(classes), 20)
+    outputs = probabilities[:, 1:] if classes == 2 else probabilities
+    scores = score_outputs("classification", np.arange(20) % (classes - 1), outputs)
+    assert np.isnan(scores.pop("roc_auc"))
+    assert all(np.isfinite(score) for score in scores.values())
+    scores = score_outputs("classification", np.arange(20) % classes, outputs)
+    assert 0 < scores["roc_auc"] < 1

@@ -8,6 +8,7 @@ import json
 import pytest
 
 import kregs
+from kregs.tables.prediction import read_rows
 
 
 @pytest.fixture
@@ -15,6 +16,7 @@ def folder(people, tmp_path):
     """The folder of a run, with nothing in it that is not read before the rows are checked."""
     table = kregs.read_table(people(), "y")
     record = {"format": 1, "columns": [dataclasses.asdict(column) for column in table.columns]}
+    record |= {"classes": ["no", "yes"], "categories": {"city": ["Bonn", "Köln", "Ulm"]}}
     run = tmp_path / "run"
     run.mkdir()
     (run / "table.json").write_text(json.dumps(record))
@@ -31,6 +33,29 @@ def test_unfit_rows(folder, people, tmp_path):
         kregs.predict_table(folder, renamed)
     with pytest.raises(FileNotFoundError, match=r"rows\.csv"):
         kregs.predict_table(folder, tmp_path / "rows.csv")
+
+
+def test_a_broken_pipeline_is_one_clear_error(folder, people):
+    for content in (b"", b"no joblib file", b"\x80\x04\x95"):
+        (folder / "preprocessing.joblib").write_bytes(content)
+        with pytest.raises(ValueError, match=r"preprocessing\.joblib' cannot be read: it is br"):
+            kregs.predict_table(folder, people().assign(age="30"))
+
+
+def test_columns_that_are_kept(folder, people):
+    with pytest.raises(ValueError, match=r"`keep` must be columns.*Did you mean 'customer'"):
+        kregs.predict_table(folder, people().assign(age="30"), keep=["custommer"])
+    with pytest.raises(ValueError, match="`keep` may not hold a column that the predictions have"):
+        kregs.predict_table(folder, people().assign(prediction=1, age="30"), keep=["prediction"])
+    none = kregs.predict_table(folder, people().iloc[:0], keep=["customer"])
+    assert none.columns.tolist() == ["customer", "prediction", "probability_no", "probability_yes"]
+
+
+def test_unseen_categories_are_told(people):
+    columns = kregs.read_table(people(), "y").columns
+    rows = people().assign(age="30", city=["Rom"] * 3 + ["Bonn", None] + ["Oslo"] * 115)
+    with pytest.warns(UserWarning, match="118 of 119 values were never seen.*'Rom', 'Oslo'"):
+        read_rows(rows, columns, seen={"city": ["Bonn", "Ulm"]})
 
 
 def test_unfit_folders(folder, people, tmp_path):

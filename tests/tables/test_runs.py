@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -66,7 +67,7 @@ def test_the_transformer_has_not_seen_the_test_part(run):
     for transformer in (saved, expected):
         scaler = transformer.named_transformers_["numbers"][-1]
         np.testing.assert_array_equal(
-            scaler.mean_, expected.named_transformers_["numbers"][-1].mean_
+            scaler.center_, expected.named_transformers_["numbers"][-1].center_
         )
 
 
@@ -80,9 +81,38 @@ def test_all_files_are_there(run):
     keras.models.load_model(run.files["model"])
 
 
+def test_rows_keep_their_index_and_an_identifier(run, people):
+    rows = people().drop(columns="y").sample(frac=0.2, random_state=0)
+    found = kregs.predict_table(run.search.path, rows, keep=["customer"])
+    assert found.index.tolist() == rows.index.tolist()
+    assert found["customer"].tolist() == rows["customer"].tolist()
+    assert found.columns[0] == "customer"
+    alone = kregs.predict_table(run.search.path, rows.iloc[[3]])
+    expected = found["probability_yes"].iloc[3]
+    np.testing.assert_allclose(alone["probability_yes"], expected, rtol=1e-5)
+
+
+def test_a_broken_network_is_one_clear_error(run, people, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run.search.path, folder)
+    (folder / "best.keras").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"best\.keras' cannot be read: it is broken"):
+        kregs.predict_table(folder, people().assign(age="30"))
+
+
+def test_the_record_says_how_to_repeat_it(run):
+    assert run.record["split"] == "at random"
+    assert run.record["call"].startswith("kregs.tune_table(\n    data,\n    'y',\n")
+    assert "max_trials=2" in run.record["call"]
+    assert run.record["categories"]["city"] == ["Bonn", "Köln", "Ulm"]
+
+
 def test_unseen_categories_and_wrong_values(run, people):
     rows = people().iloc[:3].assign(city="Rom", since="soon")
-    with pytest.warns(UserWarning, match="'since': 3 of 3 values are no date"):
+    with (
+        pytest.warns(UserWarning, match="'since': 3 of 3 values are no date"),
+        pytest.warns(UserWarning, match="'city': 3 of 3 values were never seen.*such as 'Rom'"),
+    ):
         found = kregs.predict_table(run.search.path, rows)
     assert found["probability_yes"].between(0, 1).all()
     assert len(kregs.predict_table(run.search.path, people().iloc[:0])) == 0
@@ -150,6 +180,7 @@ def test_the_preset_without_a_search_predicts_in_another_process(tmp_path, peopl
     assert run.search.best_hyperparameters == {}
     assert len(run.search.trials()) == 1
     names = [layer.name for layer in run.search.best_model().layers]
+    assert "category_embedding" in names
     assert ("average" in names) == (kregs.presets.for_table(2).ensemble is not None)
     people().to_csv(tmp_path / "people.csv", index=False)
     done = subprocess.run(
@@ -174,3 +205,35 @@ def test_wrong_arguments(tmp_path, people):
         kregs.tune_table(table, max_trials=-1, directory=tmp_path)
     with pytest.raises(ValueError, match="folds"):
         kregs.tune_table(table, folds=1, directory=tmp_path)
+
+
+@pytest.mark.nightly
+def test_a_run_divided_by_time_and_one_by_groups(tmp_path, eager):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=120)
+    frame = pd.DataFrame(
+        {"t": np.arange(120) / 3, "x": x, "z": 3 * x, "k": rng.integers(0, 60, 120).astype(str)}
+    )
+    frame["y"] = np.where(rng.random(120) < 0.3, "c", np.where(x > 0, "b", "a"))
+    frame.loc[90:, "y"] = frame.loc[90:, "y"].replace("c", "a")  # a class of the past
+    options = QUICK | {"epochs": 1, "directory": tmp_path}
+    with eager():
+        run = kregs.tune_table(frame, "y", time="t", categorical=["k"], scaling="search", **options)
+        again = kregs.tune_table(
+            frame, "z", groups="k", drop=["y"], project_name="groups", **options
+        )
+    assert run.record["split"] == "the latest rows by 't'"
+    assert run.record["scaling"] == min(
+        run.record["scaling_losses"], key=run.record["scaling_losses"].get
+    )
+    assert run.scores["roc_auc"].isna().all()
+    assert np.isfinite(run.scores["log_loss"]).all()
+    protocol = json.loads(run.files["result"].read_text())["protocol"]["data"]
+    assert "TimeSeriesSplit" in protocol["validation"]
+    assert (
+        "GroupKFold"
+        in json.loads(again.files["result"].read_text())["protocol"]["data"]["validation"]
+    )
+    assert again.record["split"] == "whole groups by 'k', at random"
+    found = kregs.predict_table(again.search.path, frame.tail(3), keep=["k"])
+    assert found["k"].tolist() == frame["k"].tail(3).tolist()

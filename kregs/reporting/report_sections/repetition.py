@@ -19,8 +19,14 @@ class Repetition:
     protocol: PageTable | None
 
 
-def repetition(facts: SearchFacts, command: str | None) -> Repetition:
-    """Return the section."""
+def repetition(facts: SearchFacts, command: str | None, call: str | None = None) -> Repetition:
+    """Return the section.
+
+    Args:
+        facts: of the search.
+        command: the command line that ran it, if it was one.
+        call: what repeats it. Default: the call of `kregs.tune`.
+    """
     result = facts.result
     checksum = result.protocol.data.checksum
     versions = [
@@ -32,7 +38,7 @@ def repetition(facts: SearchFacts, command: str | None) -> Repetition:
     values |= {f"data: {name}": value for name, value in values.pop("data", {}).items()}
     return Repetition(
         command=command,
-        call=result.protocol.call(),
+        call=result.protocol.call() if call is None else call,
         checksum="" if checksum is None else str(checksum),
         versions=table_of(versions),
         protocol=table_of({"name": name, "value": value} for name, value in values.items()),

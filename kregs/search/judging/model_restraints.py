@@ -123,6 +123,8 @@ def _coefficients(regularizer: Any) -> Iterator[tuple[str, float]]:
 
 
 def _numbers_of_compilation(model: keras.Model, weights: list[Any]) -> Iterator[_Number]:
+    if not model.compiled:  # its hypermodel's own `fit` trains it by itself
+        return
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if is_proximal(optimizer):
         thresholds = optimizer.thresholds(weights)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import math
+import types
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -24,13 +25,13 @@ from kregs.population.rows import (
     as_validation,
     is_dataset,
     is_several,
+    split_rows,
 )
-from kregs.search.runs import Run
+from kregs.population.steps import batch_sizes, whole_executions
+from kregs.search.runs import Run, Split
 
 # arguments of `fit` that hold rows
 ROWS = ("x", "y", "sample_weight", "validation_data")
-# those that populations have not, if they are given
-_UNKNOWN = ("steps_per_epoch", "validation_steps")
 _DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(keras.Model.fit).parameters.items()
@@ -44,14 +45,7 @@ _MOST_OWN = 8
 
 
 def with_defaults(fit: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of `fit` with Keras's defaults for the others.
-
-    Raises:
-        NotStackable: one of them is given that populations have not.
-    """
-    for name in _UNKNOWN:
-        if fit.get(name) is not None:
-            raise NotStackable(f"populations have no such arguments of `fit` as `{name}`")
+    """Return arguments of `fit` with Keras's defaults for the others."""
     return {**_DEFAULTS, **fit}
 
 
@@ -101,32 +95,46 @@ class Feeds:
         self._feeds: dict[Hashable, Feed] = {}
         self._own: set[Hashable] = set()
 
-    def get(self, fit: Mapping[str, Any]) -> tuple[tuple, Feed]:
+    def get(
+        self, fit: Mapping[str, Any], split: Split | None = None, *, per_execution: int = 1
+    ) -> tuple[tuple, Feed]:
         """Return a feed and its key, equal for the same rows in the same steps.
 
         Args:
             fit: all arguments of `fit` by name.
+            split: the fold's rows, with folds.
+            per_execution: the model's `steps_per_execution`.
 
         Raises:
-            NotStackable: the data are neither arrays nor a dataset that the search was given.
+            NotStackable: the data are neither arrays nor a dataset that the search was given, or
+                steps are no integers > 0.
         """
         _check_data(fit)
-        weights = fit["class_weight"]
+        epoch_steps, validation_steps = (
+            whole_executions(_count(name, fit[name]), per_execution)
+            for name in ("steps_per_epoch", "validation_steps")
+        )
+        weights, streams = fit["class_weight"], is_dataset(fit["x"])
         rows_key = (
             tuple(map(self._token, keras.tree.flatten([fit[name] for name in ROWS]))),
             None if weights is None else tuple(sorted(weights.items())),
             fit["validation_split"] or 0.0,
-            is_dataset(fit["x"]) and bool(fit["shuffle"]),
+            streams and bool(fit["shuffle"]),
+            epoch_steps if streams else None,
+            validation_steps if is_dataset(fit["validation_data"]) else None,
         )
         if rows_key not in self._feeds:
-            self._feeds[rows_key] = self._on_device(fit, rows_key)
+            self._feeds[rows_key] = self._on_device(fit, rows_key, epoch_steps, validation_steps)
         feed = self._feeds[rows_key]
-        steps = {
-            "batch_size": feed.batch_size if isinstance(feed.data, Stream) else fit["batch_size"],
-            "validation_batch_size": fit["validation_batch_size"],
+        counts = feed.counts if split is None else (len(split.train), len(split.validation))
+        batch_size, validation_batch_size = batch_sizes(fit, *counts)
+        steps: dict[str, Any] = {
+            "batch_size": feed.batch_size if isinstance(feed.data, Stream) else batch_size,
+            "validation_batch_size": validation_batch_size,
             "shuffle": bool(fit["shuffle"]),
+            "steps_per_epoch": None if streams else epoch_steps,
+            "validation_steps": validation_steps,
         }
-        steps["batch_size"] = steps["batch_size"] or 32  # Keras's default
         key = (rows_key, *steps.values())
         if key not in self._feeds:
             self._feeds[key] = dataclasses.replace(feed, **steps)
@@ -180,7 +188,13 @@ class Feeds:
         digest = hashlib.blake2b(array.view(np.uint8).data).hexdigest()
         return array.dtype.str, array.shape, digest
 
-    def _on_device(self, fit: Mapping[str, Any], key: Hashable) -> Feed:
+    def _on_device(
+        self,
+        fit: Mapping[str, Any],
+        key: Hashable,
+        epoch_steps: int | None,
+        validation_steps: int | None,
+    ) -> Feed:
         if self._feeds:
             self._own.add(key)
         if len(self._own) > _MOST_OWN:
@@ -189,7 +203,7 @@ class Feeds:
                 f"the hypermodel's own `fit` has more than {_MOST_OWN} kinds of rows or class "
                 "weights"
             )
-        data, validation = _rows(fit, self._folds)
+        data, validation = _rows(fit, self._folds, epoch_steps, validation_steps)
         return Feed(data, validation, 32, None, self._halves)
 
 
@@ -199,9 +213,11 @@ def _check_data(fit: Mapping[str, Any]) -> None:
     parts = [] if is_dataset(x) else [x, fit["y"]]
     if isinstance(validation, (tuple, list)):
         parts += validation[:2]
-    elif validation is not None and not is_dataset(validation):
+    elif validation is not None and not is_dataset(validation) and not _is_generator(validation):
         kind = type(validation).__name__
         raise NotStackable(f"`validation_data` is a {kind}, no arrays and no dataset")
+    if _is_generator(x) or _is_generator(validation):
+        raise NotStackable("the data are a generator, which can be read once only")
     for part in keras.tree.flatten(parts):
         # for Keras a list or a dictionary is several inputs
         if not (isinstance(part, (np.ndarray, tf.Tensor)) or hasattr(part, "__array__")):
@@ -209,7 +225,19 @@ def _check_data(fit: Mapping[str, Any]) -> None:
             raise NotStackable(f"the data hold a {kind}, no arrays and no dataset")
 
 
-def _rows(fit: Mapping[str, Any], folds: bool) -> tuple[Rows | Stream, Rows | Stream | None]:
+def _is_generator(data: Any) -> bool:
+    return isinstance(data, types.GeneratorType)
+
+
+def _count(name: str, steps: Any) -> int | None:
+    if steps is not None and (not isinstance(steps, (int, np.integer)) or steps < 1):
+        raise NotStackable(f"`{name}` is {steps!r}, no integer > 0")
+    return None if steps is None else int(steps)
+
+
+def _rows(
+    fit: Mapping[str, Any], folds: bool, epoch_steps: int | None, validation_steps: int | None
+) -> tuple[Rows | Stream, Rows | Stream | None]:
     """Return the training and the validation rows on the device, datasets as streams."""
     validation = fit["validation_data"]
     if is_dataset(fit["x"]):
@@ -219,21 +247,22 @@ def _rows(fit: Mapping[str, Any], folds: bool) -> tuple[Rows | Stream, Rows | St
             fit["sample_weight"],
             fit["class_weight"],
             batch_order=np.random.default_rng(0) if fit["shuffle"] else None,
+            steps=epoch_steps,
         )
-        return data, None if validation is None else as_validation(validation)
+        if validation is None:
+            return data, None
+        return data, as_validation(validation, steps=validation_steps)
     weight = fit["sample_weight"]
     if weight is not None and not is_several(weight):
         weight = np.asarray(weight)
     arrays = (fit["x"], fit["y"], *(() if weight is None else (weight,)))
     if validation is None and fit["validation_split"]:
-        arrays = keras.tree.map_structure(np.asarray, arrays)
-        # as Keras: the last rows
-        cut = int(len(keras.tree.flatten(arrays[0])[0]) * (1.0 - fit["validation_split"]))
-        validation = keras.tree.map_structure(lambda array: array[cut:], arrays)
-        arrays = keras.tree.map_structure(lambda array: array[:cut], arrays)
+        arrays, validation = split_rows(arrays, fit["validation_split"])
     x, y, *weights = arrays
     rows = as_rows(x, y, weights[0] if weights else None, fit["class_weight"])
     if folds:
         # every run takes its own of all rows, by number; class weights are for training
         return rows, rows if fit["class_weight"] is None else dataclasses.replace(rows, weight=None)
-    return rows, None if validation is None else as_validation(validation)
+    if validation is None:
+        return rows, None
+    return rows, as_validation(validation, steps=validation_steps)

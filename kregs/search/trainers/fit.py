@@ -28,6 +28,7 @@ from kregs.search.checkpoints import (
     state_of,
 )
 from kregs.search.keras_tuner_internals import callbacks_of_run, hooks_of_tuner
+from kregs.search.objective import is_unset
 from kregs.search.own_fit import by_name, has_stock_fit, replaced_fit
 from kregs.search.replay import LoggedRates, acts_on_training
 from kregs.search.runs import (
@@ -124,7 +125,7 @@ class FitTrainer:
             )  # fmt: skip
         outcome = outcome_of(result, settings.objective, best_epoch, halves.histories, model)
         if len({len(values) for values in outcome.history.values()}) > 1:  # `validation_freq`
-            outcome.history = logs.aligned
+            outcome.logged_epochs = logs.logged_epochs
         outcome.crossed = halves.crossed
         if job.may_go_on:
             outcome.last = last.state or last_state_of(model)  # a `fit` that calls no callbacks
@@ -183,6 +184,10 @@ def outcome_of(
     if isinstance(result, (int, float, np.number)):
         result = {objective.name: result}
     if not isinstance(result, dict) or objective.name not in result:
+        if is_unset(objective):
+            raise FatalTypeError(
+                f"{source} must return one number if no objective is given. Received: {result!r}"
+            )
         kind = FatalValueError if isinstance(result, dict) else FatalTypeError
         raise kind(
             f"{source} must return what `model.fit` returns, the objective as a number, "
@@ -215,20 +220,22 @@ class _BestEpoch(keras.callbacks.Callback):
 
 
 class _EpochLogs(keras.callbacks.Callback):
-    """Keeps the logs of all epochs: in a History those that were not validated leave no gap."""
+    """Notes what each epoch has logged: in a History those that were not validated leave no gap."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._logs: list[dict[str, float]] = []
+        self._epochs = 0
+        self._logged: dict[str, list[int]] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._logs.append(numbers_of(logs or {}))
+        for name in numbers_of(logs or {}):
+            self._logged.setdefault(name, []).append(self._epochs)
+        self._epochs += 1
 
     @property
-    def aligned(self) -> Histories:
-        """Each metric's values by epoch, NaN where it was not logged."""
-        names = dict.fromkeys(name for logs in self._logs for name in logs)
-        return {name: [logs.get(name, math.nan) for logs in self._logs] for name in names}
+    def logged_epochs(self) -> dict[str, list[int]]:
+        """See `RunOutcome`."""
+        return {name: own for name, own in self._logged.items() if len(own) < self._epochs}
 
 
 class _Averages(keras.callbacks.Callback):
@@ -305,8 +312,11 @@ class _LastEpoch(keras.callbacks.Callback):
             set_counters(callback, numbers)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        is_last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
-        if not (is_last and self._job.may_go_on):
+        if not self._job.may_go_on:
+            return
+        # a training loop of one's own may set no parameters
+        epochs = (self.params or {}).get("epochs", math.inf)
+        if epoch + 1 < epochs and not getattr(self.model, "stop_training", False):
             return
         self.state = self.before.state or last_state_of(self.model)
         self.state.learning_rate = learning_rate_value(self.model)

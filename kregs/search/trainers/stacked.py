@@ -160,7 +160,8 @@ class StackedTrainer:
         several = self._own_fit is not None and job.run.split is not None
         model = job.build() if several else job.shared_model()  # `fit` may compile it
         asked = self._asked(job, model)
-        key, feed = self._feeds.get(asked)
+        executed = getattr(model, "steps_per_execution", 1)
+        key, feed = self._feeds.get(asked, job.run.split, per_execution=executed)
         self.row_shape = feed.data.row_shape
         callbacks, tensorboards = _callbacks_of(asked)
         check_callbacks(callbacks)
@@ -185,9 +186,14 @@ class StackedTrainer:
             raise NotStackable("what it goes on from was trained by `fit`")
         split = job.run.split
         if asked["validation_freq"] != 1:
-            self._check_frequency(asked["validation_freq"], job)
+            self._check_frequency(asked["validation_freq"])
+        for name, stock in (("validation_freq", 1), ("validation_steps", None)):
+            if asked[name] != stock and (self._halves or job.run.halves is not None):
+                raise NotStackable(f"`{name}` is given, and trials are judged half by half")
         job.epochs = check_integer("epochs", asked["epochs"], minimum=1)
         job.first_epoch = check_integer("initial_epoch", asked["initial_epoch"], minimum=0)
+        if job.first_epoch >= job.epochs:
+            raise NotStackable("`initial_epoch` is not below `epochs`: there is no epoch")
         group = member.signature, key
         self._feed_of[group] = feed
         self._tensorboards[job] = tensorboards
@@ -235,12 +241,11 @@ class StackedTrainer:
         member = dataclasses.replace(read_member(parts.head), whole=model)
         return member, (key, parts.digest), computed
 
-    def _check_frequency(self, frequency: Any, job: RunJob) -> None:
+    @staticmethod
+    def _check_frequency(frequency: Any) -> None:
         """Raise `NotStackable` unless a `validation_freq` is one that populations have."""
         if not (isinstance(frequency, list) or (isinstance(frequency, int) and frequency > 0)):
             raise NotStackable(f"`validation_freq` is {frequency!r}, no list and no integer > 0")
-        if self._halves or job.run.halves is not None:
-            raise NotStackable("`validation_freq` is given, and trials are judged half by half")
 
     def _own_model(self, job: RunJob) -> keras.Model:
         """Return a model of the run's own: the shared one is not to be changed."""
@@ -323,14 +328,27 @@ class StackedTrainer:
             return RunOutcome(job=job, refusal=str(error))
         if error is not None:
             return RunOutcome(job=job, error=error)
+        logged_epochs = {
+            part: epochs
+            for name, epochs in member_job.logged_epochs.items()
+            for part in numbers_of({name: member_job.history[name][-1]})
+        }
         for callback in self._tensorboards.get(job, ()):
             folder = tensorboard_folder(
                 self._settings.tuner, callback.log_dir, job.trial_id, job.run.number
             )
-            write_tensorboard(callback, folder, job.trial, histories_of(member_job.history))
+            write_tensorboard(
+                callback,
+                folder,
+                job.trial,
+                histories_of(member_job.history),
+                logged_epochs,
+                member_job.first_epoch,
+            )
         best = member_job.best_epoch
         return RunOutcome(
             history=histories_of(member_job.history),
+            logged_epochs=logged_epochs,
             best_epoch=best - member_job.first_epoch if best >= 0 else -1,
             best_value=member_job.best_value,
             state=RunState(_of_model(member_job.member, member_job.best_weights)),
