@@ -19,6 +19,7 @@ _HOMES = {
     "recurrent": "kregs.builders",
     "linear": "kregs.builders",
     "autoencoder": "kregs.builders",
+    "table_mlp": "kregs.builders",
     "regularize": "kregs.builders",
     "regularization_summary": "kregs.builders",
     "compile_model": "kregs.training",
@@ -79,6 +80,7 @@ _HOMES = {
 _SUBPACKAGES = (
     "builders",
     "layers",
+    "presets",
     "training",
     "population",
     "search",

@@ -36,6 +36,14 @@ def test_a_misspelt_name_gets_the_nearest_one(call):
         call("digit_mlp")
 
 
+def test_each_study_is_that_of_a_recipe():
+    """What has no recipe, such as the study of presets, has a command line of its own."""
+    recipes = {entry.name for entry in catalog.recipes()}
+    studies = {entry.name for entry in catalog.studies()}
+    assert studies <= recipes
+    assert "presets" not in studies
+
+
 def test_copy_is_the_source_and_is_not_overwritten(tmp_path):
     target = catalog.copy("forkme", tmp_path / "mine.py")
     assert target == tmp_path / "mine.py"

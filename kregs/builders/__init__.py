@@ -6,6 +6,7 @@ from kregs.builders.dense import mlp
 from kregs.builders.linear import linear
 from kregs.builders.residual import resnet
 from kregs.builders.retrofit import regularization_summary, regularize
+from kregs.builders.table import table_mlp
 from kregs.builders.text import recurrent, text_cnn
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "regularization_summary",
     "regularize",
     "resnet",
+    "table_mlp",
     "text_cnn",
 ]

@@ -97,6 +97,8 @@ def check_options(arguments: argparse.Namespace) -> list[str]:
     messages = []
     for name, value in options.items():
         check = _CHECKS.get(name)
+        if name == "max_trials" and "target" in options:  # of a table: 0 is its preset
+            check = _integer(0)
         try:
             if check is not None:
                 check(name, value)

@@ -158,12 +158,21 @@ def make_parser() -> argparse.ArgumentParser:
         help="save the mean of several networks; --no-ensemble: one",
     )
     table.add_argument("--folds", type=int, default=5, metavar="N", help="default: 5")
-    table.add_argument("--max-trials", type=int, default=20, metavar="N", help="default: 20")
     table.add_argument(
-        "--epochs", type=int, default=60, metavar="N", help="the most of a trial; default: 60"
+        "--max-trials",
+        type=int,
+        default=20,
+        metavar="N",
+        help="networks to try, the preset first; 0: the preset, without a search; default: 20",
     )
     table.add_argument(
-        "--oracle", default="random", metavar="NAME", help="as of kregs tune; default: random"
+        "--epochs", type=int, metavar="N", help="the most of a trial; default: the preset's"
+    )
+    table.add_argument(
+        "--oracle",
+        default="random_from_defaults",
+        metavar="NAME",
+        help="as of kregs tune; default: random_from_defaults, the preset first",
     )
     table.add_argument(
         "--selection",

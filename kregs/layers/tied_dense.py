@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
+from kregs.layers.resolving import constraint, initializer, regularizer
 from kregs.validation import check_flag, check_integer
 
 
@@ -69,17 +69,11 @@ class TiedDense(keras.layers.Layer):
         self.units = check_integer("units", units, minimum=1)
         self.use_bias = check_flag("use_bias", use_bias)
         self.use_reverse_bias = check_flag("use_reverse_bias", use_reverse_bias)
-        self.kernel_initializer = _initializer("kernel_initializer", kernel_initializer)
-        self.bias_initializer = _initializer("bias_initializer", bias_initializer)
-        self.kernel_regularizer = _resolved(
-            "kernel_regularizer", kernel_regularizer, keras.regularizers.get
-        )
-        self.bias_regularizer = _resolved(
-            "bias_regularizer", bias_regularizer, keras.regularizers.get
-        )
-        self.kernel_constraint = _resolved(
-            "kernel_constraint", kernel_constraint, keras.constraints.get
-        )
+        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
+        self.bias_initializer = initializer("bias_initializer", bias_initializer)
+        self.kernel_regularizer = regularizer("kernel_regularizer", kernel_regularizer)
+        self.bias_regularizer = regularizer("bias_regularizer", bias_regularizer)
+        self.kernel_constraint = constraint("kernel_constraint", kernel_constraint)
         self.bias: Any = None
         self.reverse_bias: Any = None
 
@@ -138,21 +132,3 @@ class TiedDense(keras.layers.Layer):
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
         }
-
-
-def _initializer(name: str, value: Any) -> Any:
-    initializer = _resolved(name, value, keras.initializers.get)
-    if initializer is None:
-        raise ValueError(f"`{name}` must be a Keras initializer or its name. Received: {value!r}")
-    return initializer
-
-
-def _resolved(name: str, value: Any, get: Callable[[Any], Any]) -> Any:
-    """Return what Keras makes of a name, a config or an object; its message names no argument."""
-    try:
-        return get(value)
-    except (ValueError, TypeError):
-        kind = name.split("_")[-1]
-        raise ValueError(
-            f"`{name}` must be a Keras {kind} or its name. Received: {name}={value!r}"
-        ) from None

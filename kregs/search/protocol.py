@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 SELECTIONS = ("best", "one_standard_error")
 SCORE_AT = ("best_epoch", "last_epoch")
-ORACLES = ("random", "bayesian", "hyperband", "grid")
+ORACLES = ("random", "random_from_defaults", "bayesian", "hyperband", "grid")
 ENGINES = ("auto", "population", "sequential")
 FUNCTION = "function of hp"  # in place of a number that is each trial's own
 

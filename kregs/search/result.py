@@ -256,6 +256,8 @@ class SearchResult:
                 "model anew"
             )
         _check_model_file(path)
+        import kregs.layers  # noqa: F401  (what the file may hold)
+
         return keras.models.load_model(path)
 
     def build_model(self, trial: int | None = None) -> keras.Model:

@@ -98,7 +98,8 @@ class PopulationTuner(QuietTuner):
         objective: what the oracle optimizes; of an `oracle` object its own.
         max_trials: how many trials; an `oracle` object and Hyperband have their own bound. Default:
             all points of a grid, 10 otherwise.
-        oracle: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"`, or a `keras_tuner.Oracle`.
+        oracle: `"random"`, `"random_from_defaults"`, `"bayesian"`, `"hyperband"`, `"grid"`, or a
+            `keras_tuner.Oracle`.
         seed: of proposals, initial weights, batch order and noise; all trials share the latter
             three, so that they are compared under the same luck.
         executions_per_trial: members per trial, with different seeds; the score is their mean.

@@ -113,9 +113,10 @@ def tune(
             same, as scikit-learn's `compute_class_weight` has it. The classes are counted on the
             rows that are trained on; with `folds` on all rows, so that all folds have one weight
             a class; by `refit` on the rows that it is given. Not together with `sample_weight`.
-        oracle: what proposes trials: `"random"`, `"bayesian"` (a Gaussian process), `"hyperband"`
-            (many short trials, the best go on), `"grid"`, or a `keras_tuner.Oracle` object.
-        max_trials: upper bound. Default: 20 for `"random"` and `"bayesian"`, all points for
+        oracle: what proposes trials: `"random"`, `"random_from_defaults"` (the default values
+            first), `"bayesian"` (a Gaussian process), `"hyperband"` (many short trials, the best go
+            on), `"grid"`, or a `keras_tuner.Oracle` object.
+        max_trials: upper bound. Default: 20 for random and Bayesian search, all points for
             `"grid"`, one sweep for `"hyperband"`, which with a bound makes the largest sweep that
             fits.
         epochs: the most epochs of a trial, or a function of `hp` that returns them, such as

@@ -98,6 +98,8 @@ def load_pipeline(folder: Path) -> tuple[Any, keras.Model]:
     preprocessing = _loaded(joblib.load, folder / PREPROCESSING_FILE)
     import keras
 
+    import kregs.layers  # noqa: F401  (what the file may hold)
+
     return preprocessing, _loaded(keras.models.load_model, folder / MODEL_FILE)
 
 

@@ -15,22 +15,21 @@ import numpy as np
 import pandas as pd
 
 from kregs.files import PREPROCESSING_FILE, TABLE_FILE, write_json
+from kregs.presets import batch_rows, for_table
 from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
 from kregs.tables.baselines import baseline_outputs
 from kregs.tables.final import KEPT_TRIALS, make_plan, train_last
 from kregs.tables.holdout import score_outputs
+from kregs.tables.networks import TableNetwork
 from kregs.tables.prediction import network_outputs
-from kregs.tables.preprocessing import SCALINGS
+from kregs.tables.preprocessing import SCALINGS, number_and_code_columns
 from kregs.tables.record import FORMAT, call_of
 from kregs.tables.scaling_search import scaling_losses
 from kregs.tables.splitting import divide
 from kregs.tables.table import Table, read_table
-from kregs.tasks import network_head
-from kregs.validation import check_choice, check_flag, check_number, check_seed
+from kregs.validation import check_choice, check_flag, check_integer, check_number, check_seed
 
 if TYPE_CHECKING:
-    import keras
-
     from kregs.search import SearchResult
 
 _PACKAGES = ("kregs", "keras", "tensorflow", "keras-tuner", "numpy", "pandas", "scikit-learn")
@@ -81,9 +80,9 @@ def tune_table(
     ensemble: bool = True,
     folds: Any = 5,
     selection: str = "best",
-    oracle: Any = "random",
+    oracle: Any = "random_from_defaults",
     max_trials: int = 20,
-    epochs: int = 60,
+    epochs: int | None = None,
     max_time: float | None = None,
     seed: int = 0,
     directory: str | os.PathLike[str] = "kregs_runs",
@@ -93,15 +92,16 @@ def tune_table(
     command: str | None = None,
     verbose: str | int = "auto",
 ) -> TableRun:
-    """Search a dense network for a table, test it once, and save what predicts on raw rows.
+    """Search a network for a table, test it once, and save what predicts on raw rows.
 
-    A part of the rows is kept for the test. On the others λ, dropout, learning rate and width are
-    searched by `kregs.tune` with cross-validation: medians, standard deviations and encodings are
-    those of each fold's training rows. What was chosen is then trained on all rows but the test's,
-    and scored on these, once, beside scikit-learn's boosted trees, its linear model and the
-    guess that looks at no column; beside LightGBM, XGBoost and CatBoost, too, where they are
-    installed (`pip install "kregs[peers]"`). What is saved is trained once more, on all rows, the
-    test's too: the test scores are those of the networks before that.
+    A part of the rows is kept for the test. On the others the network of `kregs.presets` and
+    variations of it (λ, dropout, weight decay, learning rate, embedding) are tried by `kregs.tune`
+    with cross-validation: medians, standard deviations and encodings are those of each fold's
+    training rows. What was chosen is then trained on all rows but the test's, and scored on these,
+    once, beside scikit-learn's boosted trees, its linear model and the guess that looks at no
+    column; beside LightGBM, XGBoost and CatBoost, too, where they are installed (`pip install
+    "kregs[peers]"`). What is saved is trained once more, on all rows, the test's too: the test
+    scores are those of the networks before that.
 
     Of classes the probabilities are scaled by the temperature that fits the out-of-fold predictions
     best; `record["calibration"]` has it, and their log loss before and after.
@@ -132,7 +132,9 @@ def tune_table(
         ensemble: train several networks at the end, each of one of the trials whose folds help each
             other most, as one population; what is saved is their mean. With a `selection` other
             than `"best"` all are of the chosen trial. `False`: one network, of the chosen trial.
-        folds, selection, oracle, max_trials, epochs, max_time, seed, directory, project_name,
+        max_trials: how many networks; the first is the preset. 0: the preset, without a search.
+        epochs: the most epochs of a trial; default: the preset's.
+        folds, selection, oracle, max_time, seed, directory, project_name,
             resume, workers, verbose: as in `kregs.tune`. With `time`, a number of folds means folds
             in order of time.
         command: the command line to be shown in the report.
@@ -180,6 +182,7 @@ def tune_table(
     }
     seed = check_seed("seed", seed)
     share = check_number("test_share", test_share, above=0.0, below=1.0)
+    max_trials = check_integer("max_trials", max_trials, minimum=0)
     if isinstance(data, Table):
         if target is not None:
             raise ValueError(f"a Table has its target: {data.target_name!r}. Received: {target!r}")
@@ -212,19 +215,30 @@ def tune_table(
     train, test = split.train, split.test
 
     import kregs
-    from kregs.search.randomness import derived_seed
+    from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS, quantile_edges
 
     losses = scaling_losses(table, train, seed) if scaling == "search" else {}
     scaling = min(losses, key=lambda name: losses[name]) if losses else scaling
-    preprocessing = table.preprocessing(train, scaling=scaling)
+    preprocessing = table.preprocessing(train, scaling=scaling, categories="codes")
     x_train, x_test = split.features.iloc[train], split.features.iloc[test]
     center, scale = _target_units(table, train)
     y = split.target if table.classes is not None else (split.target - center) / scale
-    x_linear = preprocessing.fit_transform(x_train, y[train])  # target encoding is cross-fitted
-    width = x_linear.shape[1]
-    classes = table.classes
+    transformed = preprocessing.fit_transform(x_train, y[train])
+    numbers, categories = number_and_code_columns(preprocessing)
+    classes = None if table.classes is None else len(table.classes)
+    network = TableNetwork(
+        numbers=numbers,
+        categories=tuple(categories),
+        classes=classes,
+        rows=len(train),
+        epochs=for_table(classes).epochs if epochs is None else epochs,
+        batch_size=batch_rows(len(train)),
+        searched=max_trials > 0,
+        # of all rows that may be trained on, whatever the fold: they say nothing of the target
+        edges=tuple(map(tuple, quantile_edges(transformed[:, :numbers], DEFAULT_BINS))),
+    )
     result = kregs.tune(
-        _TableNetwork(width, None if classes is None else len(classes), derived_seed(seed, 2)),
+        network,
         x_train,
         y[train],
         folds=split.folds,
@@ -234,9 +248,9 @@ def tune_table(
         objective=metric or "val_data_loss",
         selection=selection,
         oracle=oracle,
-        max_trials=max_trials,
-        epochs=epochs,
-        batch_size=32 if len(train) < 5_000 else 128 if len(train) < 50_000 else 512,
+        max_trials=max(max_trials, 1),
+        epochs=network.epochs,
+        batch_size=network.batch_size,
         max_time=max_time,
         keep=KEPT_TRIALS,
         keep_folds=True,
@@ -259,15 +273,21 @@ def tune_table(
         "result": result.path / RESULT_FILE,
     }
     seen = x_train.select_dtypes(object)
-    test_rows = (x_test, tested.transformer.transform(x_test))
+    network_rows = tested.transformer.transform(x_test)
     networks = {"network": tested.model} | ({} if single is None else {"single network": single})
     by_model = {
-        name: network_outputs(network, test_rows[1]) * scale + center
-        for name, network in networks.items()
+        name: network_outputs(model, network_rows) * scale + center
+        for name, model in networks.items()
     }
-    weights = _row_weights(split.target[train], class_weight)
+    one_hot = table.preprocessing(train, scaling=scaling)  # for models that embed no codes
+    x_linear = one_hot.fit_transform(x_train, y[train])  # target encoding is cross-fitted
     by_model |= baseline_outputs(
-        table.task, (x_train, x_linear), split.target[train], weights, test_rows, seed=seed
+        table.task,
+        (x_train, x_linear),
+        split.target[train],
+        _row_weights(split.target[train], class_weight),
+        (x_test, one_hot.transform(x_test)),
+        seed=seed,
     )
     test_scores = {
         name: score_outputs(table.task, split.target[test], predictions)
@@ -339,41 +359,3 @@ def _row_weights(labels: np.ndarray, class_weight: str | None) -> np.ndarray | N
     from sklearn.utils.class_weight import compute_sample_weight
 
     return compute_sample_weight(class_weight, labels)
-
-
-@dataclasses.dataclass(frozen=True)
-class _TableNetwork:
-    """The build function of a search, of a class at the top of a module, so that workers have it.
-
-    Args:
-        width: columns of the transformed rows.
-        classes: how many there are; `None` for a regression.
-        seed: of the initial weights.
-    """
-
-    width: int
-    classes: int | None
-    seed: int
-
-    def __call__(self, hp: Any) -> keras.Model:
-        import kregs
-
-        head = network_head(self.classes)
-        units = hp.Choice("units", [32, 128])
-        regularization = kregs.Regularization.from_hp(hp, l2=(0, 1e-6, 1e-1), dropout=(0.0, 0.6))
-        learning_rate = hp.Float("learning_rate", 3e-4, 1e-2, sampling="log", default=1e-3)
-        model = kregs.mlp(
-            (self.width,),
-            head.outputs,
-            units=(units, units),
-            head_activation=head.head_activation,
-            regularization=regularization,
-            seed=self.seed,
-        )
-        return kregs.compile_model(
-            model,
-            head.loss,
-            learning_rate=learning_rate,
-            metrics=head.metrics,
-            regularization=regularization,
-        )

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kregs.layers import TiedDense
+from kregs.layers import BatchEnsembleDense, EnsembleDense, TiedDense
 from kregs.validation import check_number, suggestion
 
 L = keras.layers
@@ -474,7 +474,8 @@ def group_axes(model: keras.Model) -> dict[int, tuple[int, ...]]:
 
 # classes of layers, a kernel of theirs, and which axes of it count its units or filters
 _GROUPS = (
-    ((L.Dense, L.Conv1D, L.Conv2D, L.Conv3D, TiedDense), "kernel", (-1,)),
+    ((L.Dense, L.Conv1D, L.Conv2D, L.Conv3D, TiedDense, BatchEnsembleDense), "kernel", (-1,)),
+    ((EnsembleDense,), "kernel", (-3, -1)),
     ((L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose), "kernel", (-2,)),
     ((L.DepthwiseConv1D, L.DepthwiseConv2D), "kernel", (-2, -1)),
     ((L.SeparableConv1D, L.SeparableConv2D), "depthwise_kernel", (-2, -1)),

@@ -11,7 +11,9 @@ from kregs.training.proximal import is_proximal, settings_of
 
 # the variables that weight decay leaves alone: biases, what normalization and PReLU scale and shift
 # by, embeddings. Keras matches its own names ("bias") and TensorFlow's ("model/dense/bias:0")
-NOT_DECAYED = r"(^|/)(\w*bias|gamma|beta|scale|concat_score_weight|alpha|\w*embeddings)(:\d+)?$"
+NOT_DECAYED = (
+    r"(^|/)(\w*bias|gamma|beta|scale|concat_score_weight|alpha|phases|\w*embeddings)(:\d+)?$"
+)
 
 
 def leave_alone(

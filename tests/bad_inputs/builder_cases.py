@@ -24,7 +24,20 @@ from harness import (
 
 import kregs
 from kregs import Regularization
-from kregs.layers import DropBlock2D, TiedDense
+from kregs.layers import (
+    BatchEnsembleDense,
+    CategoryEmbedding,
+    Columns,
+    DropBlock2D,
+    EnsembleAverage,
+    EnsembleDense,
+    PeriodicEmbedding,
+    PiecewiseLinearEmbedding,
+    RandomSign,
+    Scale,
+    TiedDense,
+    quantile_edges,
+)
 
 COEFFICIENT = (*NO_NUMBERS, *NO_FINITE, -1e-9)
 NO_SHAPES = (
@@ -151,6 +164,23 @@ def builders() -> list[Case]:
             ],
         },
     )  # fmt: skip
+    no_optional_counts = [v for v in NO_COUNTS if v is not None]
+    cases += bad(
+        kregs.table_mlp,
+        {"numbers": 3, "outputs": 3, "categories": (2,), "units": (5,), "embedding": "piecewise"},
+        {
+            **hidden, **outputs, "numbers": [v for v in NO_COUNTS if v != 0], "units": NO_SIZES,
+            "categories": [None, 3, "ab", (0,), (-1,), (2.5,), ("a",)],
+            "embedding": ["linear", "", 2, True], "embedding_units": no_optional_counts,
+            "bins": NO_COUNTS, "edges": [3, "ab", [0, 1], [[0, 1]], [[1, 0]] * 3],
+            "category_units": NO_COUNTS, "scaling": NO_FLAGS, "skip_connections": NO_FLAGS,
+            "ensemble": [*no_optional_counts, 1],
+            "regularization": [
+                *NO_REGULARIZATIONS, Bad(Regularization(spatial_dropout=0.1), "spatial_dropout"),
+                Bad(Regularization(drop_path=0.1), "drop_path"),
+            ],
+        },
+    )  # fmt: skip
     cases += bad(
         kregs.linear,
         {"input_shape": (4,)},
@@ -185,6 +215,41 @@ def layers() -> list[Case]:
         },
         entry="layers.TiedDense",
     )  # fmt: skip
+    regularizers = ["l3", 3, True]
+    for dense in (BatchEnsembleDense, EnsembleDense):
+        cases += bad(
+            dense,
+            {"units": 3, "members": 2},
+            {
+                "units": NO_COUNTS, "members": NO_COUNTS, "use_bias": NO_FLAGS,
+                "kernel_initializer": NO_INITIALIZERS, "bias_initializer": NO_INITIALIZERS,
+                "kernel_regularizer": regularizers, "bias_regularizer": regularizers,
+                "kernel_constraint": ["max", 3, True],
+            },
+            entry=f"layers.{dense.__name__}",
+        )  # fmt: skip
+    factor = [*NO_NUMBERS, *NO_FINITE, 0, -1]
+    for layer, good, values in (
+        (RandomSign, {}, {"seed": [v for v in NO_SEEDS if v is not None]}),
+        (EnsembleAverage, {}, {"activation": ["tanh", "", 3, ["softmax"]]}),
+        (Columns, {"start": 0, "stop": 2}, {"start": [-1, 0.5, "a", None], "stop": [0, 0.5]}),
+        (Scale, {}, {"learning_rate_factor": factor}),
+        (CategoryEmbedding, {"cardinalities": (2,), "units": 2},
+         {"cardinalities": [None, 3, "ab", (), (0,), (2.5,)], "units": NO_COUNTS,
+          "embeddings_initializer": NO_INITIALIZERS, "embeddings_regularizer": regularizers}),
+        (PeriodicEmbedding, {},
+         {"units": [*NO_COUNTS, 1], "frequencies": NO_COUNTS, "frequency_scale": factor,
+          "learning_rate_factor": factor, "embeddings_regularizer": regularizers,
+          "bias_regularizer": regularizers, "seed": NO_SEEDS}),
+        (PiecewiseLinearEmbedding, {"units": 2},
+         {"units": [v for v in NO_COUNTS if v is not None], "bins": NO_COUNTS,
+          "edges": [3, "ab", [0, 1], [[1, 0]]], "activation": NO_ACTIVATIONS,
+          "embeddings_regularizer": regularizers, "bias_regularizer": regularizers,
+          "seed": NO_SEEDS}),
+        (quantile_edges, {"x": np.ones((3, 1)), "bins": 2},
+         {"x": [None, 3, "ab", [], np.ones(3)], "bins": NO_COUNTS}),
+    ):  # fmt: skip
+        cases += bad(layer, good, values, entry=f"layers.{layer.__name__}")
     unknown = keras.KerasTensor((None, None, 8, 1))
     flat = keras.KerasTensor((None, 8))
     cases += [
@@ -251,6 +316,9 @@ def good_calls(folder: str) -> dict:
         "text_cnn": lambda: kregs.text_cnn(20, 3, sequence_length=7, filters=2),
         "recurrent": lambda: kregs.recurrent(20, 3, sequence_length=7, units=(2,)),
         "linear": lambda: kregs.linear((np.int64(4),)),
+        "table_mlp": lambda: kregs.table_mlp(
+            3, 3, categories=(2,), units=(5,), embedding="piecewise"
+        ),
         "autoencoder": lambda: kregs.autoencoder((4,), units=[np.int32(2)]),
         "from_hp": lambda: Regularization.from_hp(hp(), l2=(0.1, 1)),
         "regularize": lambda: kregs.regularize(model, Regularization(l2=np.float32(0.1))),

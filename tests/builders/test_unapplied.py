@@ -28,7 +28,11 @@ BUILDERS = {
     ),
     "autoencoder": lambda r: kregs.autoencoder((4,), units=(3, 2), regularization=r),
     "tied": lambda r: kregs.autoencoder((4,), units=(3, 2), tied=True, regularization=r),
-}
+    "table_mlp": lambda r: kregs.table_mlp(
+        3, 2, categories=(2,), units=(3, 3), embedding="piecewise", ensemble=2, scaling=True,
+        head_activation=None, regularization=r,
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BUILDERS)

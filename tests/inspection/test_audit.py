@@ -56,7 +56,14 @@ BUILDERS = {
     ),
     "linear": partial(kregs.linear, (8,), 3),
     "autoencoder": partial(kregs.autoencoder, (8,), units=(6, 2), tied=True),
-}
+    "table_mlp": partial(
+        kregs.table_mlp, 8, 3, categories=(3,), units=(8, 8), embedding="piecewise", scaling=True,
+        skip_connections=True,
+    ),
+    "table_mlp_ensemble": partial(
+        kregs.table_mlp, 8, 3, units=(8, 8), embedding="periodic", ensemble=2, head_activation=None,
+    ),
+}  # fmt: skip
 VALUES = {
     "none": Regularization(),
     "penalties": Regularization(

@@ -88,6 +88,19 @@ def test_a_reloaded_oracle_goes_on_as_if_nothing_had_happened(name, finish_last,
     assert len(expected) == (8 if name == "grid" else 10)
 
 
+def test_the_first_trial_has_the_defaults(tmp_path):
+    defaults = {hp.name: hp.default for hp in continuous().space}
+    points = run(make("random_from_defaults", tmp_path / "a", space=continuous, max_trials=4))
+    assert points[0] == defaults
+    assert len({tuple(sorted(values.items())) for values in points}) == 4
+    assert run(make("random", tmp_path / "b", space=continuous, max_trials=4))[0] != defaults
+    # where nothing is searched there is one trial
+    empty = make(
+        "random_from_defaults", tmp_path / "c", space=keras_tuner.HyperParameters, max_trials=1
+    )
+    assert run(empty) == [{}]
+
+
 def test_plain_grid_of_keras_tuner_stops_when_reloaded(tmp_path):
     # the reason for GridOracle; if this fails, keras-tuner has mended it
     def plain():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
+import sys
 
 import joblib
 import keras
@@ -219,6 +221,26 @@ def test_a_real_table_with_injected_gaps_beats_the_guess(tabular, tmp_path):
     assert scores.loc["network", "log_loss"] < scores.loc["most frequent class", "log_loss"]
 
 
+@pytest.mark.nightly
+def test_the_preset_without_a_search_predicts_in_another_process(tmp_path, people, eager):
+    with eager():
+        run = kregs.tune_table(
+            people(), "y", folds=2, max_trials=0, epochs=2, verbose=0, directory=tmp_path
+        )
+    assert run.search.best_hyperparameters == {}
+    assert len(run.search.trials()) == 1
+    names = [layer.name for layer in run.search.best_model().layers]
+    assert "category_embedding" in names
+    assert ("average" in names) == (kregs.presets.for_table(2).ensemble is not None)
+    people().to_csv(tmp_path / "people.csv", index=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "kregs", "predict", run.search.path, tmp_path / "people.csv"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "prediction" in done.stdout
+
+
 def test_wrong_arguments(tmp_path, people):
     table = kregs.read_table(people(), "y")
     with pytest.raises(ValueError, match="a Table has its target"):
@@ -229,6 +251,8 @@ def test_wrong_arguments(tmp_path, people):
         kregs.tune_table(table, test_share=0.99, directory=tmp_path)
     with pytest.raises(ValueError, match="test_share"):
         kregs.tune_table(table, test_share=1.5, directory=tmp_path)
+    with pytest.raises(ValueError, match="`max_trials` must be an integer >= 0"):
+        kregs.tune_table(table, max_trials=-1, directory=tmp_path)
     with pytest.raises(ValueError, match="folds"):
         kregs.tune_table(table, folds=1, directory=tmp_path)
     with pytest.raises(ValueError, match="`metric` must be one of a classification: log_loss"):

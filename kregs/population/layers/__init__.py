@@ -7,6 +7,7 @@ from kregs.population.layers import (  # noqa: F401
     convolution,
     dense,
     embedding,
+    ensembles,
     masking,
     merging,
     noise,
@@ -15,4 +16,5 @@ from kregs.population.layers import (  # noqa: F401
     recurrent,
     shake,
     stateless,
+    tables,
 )

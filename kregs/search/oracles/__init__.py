@@ -11,6 +11,7 @@ from kregs.search.objective import is_unset, scorer_of
 from kregs.search.oracles.bayesian import BayesianOracle
 from kregs.search.oracles.grid import GridOracle
 from kregs.search.oracles.hyperband import HyperbandOracle
+from kregs.search.oracles.random_from_defaults import RandomFromDefaultsOracle
 from kregs.search.protocol import ORACLES
 from kregs.search.randomness import derived_seed
 from kregs.validation import check_choice
@@ -20,6 +21,7 @@ __all__ = [
     "BayesianOracle",
     "GridOracle",
     "HyperbandOracle",
+    "RandomFromDefaultsOracle",
     "check_oracle",
     "expected_trials",
     "make_oracle",
@@ -29,6 +31,7 @@ __all__ = [
 # what `PopulationTuner(oracle=...)` takes by name, with keras-tuner's own arguments
 ORACLE_CLASSES = {
     "random": keras_tuner.oracles.RandomSearchOracle,
+    "random_from_defaults": RandomFromDefaultsOracle,
     "bayesian": BayesianOracle,
     "hyperband": HyperbandOracle,
     "grid": GridOracle,
@@ -84,8 +87,8 @@ def make_oracle(
         oracle: one of `ORACLES`, or an object, which is taken as it is.
         objective: what to optimize.
         space: all hyperparameters, conditional ones too.
-        max_trials: upper bound of the number of trials; `None` is 20 for `"random"` and
-            `"bayesian"`, all points for `"grid"`, one sweep for `"hyperband"`.
+        max_trials: upper bound of the number of trials; `None` is 20 for random and Bayesian
+            search, all points for `"grid"`, one sweep for `"hyperband"`.
         epochs: the most epochs of a trial, which Hyperband divides.
         seed: of the proposals.
     """
@@ -112,9 +115,7 @@ def make_oracle(
         random_points = max(3, min(3 * len(space.space), trials // 2))
         fresh = BayesianOracle(max_trials=trials, num_initial_points=random_points, **common)
     else:
-        fresh = keras_tuner.oracles.RandomSearchOracle(
-            max_trials=max_trials or _DEFAULT_TRIALS, **common
-        )
+        fresh = ORACLE_CLASSES[oracle](max_trials=max_trials or _DEFAULT_TRIALS, **common)
     fresh.update_space(space)
     fresh.verbose = 0
     fresh.space_is_whole = True

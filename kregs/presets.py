@@ -1,0 +1,188 @@
+"""Networks for tables that need no search: one preset for each task, with how it was found.
+
+The values are those of `kregs.tuning.presets`, a study on one half of a set of tables, which
+reports them on the other half; its results are in `kregs.tuning`'s `results/presets.json`, and its
+first lines say how much they show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kregs.regularization import Regularization
+from kregs.tasks import network_head
+from kregs.validation import check_integer
+
+if TYPE_CHECKING:
+    import keras
+
+# Holzmüller et al. 2024, appendix A: up to how many rows to train on which batch
+_BATCHES = ((1024, 64), (8192, 128), (30_000, 256), (100_000, 512))
+_LARGEST_BATCH = 1024
+# as `compile_model` has it
+_NOT_DECAYED = ["bias", "alpha", "beta", "gamma", "scale", "phases", "embeddings"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TablePreset:
+    """How a network for a table is built and trained.
+
+    Args:
+        units, embedding, scaling, ensemble, skip_connections: as in `kregs.table_mlp`.
+        regularization: of the network.
+        learning_rate: the highest.
+        schedule: `"constant"`, or `"cosine"` for `kregs.warmup_cosine`.
+        weight_decay, label_smoothing: as in `kregs.compile_model`.
+        beta_2: of AdamW.
+        epochs: the most; the best of them is chosen on rows that are not trained on.
+
+    Example:
+
+    >>> import kregs
+    >>> preset = kregs.presets.for_table(classes=2)
+    >>> model = preset.build(4, 2, categories=(3,), rows=200)
+    >>> model.compiled, model.input_shape, model.output_shape
+    (True, (None, 5), (None, 1))
+    """
+
+    units: tuple[int, ...]
+    embedding: str | None = None
+    scaling: bool = False
+    ensemble: int | None = None
+    skip_connections: bool = False
+    regularization: Regularization = dataclasses.field(default_factory=Regularization)
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    beta_2: float = 0.95
+    epochs: int = 60
+
+    def replace(self, **changes: Any) -> TablePreset:
+        """Return a copy with some fields changed.
+
+        Example:
+
+        >>> TablePreset(units=(8,)).replace(epochs=3).epochs
+        3
+        """
+        return dataclasses.replace(self, **changes)
+
+    def build(
+        self,
+        numbers: int,
+        classes: int | None,
+        *,
+        rows: int,
+        categories: Sequence[int] = (),
+        edges: Sequence[Sequence[float]] | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        seed: int | None = None,
+    ) -> keras.Model:
+        """Return the compiled network for a table.
+
+        Args:
+            numbers, categories, edges, seed: as in `kregs.table_mlp`.
+            classes: how many there are; `None` for a regression, whose targets should be
+                standardized.
+            rows: how many are trained on, which says how many steps there are.
+            epochs, batch_size: with which it will be fitted; default: the preset's.
+
+        Returns:
+            A model as `kregs.table_mlp` makes it; its loss is that of
+            `kregs.tasks.network_head(classes)`: two classes have one output.
+
+        Raises:
+            TypeError, ValueError: as `kregs.table_mlp` and `kregs.compile_model`.
+
+        Example: see the class.
+        """
+        import kregs
+
+        head = network_head(classes)
+        rows = check_integer("rows", rows, minimum=1)
+        model = kregs.table_mlp(
+            numbers,
+            head.outputs,
+            categories=categories,
+            units=self.units,
+            embedding=self.embedding if numbers else None,
+            edges=edges,
+            scaling=self.scaling,
+            ensemble=self.ensemble,
+            skip_connections=self.skip_connections,
+            head_activation=head.head_activation,
+            regularization=self.regularization,
+            seed=seed,
+        )
+        rate: Any = self.learning_rate
+        if self.schedule == "cosine":
+            steps = (epochs or self.epochs) * math.ceil(rows / (batch_size or batch_rows(rows)))
+            rate = kregs.warmup_cosine(rate, steps=steps)
+        return kregs.compile_model(
+            model,
+            head.loss,
+            optimizer=_adamw(rate, self.weight_decay, self.beta_2),
+            label_smoothing=self.label_smoothing,
+            metrics=head.metrics,
+            regularization=self.regularization,
+        )
+
+
+def _adamw(rate: Any, decay: float, beta_2: float) -> Any:
+    """Return an optimizer that decays kernels; `compile_model` would make one with beta_2=.999."""
+    import keras
+
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=decay, beta_2=beta_2)
+    optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
+    return optimizer
+
+
+def batch_rows(rows: int) -> int:
+    """Return how many rows a step takes, for a number of rows to train on (RealMLP's rule).
+
+    Example:
+
+    >>> batch_rows(500), batch_rows(5000), batch_rows(10**6)
+    (64, 128, 1024)
+    """
+    return next((size for most, size in _BATCHES if rows <= most), _LARGEST_BATCH)
+
+
+# what `kregs.tuning.presets` chose on its FIRST_HALF
+_COMMON = TablePreset(
+    units=(256, 256),
+    scaling=True,
+    regularization=Regularization(dropout=0.15),
+    schedule="cosine",
+    weight_decay=0.1,
+)
+TABLES = {
+    "binary": _COMMON.replace(embedding="periodic", learning_rate=1e-3, label_smoothing=0.1),
+    "multiclass": _COMMON.replace(embedding="piecewise", ensemble=8, learning_rate=3e-3),
+    "regression": _COMMON.replace(embedding="piecewise", ensemble=8, learning_rate=3e-3),
+}
+
+
+def for_table(classes: int | None) -> TablePreset:
+    """Return the preset of a table's task.
+
+    Args:
+        classes: how many classes the target has; `None` for a regression.
+
+    Raises:
+        TypeError, ValueError: `classes` is no integer >= 2, nor `None`.
+
+    Example:
+
+    >>> for_table(classes=None) is TABLES["regression"]
+    True
+    """
+    if classes is None:
+        return TABLES["regression"]
+    classes = check_integer("classes", classes, minimum=2)
+    return TABLES["binary" if classes == 2 else "multiclass"]
