@@ -150,7 +150,7 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
                 epochs=arguments.epochs,
                 oracle=arguments.oracle,
                 selection=arguments.selection,
-                max_time=arguments.max_time,
+                max_time="auto" if arguments.max_time is None else arguments.max_time,
                 workers=arguments.workers,
                 seed=arguments.seed,
                 resume=arguments.resume,

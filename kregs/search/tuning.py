@@ -18,7 +18,7 @@ from kregs.search.project import run_search
 from kregs.search.result import SearchResult
 from kregs.search.settings import check_settings
 from kregs.search.workers.processes import check_workers, set_memory_growth
-from kregs.validation import check_number
+from kregs.validation import check_flag, check_number
 
 
 def tune(
@@ -47,6 +47,7 @@ def tune(
     max_time: float | None = None,
     keep: int = 5,
     keep_folds: bool = False,
+    refit: bool = True,
     seed: int = 0,
     directory: str | os.PathLike[str] = "kregs_runs",
     project_name: str = "search",
@@ -141,6 +142,8 @@ def tune(
         keep: how many of the best trials keep their weights on disk.
         keep_folds: with `folds`, the models of all folds of these trials keep their weights, for
             `SearchResult.fold_ensemble`.
+        refit: with `folds`, train the chosen trial on all rows at the end, for `best.keras`.
+            `False`: no such file; `result.refit(x, y)` or `result.refit_ensemble` may follow.
         seed: integer in [0, 2**32), of the proposals, the split, and the training.
         directory, project_name: the search's files are in `directory/project_name`.
         resume: go on with the search that is there, if there is one. Its trials must be
@@ -198,6 +201,7 @@ def tune(
         2018.
     """
     began = time.monotonic()
+    refit = check_flag("refit", refit)
     check_nested(nested, x, validation_data, oracle)
     if max_time is not None:
         max_time = check_number("max_time", max_time, above=0.0)
@@ -253,6 +257,7 @@ def tune(
         project_name=project_name,
         resume=resume,
         max_time=max_time,
+        trains_final_model=refit,
     )
     if nested is not None and not ended:
         warnings.warn("the time was up before the outer folds of `nested`", stacklevel=2)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kregs.search.refit_ensemble import Refit
 
 MEMBERS = 8  # of an ensemble
+MEMBERS_OF_ENSEMBLES = 4  # where each is an ensemble itself
 KEPT_TRIALS = 10  # whose folds are candidates for it
 
 
@@ -36,7 +37,9 @@ class Plan:
     record: dict[str, Any]
 
 
-def make_plan(result: SearchResult, y: np.ndarray, *, ensemble: bool, classes: bool) -> Plan:
+def make_plan(
+    result: SearchResult, y: np.ndarray, *, ensemble: bool, classes: bool, members: int = MEMBERS
+) -> Plan:
     """Choose what is trained last, and how its probabilities are scaled.
 
     Args:
@@ -45,17 +48,17 @@ def make_plan(result: SearchResult, y: np.ndarray, *, ensemble: bool, classes: b
         ensemble: whether several networks are trained, of the trials whose folds help each other
             most; else one, of the chosen trial.
         classes: whether the targets are class numbers.
+        members: how many are several.
     """
-    counts = {result.chosen_trial: MEMBERS if ensemble else 1}
+    members = members if ensemble else 1
+    counts = {result.chosen_trial: members}
     record: dict[str, Any] = {"ensemble": None, "calibration": None}
     temperature, out_of_fold, score = 1.0, None, None
     if result.data is not None and result.data.splits is not None:
         try:
             # who asked for the most restrained trial gets no others
             free = ensemble and result.protocol.selection == "best"
-            chosen = result.fold_ensemble(
-                MEMBERS if ensemble else 1, trials=None if free else [result.chosen_trial]
-            )
+            chosen = result.fold_ensemble(members, trials=None if free else [result.chosen_trial])
         except ValueError:  # the time was up before any trial had trained all folds
             chosen = None
         if chosen is not None:

@@ -18,7 +18,13 @@ from kregs.files import PREPROCESSING_FILE, TABLE_FILE, write_json
 from kregs.presets import batch_rows, for_table
 from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
 from kregs.tables.baselines import baseline_outputs
-from kregs.tables.final import KEPT_TRIALS, make_plan, train_last
+from kregs.tables.final import (
+    KEPT_TRIALS,
+    MEMBERS,
+    MEMBERS_OF_ENSEMBLES,
+    make_plan,
+    train_last,
+)
 from kregs.tables.holdout import score_outputs
 from kregs.tables.networks import TableNetwork
 from kregs.tables.prediction import network_outputs
@@ -83,7 +89,7 @@ def tune_table(
     oracle: Any = "random_from_defaults",
     max_trials: int = 20,
     epochs: int | None = None,
-    max_time: float | None = None,
+    max_time: float | str | None = "auto",
     seed: int = 0,
     directory: str | os.PathLike[str] = "kregs_runs",
     project_name: str = "table",
@@ -134,7 +140,9 @@ def tune_table(
             than `"best"` all are of the chosen trial. `False`: one network, of the chosen trial.
         max_trials: how many networks; the first is the preset. 0: the preset, without a search.
         epochs: the most epochs of a trial; default: the preset's.
-        folds, selection, oracle, max_time, seed, directory, project_name,
+        max_time: seconds after which the search ends; what comes after it takes about as long
+            again. `"auto"`: 15 for each 1,000 rows, at least 20 and at most 300. `None`: no limit.
+        folds, selection, oracle, seed, directory, project_name,
             resume, workers, verbose: as in `kregs.tune`. With `time`, a number of folds means folds
             in order of time.
         command: the command line to be shown in the report.
@@ -251,9 +259,10 @@ def tune_table(
         max_trials=max(max_trials, 1),
         epochs=network.epochs,
         batch_size=network.batch_size,
-        max_time=max_time,
+        max_time=search_seconds(len(train)) if max_time == "auto" else max_time,
         keep=KEPT_TRIALS,
         keep_folds=True,
+        refit=False,  # what is trained on all rows is planned below
         seed=seed,
         directory=directory,
         project_name=project_name,
@@ -261,8 +270,16 @@ def tune_table(
         workers=workers,
         verbose=verbose,
     )
-    single = result.best_model() if ensemble and result.protocol.folds else None
-    plan = make_plan(result, y[train], ensemble=ensemble, classes=classes is not None)
+    plan = make_plan(
+        result,
+        y[train],
+        ensemble=ensemble,
+        classes=classes is not None,
+        members=MEMBERS_OF_ENSEMBLES if network.preset.ensemble else MEMBERS,
+    )
+    if verbose != 0:
+        count = sum(plan.counts.values())
+        print(f"training {count} networks on {len(train)} rows to test them, and on all {len(y)}")
     tested, saved = train_last(result, plan, [(x_train, y[train]), (split.features, y)])
 
     files = {
@@ -274,11 +291,7 @@ def tune_table(
     }
     seen = x_train.select_dtypes(object)
     network_rows = tested.transformer.transform(x_test)
-    networks = {"network": tested.model} | ({} if single is None else {"single network": single})
-    by_model = {
-        name: network_outputs(model, network_rows) * scale + center
-        for name, model in networks.items()
-    }
+    by_model = {"network": network_outputs(tested.model, network_rows) * scale + center}
     one_hot = table.preprocessing(train, scaling=scaling)  # for models that embed no codes
     x_linear = one_hot.fit_transform(x_train, y[train])  # target encoding is cross-fitted
     by_model |= baseline_outputs(
@@ -329,6 +342,17 @@ def tune_table(
     files["report"] = result.report(command=command)
     scores = pd.DataFrame.from_dict(test_scores, orient="index")
     return TableRun(record=record, scores=scores, files=files, search=result, table=table)
+
+
+def search_seconds(rows: int) -> float:
+    """Return how long a search on a table may take, unless somebody says so.
+
+    Example:
+
+    >>> search_seconds(500), search_seconds(2000), search_seconds(10**6)
+    (20.0, 30.0, 300.0)
+    """
+    return min(max(20.0, 0.015 * rows), 300.0)
 
 
 def _target_units(table: Table, train: np.ndarray) -> tuple[float, float]:

@@ -19,8 +19,6 @@ import subprocess
 import sys
 import time
 
-import search_speed
-
 
 def make_models(case: str, members: int) -> list:
     """Models that differ in their penalty, rates and learning rate, the first in all of them."""
@@ -53,6 +51,7 @@ def make_models(case: str, members: int) -> list:
 def run(case: str, members: int, epochs: int) -> None:
     """Train, and print the seconds of the first epoch and of the others as JSON."""
     import keras
+    import search_speed  # beside this file
 
     import kregs
 
