@@ -22,6 +22,8 @@ from kregs.builders import mlp
 from kregs.builders.layer_factory import chain
 from kregs.frames import frame_encoder
 from kregs.inspection.calibration import with_temperature
+from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS, quantile_edges
+from kregs.presets import for_table
 from kregs.regularization import Regularization
 from kregs.search.judging.scorer import ScoreCallback, check_metric
 from kregs.search.randomness import preserved_state
@@ -55,7 +57,7 @@ class _KregsEstimator(BaseEstimator):
     n_iter_no_change: int = 10
     random_state: Any = None
     verbose: int = 0
-    network: Callable[..., keras.Model] | None = None
+    network: Callable[..., keras.Model] | str | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name.
@@ -150,10 +152,15 @@ class _KregsEstimator(BaseEstimator):
         check_choice("early_stopping", self.early_stopping, (True, False))
         check_choice("verbose", self.verbose, ("auto", 0, 1, 2))
         is_model = isinstance(self.network, keras.Model)
-        if self.network is not None and (is_model or not callable(self.network)):
+        if self.network not in (None, "preset") and (is_model or not callable(self.network)):
             raise TypeError(
-                "`network` must be a function that builds a model, such as kregs.mlp, or None. "
-                f"Received: network={self.network!r}"
+                "`network` must be a function that builds a model, such as kregs.mlp, 'preset', or "
+                f"None. Received: network={self.network!r}"
+            )
+        if self.network == "preset" and standardize_targets and head.outputs > 1:
+            raise ValueError(
+                "`network='preset'` is for one target a row. "
+                f"Received: `y` of {head.outputs} targets"
             )
         scorer = check_metric(self.metric, of_classes=stratify)
         if not isinstance(self.optimizer, str):
@@ -202,23 +209,10 @@ class _KregsEstimator(BaseEstimator):
         data = dict(zip(("x", "y", "sample_weight"), rows(train), strict=False))
         with preserved_state():
             keras.utils.set_random_seed(seed)
-            network = (self.network or mlp)(
-                (x.shape[1],),
-                head.outputs,
-                units=self.units,
-                activation=self.activation,
-                regularization=self.regularization,
-                head_activation=head.head_activation,
-                seed=seed,
-            )
-            compile_model(
-                network,
-                head.loss,
-                optimizer=self.optimizer,
-                learning_rate=self.learning_rate,
-                weight_decay=self.weight_decay,
-                regularization=self.regularization,
-            )
+            if self.network == "preset":
+                network = self._preset(standardized[train], seed)
+            else:
+                network = self._built(x.shape[1], head, seed)
             network.jit_compile = False  # XLA compiles for longer than such a network trains
             network.run_eagerly = epochs * math.ceil(len(train) / batch_size) <= _EAGER_STEPS
             history = network.fit(**data, **fit).history
@@ -239,6 +233,48 @@ class _KregsEstimator(BaseEstimator):
             self.model_ = keras.Model(columns, chain(columns, layers), name=network.name)
         self.history_ = {name: [float(v) for v in values] for name, values in history.items()}
         self.n_iter_ = len(history["loss"])
+
+    def _built(self, columns: int, head: NetworkHead, seed: int) -> keras.Model:
+        """Return the compiled network that the parameters describe."""
+        build: Any = self.network or mlp
+        network = build(
+            (columns,),
+            head.outputs,
+            units=self.units,
+            activation=self.activation,
+            regularization=self.regularization,
+            head_activation=head.head_activation,
+            seed=seed,
+        )
+        return compile_model(
+            network,
+            head.loss,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            regularization=self.regularization,
+        )
+
+    def _preset(self, rows: np.ndarray, seed: int) -> keras.Model:
+        """Return the compiled preset of the task.
+
+        Args:
+            rows: what it is trained on, standardized (n, columns).
+            seed: of the weights and the dropout.
+        """
+        classes = getattr(self, "classes_", None)
+        count = None if classes is None else len(classes)
+        preset = for_table(count)
+        piecewise = preset.embedding == "piecewise"
+        return preset.build(
+            rows.shape[1],
+            count,
+            rows=len(rows),
+            edges=quantile_edges(rows, DEFAULT_BINS) if piecewise else None,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            seed=seed,
+        )
 
     def _calibrated(self, network: keras.Model, x: np.ndarray, y: np.ndarray) -> keras.Model:
         """Return a classifier with the temperature that fits rows it was not trained on best."""
@@ -330,7 +366,8 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
         verbose: as in `keras.Model.fit`.
         network: a function that builds the network, called as `kregs.mlp` is: with the shape of a
             row and the number of outputs, and `units`, `activation`, `regularization`,
-            `head_activation`, `seed` by name. Default: `kregs.mlp`.
+            `head_activation`, `seed` by name; or `"preset"`: the network of `kregs.presets`, with
+            its own regularization and optimizer. Default: `kregs.mlp`.
         calibrate: scale the probabilities by the temperature that fits the rows held out best;
             needs `early_stopping`.
 

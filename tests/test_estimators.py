@@ -446,3 +446,22 @@ def test_divergence_is_said():
     )
     with pytest.raises(ValueError, match="diverged"):
         wild.fit(x, y)
+
+
+@pytest.mark.slow
+def test_the_preset_is_a_network_of_the_estimators(iris):
+    x, y = iris
+    model = kregs.KregsClassifier(
+        network="preset", epochs=2, batch_size=64, random_state=0, calibrate=True
+    ).fit(x, y)
+    expected = kregs.presets.for_table(3).build(4, 3, rows=135)
+    assert model.model_.count_params() > expected.count_params()  # and the scaling of columns
+    assert model.score(x, y) > 0.8
+    np.testing.assert_allclose(model.predict_proba(x).sum(axis=1), 1.0, rtol=1e-5)
+    again = clone(model).fit(x, y)
+    np.testing.assert_allclose(again.predict_proba(x), model.predict_proba(x), atol=1e-5)
+
+
+def test_the_preset_is_for_one_target_a_row():
+    with pytest.raises(ValueError, match="`network='preset'` is for one target a row"):
+        kregs.KregsRegressor(network="preset").fit(np.ones((8, 2)), np.ones((8, 2)))

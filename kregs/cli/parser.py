@@ -181,7 +181,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="which trial to end with: best or one_standard_error; default: best",
     )
     table.add_argument(
-        "--max-time", type=float, metavar="SECONDS", help="end the search then, with what it has"
+        "--max-time",
+        type=float,
+        metavar="SECONDS",
+        help="end the search then, with what it has; default: 15 for each 1,000 rows",
     )
     table.add_argument(
         "--workers",
