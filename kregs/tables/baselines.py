@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from kregs.tables.columns import MISSING_CATEGORY
 
 # trees of fewer rows are grown by one thread: several wait for each other where a core is busy
 _SEVERAL_THREADS = 20_000
+_MOST_SECONDS = 30.0  # of a model beside
 _MOST_CATEGORIES = 254  # of a column; scikit-learn's trees have no bins for more
 
 
@@ -31,8 +33,9 @@ def baseline_outputs(
     """Return what models of others say of the test rows, each with its package's defaults.
 
     Trees get the columns as they are, missing values and categories among them; the linear model
-    gets them as the network does. LightGBM, XGBoost and CatBoost are there if they are installed. A
-    model that raises is left out, with a warning.
+    gets them as the network does. LightGBM, XGBoost and CatBoost are there if they are installed;
+    CatBoost ends after 30 s with the trees that it has. A model that raises is left out, with a
+    warning.
 
     Args:
         task: `"classification"` or `"regression"`.
@@ -134,14 +137,30 @@ def _others(classes: bool) -> Iterator[_Entry]:
 
 
 class _WithCategories:
-    """CatBoost, told which columns are categories."""
+    """CatBoost, told which columns are categories, ended where it takes too long.
+
+    With many classes and categories it takes minutes for a thousand rows.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
 
     def fit(self, x: pd.DataFrame, y: np.ndarray, sample_weight: Any) -> Any:
         names = x.select_dtypes(exclude="number").columns.tolist()
-        return self._model.fit(x, y, sample_weight=sample_weight, cat_features=names)
+        end = time.monotonic() + _MOST_SECONDS
+        return self._model.fit(
+            x, y, sample_weight=sample_weight, cat_features=names, callbacks=[_StopAt(end)]
+        )
+
+
+class _StopAt:
+    """CatBoost's callback that ends the training at a time, with the trees that there are."""
+
+    def __init__(self, end: float) -> None:
+        self._end = end
+
+    def after_iteration(self, info: Any) -> bool:
+        return time.monotonic() < self._end
 
 
 def _transformed(rows: Rows, test_rows: Rows) -> tuple[Any, Any]:
