@@ -216,6 +216,8 @@ class _KregsEstimator(BaseEstimator):
             network.jit_compile = False  # XLA compiles for longer than such a network trains
             network.run_eagerly = epochs * math.ceil(len(train) / batch_size) <= _EAGER_STEPS
             history = network.fit(**data, **fit).history
+            if fit.get("callbacks") and scorer is not None:
+                self._check_judged(history[scorer.logged], len(validation))
             if not all(np.isfinite(weight).all() for weight in network.get_weights()):
                 raise ValueError(
                     "training diverged: weights are not finite. Try a smaller `learning_rate`. "
@@ -233,6 +235,15 @@ class _KregsEstimator(BaseEstimator):
             self.model_ = keras.Model(columns, chain(columns, layers), name=network.name)
         self.history_ = {name: [float(v) for v in values] for name, values in history.items()}
         self.n_iter_ = len(history["loss"])
+
+    def _check_judged(self, values: list[float], rows: int) -> None:
+        """Raise if the metric was no number in any epoch: early stopping would keep the first."""
+        if not np.isfinite(values).any():
+            raise ValueError(
+                f"`metric` was never a number on the {rows} rows that are held out, such as where "
+                "they lack a class: raise `validation_fraction`. "
+                f"Received: metric={self.metric!r}"
+            )
 
     def _built(self, columns: int, head: NetworkHead, seed: int) -> keras.Model:
         """Return the compiled network that the parameters describe."""

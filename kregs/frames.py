@@ -20,11 +20,21 @@ def word_columns(x: Any) -> list[Any]:
     """
     if not isinstance(x, pd.DataFrame):
         return []
-    return [
-        name
-        for name, kind in x.dtypes.items()
-        if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)
-    ]
+    return [name for name in x if _holds_words(x[name])]
+
+
+def _holds_words(values: pd.Series) -> bool:
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        raise TypeError(
+            f"column {values.name!r} of `X` must hold numbers or words; it holds dates: give what "
+            "of them matters as numbers"
+        )
+    if values.dtype == object:  # of numbers, as databases return them, or of words
+        numbers = pd.to_numeric(values, errors="coerce")
+        flags = values.map(lambda value: isinstance(value, bool)).any()
+        return bool(flags) or bool((numbers.isna() & values.notna()).any())
+    is_flag = pd.api.types.is_bool_dtype(values.dtype)
+    return is_flag or not pd.api.types.is_numeric_dtype(values.dtype)
 
 
 def frame_encoder(x: Any) -> ColumnTransformer | None:
@@ -50,9 +60,14 @@ def frame_encoder(x: Any) -> ColumnTransformer | None:
         FunctionTransformer(_as_words, feature_names_out="one-to-one"),
         OneHotEncoder(handle_unknown="ignore", sparse_output=False),
     )
+    numbers = FunctionTransformer(_as_numbers, feature_names_out="one-to-one")
     return ColumnTransformer(
-        [("categories", encode, words)], remainder="passthrough", sparse_threshold=0.0
+        [("categories", encode, words)], remainder=numbers, sparse_threshold=0.0
     )
+
+
+def _as_numbers(x: pd.DataFrame) -> pd.DataFrame:
+    return x.astype(float)
 
 
 def _as_words(x: pd.DataFrame) -> pd.DataFrame:

@@ -164,7 +164,9 @@ _COMMON = TablePreset(
 TABLES = {
     "binary": _COMMON.replace(embedding="periodic", learning_rate=1e-3, label_smoothing=0.1),
     "multiclass": _COMMON.replace(embedding="piecewise", ensemble=8, learning_rate=3e-3),
-    "regression": _COMMON.replace(embedding="piecewise", ensemble=8, learning_rate=3e-3),
+    # one network for 200 epochs in the place of the study's 8 for 60: the RMSE is lower on concrete
+    # and yacht (first half) and on energy (second half) in less time, see docs/tables.md
+    "regression": _COMMON.replace(embedding="piecewise", learning_rate=3e-3, epochs=200),
 }
 
 

@@ -26,6 +26,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import kregs
+from kregs.frames import word_columns
 
 # few steps over all rows at once: scikit-learn's checks train more than a hundred times
 FEW_STEPS = {
@@ -465,3 +466,24 @@ def test_the_preset_is_a_network_of_the_estimators(iris):
 def test_the_preset_is_for_one_target_a_row():
     with pytest.raises(ValueError, match="`network='preset'` is for one target a row"):
         kregs.KregsRegressor(network="preset").fit(np.ones((8, 2)), np.ones((8, 2)))
+
+
+def test_numbers_in_object_columns_are_numbers(iris):
+    x, y = iris
+    frame = pd.DataFrame(x).astype(object)
+    assert word_columns(frame) == []
+    frame.columns = ["a", "b", "c", "d"]
+    model = quick(epochs=2).fit(frame, y)
+    assert model.model_.input_shape == (None, 4)
+    mixed = frame.assign(e=["p", None] * 75)
+    assert word_columns(mixed) == ["e"]
+    assert quick(epochs=2).fit(mixed, y).model_.input_shape == (None, 6)
+    with pytest.raises(TypeError, match="column 'e' of `X` must hold numbers or words"):
+        quick().fit(frame.assign(e=pd.Timestamp(0)), y)
+
+
+def test_a_metric_that_is_never_a_number_is_said():
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    y = (np.arange(100) >= 96).astype(int)
+    with pytest.raises(ValueError, match="`metric` was never a number on the 10 rows"):
+        quick(metric="roc_auc", epochs=2).fit(x, y)

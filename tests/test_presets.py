@@ -83,6 +83,8 @@ def test_the_presets_are_what_the_study_chose():
         structure, numbers = name.split("/")
         preset, values = TABLES[task], study.NUMBERS[numbers]
         for option, value in study.STRUCTURES[structure].items():
+            if (task, option) == ("regression", "ensemble"):
+                continue  # longer instead: `kregs.presets` says why
             assert getattr(preset, option) == value, (task, option)
         assert preset.units == study.UNITS
         assert preset.learning_rate == values["learning_rate"]

@@ -88,6 +88,11 @@ def make_preprocessing(
     if words:
         encoders = _category_encoders(categories, list(words.values()))
         steps.append((categories, make_pipeline(fill, *encoders), list(words)))
+    if not steps:
+        raise ValueError(
+            "the rows to train on must have a column to learn from. Received: categories only, of "
+            "which none is there twice"
+        )
     return ColumnTransformer(steps, sparse_threshold=0.0)
 
 

@@ -86,7 +86,13 @@ def call_of(table: Any, arguments: Mapping[str, Any]) -> str:
     said |= {"groups": table.groups_name, "time": table.time_name}
     said = {"task": table.task, **said, **arguments}
     lines = [repr(table.source) if table.source else "data", repr(table.target_name)]
-    lines += [f"{name}={value!r}" for name, value in said.items() if value is not None]
+    # of these None is not the default
+    meant = ("max_time", "folds")
+    lines += [
+        f"{name}={value!r}"
+        for name, value in said.items()
+        if value is not None or (name in meant and name in arguments)
+    ]
     return "\n".join(["kregs.tune_table(", *(f"    {line}," for line in lines), ")"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import numbers
 import os
 import platform
 import warnings
@@ -175,7 +176,7 @@ def tune_table(
     """
     call = {
         "test_share": test_share if test_file is None else None,
-        "test_file": test_file if isinstance(test_file, (str, os.PathLike)) else None,
+        "test_file": os.fspath(test_file) if isinstance(test_file, (str, os.PathLike)) else None,
         "scaling": scaling,
         "metric": metric,
         "class_weight": class_weight,
@@ -194,6 +195,17 @@ def tune_table(
     if isinstance(data, Table):
         if target is not None:
             raise ValueError(f"a Table has its target: {data.target_name!r}. Received: {target!r}")
+        given = {
+            "task": task, "number": number, "categorical": categorical, "date": date, "keep": keep,
+            "drop": drop, "groups": groups, "time": time, "encoding": encoding,
+            "decimal": decimal, "thousands": thousands,
+        }  # fmt: skip
+        for name, value in given.items():
+            if value:
+                raise ValueError(
+                    f"`{name}` is for kregs.read_table where `data` is a Table already. "
+                    f"Received: {name}={value!r}"
+                )
         table = data
     else:
         if target is None:
@@ -231,14 +243,15 @@ def tune_table(
     x_train, x_test = split.features.iloc[train], split.features.iloc[test]
     center, scale = _target_units(table, train)
     y = split.target if table.classes is not None else (split.target - center) / scale
-    transformed = preprocessing.fit_transform(x_train, y[train])
+    transformed = np.asarray(preprocessing.fit_transform(x_train, y[train]))
     numbers, categories = number_and_code_columns(preprocessing)
     classes = None if table.classes is None else len(table.classes)
     network = TableNetwork(
         numbers=numbers,
         categories=tuple(categories),
         classes=classes,
-        rows=len(train),
+        # a schedule counts the steps of a fold, by which trials are judged
+        rows=_rows_of_a_fold(split.folds, len(train)),
         epochs=for_table(classes).epochs if epochs is None else epochs,
         batch_size=batch_rows(len(train)),
         searched=max_trials > 0,
@@ -342,6 +355,15 @@ def tune_table(
     files["report"] = result.report(command=command)
     scores = pd.DataFrame.from_dict(test_scores, orient="index")
     return TableRun(record=record, scores=scores, files=files, search=result, table=table)
+
+
+def _rows_of_a_fold(folds: Any, rows: int) -> int:
+    """Return how many of some rows a fold is trained on, on average where folds differ."""
+    if isinstance(folds, numbers.Integral):
+        return round(rows * (1 - 1 / max(int(folds), 2)))
+    if isinstance(folds, list):
+        return round(float(np.mean([len(train) for train, _ in folds])))
+    return rows if folds is None else round(0.8 * rows)
 
 
 def search_seconds(rows: int) -> float:

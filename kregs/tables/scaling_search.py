@@ -54,7 +54,7 @@ def _loss(table: Table, rows: np.ndarray, scaling: str, seed: int) -> float:
         y = (y - y.mean()) / (y.std() or 1.0)
     preprocessing = table.preprocessing(rows, scaling=scaling)
     losses = []
-    for train, held_out in _splitter(table, seed).split(
+    for train, held_out in _splitter(table, rows, seed).split(
         x, groups=None if table.groups is None else table.groups[rows]
     ):
         fitted = clone(preprocessing)
@@ -76,13 +76,13 @@ def _loss(table: Table, rows: np.ndarray, scaling: str, seed: int) -> float:
     return float(np.mean(losses))
 
 
-def _splitter(table: Table, seed: int) -> Any:
+def _splitter(table: Table, rows: np.ndarray, seed: int) -> Any:
     from sklearn.model_selection import GroupKFold, KFold, TimeSeriesSplit
 
     if table.times is not None:
         return TimeSeriesSplit(_FOLDS)
     if table.groups is not None:
-        return GroupKFold(min(_FOLDS, len(np.unique(table.groups)) - 1))
+        return GroupKFold(min(_FOLDS, len(np.unique(table.groups[rows]))))
     return KFold(_FOLDS, shuffle=True, random_state=seed)
 
 

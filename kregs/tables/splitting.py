@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from typing import Any
 
 import numpy as np
@@ -86,10 +87,7 @@ def divide(
         train, test = split_rows(target, len(table.classes or []), test_share, seed)
     if table.times is not None:
         train = train[np.argsort(table.times[train], kind="stable")]
-        if isinstance(folds, int) and not isinstance(folds, bool):
-            from sklearn.model_selection import TimeSeriesSplit
-
-            folds = TimeSeriesSplit(folds)
+        folds = _folds_by_time(table.times[train], folds)
     return RowSplit(
         features=features,
         target=target,
@@ -99,6 +97,37 @@ def divide(
         groups=None if groups is None else groups[train],
         words=words,
     )
+
+
+def _folds_by_time(times: np.ndarray, folds: Any) -> Any:
+    """Return folds each of which is later than what is trained on, rows of one time together.
+
+    Args:
+        times: of the rows to train on, in order (n,).
+        folds: as `divide` was given them.
+    """
+    from sklearn.model_selection import TimeSeriesSplit
+
+    if folds is None:
+        raise ValueError(
+            "`folds` must be a number where rows are divided by `time`: a single split is at "
+            "random. Received: None"
+        )
+    if isinstance(folds, bool) or not isinstance(folds, numbers.Integral):
+        return folds
+    folds = int(folds)
+    distinct, moments = np.unique(times, return_inverse=True)
+    if len(distinct) == len(times):
+        return TimeSeriesSplit(folds)
+    if len(distinct) <= folds:
+        raise ValueError(
+            f"`folds` must be fewer than the {len(distinct)} different times of the rows to train "
+            f"on. Received: folds={folds!r}"
+        )
+    return [
+        tuple(np.flatnonzero(np.isin(moments, part)) for part in parts)
+        for parts in TimeSeriesSplit(folds).split(distinct)
+    ]
 
 
 def labelled_rows(data: Any, table: Table) -> tuple[pd.DataFrame, np.ndarray, str]:
@@ -128,7 +157,10 @@ def labelled_rows(data: Any, table: Table) -> tuple[pd.DataFrame, np.ndarray, st
     if table.target_name not in frame:
         raise ValueError(f"`test_file` must have the target, {table.target_name!r}")
     raw = typed_values(frame[table.target_name])
-    labels = read_target(raw, table.target_name, table.task, table.target_format)[1].dropna()
+    if table.classes is not None and isinstance(table.classes[0], str):
+        labels = _as_class_names(raw.dropna())  # which may look like numbers where some are missing
+    else:
+        labels = read_target(raw, table.target_name, table.task, table.target_format)[1].dropna()
     if table.classes is not None:
         numbers = {label: number for number, label in enumerate(table.classes)}
         labels = labels.map(numbers).dropna().astype(int)
@@ -142,6 +174,14 @@ def labelled_rows(data: Any, table: Table) -> tuple[pd.DataFrame, np.ndarray, st
     left_out = len(frame) - len(labels)
     note = f", {left_out} of {len(frame)} left out" if left_out else ""
     return features.reset_index(drop=True), labels.to_numpy(), note
+
+
+def _as_class_names(values: pd.Series) -> pd.Series:
+    def name(value: Any) -> str:
+        whole = isinstance(value, float) and value.is_integer()
+        return str(int(value)) if whole else str(value)
+
+    return values.map(name)
 
 
 def _copies(x: pd.DataFrame, y: np.ndarray, x_test: pd.DataFrame, y_test: np.ndarray) -> int:

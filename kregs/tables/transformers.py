@@ -209,11 +209,11 @@ class CrossFittedTargetEncoder(TransformerMixin, BaseEstimator):
     def _fitted(self, x: np.ndarray, y: np.ndarray) -> Any:
         """Return an encoder, or the class number of rows that are all of one class."""
         if self.classes is None:
-            return TargetEncoder(target_type="continuous").fit(x, y)
+            return _target_encoder("continuous").fit(x, y)
         present = np.unique(y)
         if len(present) < 2:
             return int(present[0])
-        return TargetEncoder(target_type="binary" if len(present) == 2 else "multiclass").fit(x, y)
+        return _target_encoder("binary" if len(present) == 2 else "multiclass").fit(x, y)
 
     def _encoded(self, encoder: Any, x: np.ndarray) -> np.ndarray:
         if self.classes is None:
@@ -238,3 +238,8 @@ class CrossFittedTargetEncoder(TransformerMixin, BaseEstimator):
         tags.input_tags.categorical = True
         tags.input_tags.string = True
         return tags
+
+
+def _target_encoder(target_type: str) -> TargetEncoder:
+    """Return an encoder that makes arrays, whatever scikit-learn is set to."""
+    return TargetEncoder(target_type=target_type).set_output(transform="default")

@@ -21,6 +21,8 @@ from sklearn.model_selection import KFold
 import kregs
 from kregs.cli import main
 from kregs.tables.holdout import split_rows
+from kregs.tables.record import call_of
+from kregs.tables.runs import _rows_of_a_fold
 
 QUICK = {"folds": 2, "max_trials": 2, "epochs": 3, "max_time": None, "verbose": 0}
 
@@ -264,9 +266,28 @@ def test_wrong_arguments(tmp_path, people):
         kregs.tune_table(table, metric="acuracy", directory=tmp_path)
     with pytest.raises(ValueError, match="`class_weight` must be"):
         kregs.tune_table(table, class_weight="rare", directory=tmp_path)
+    with pytest.raises(ValueError, match=r"`groups` is for kregs\.read_table.*'city'"):
+        kregs.tune_table(table, groups="city", directory=tmp_path)
+    alone = pd.DataFrame({"word": [f"w{i}" for i in range(40)], "y": [0, 1] * 20})
+    with pytest.raises(ValueError, match="must have a column to learn from"):
+        kregs.tune_table(alone, "y", keep=["word"], directory=tmp_path)
     numbers = people().assign(y=np.linspace(0, 1, 120) ** 2)
     with pytest.raises(ValueError, match="`class_weight` is for a classification"):
         kregs.tune_table(numbers, "y", class_weight="balanced", directory=tmp_path)
+
+
+def test_the_call_says_what_is_none_and_not_the_default():
+    table = kregs.read_table(pd.DataFrame({"x": [0.5, 2.5] * 20, "y": [0, 1] * 20}), "y")
+    call = call_of(table, {"folds": None, "max_time": None, "metric": None})
+    assert "folds=None" in call
+    assert "max_time=None" in call
+    assert "metric" not in call
+
+
+def test_a_schedule_counts_the_steps_of_a_fold():
+    assert _rows_of_a_fold(5, 100) == 80
+    assert _rows_of_a_fold(None, 100) == 100
+    assert _rows_of_a_fold([(np.arange(30), np.arange(5)), (np.arange(50), np.arange(5))], 99) == 40
 
 
 @pytest.mark.nightly

@@ -95,8 +95,28 @@ def test_the_latest_rows_are_tested(written):
     assert order[split.train].max() < order[split.test].min()
     assert (np.diff(order[split.train]) >= 0).all()
     assert 0.2 <= len(split.test) / ROWS < 0.22
-    assert isinstance(split.folds, TimeSeriesSplit)
-    assert split.folds.get_n_splits() == 4
+    assert len(split.folds) == 4  # three rows a moment are on one side
+    alone = kregs.read_table(make_frame(when=np.arange(ROWS) / 7), "y", time="when")
+    assert isinstance(divide(alone, test_share=0.2, folds=4).folds, TimeSeriesSplit)
+
+
+def test_rows_of_one_time_are_in_one_fold():
+    table = kregs.read_table(make_frame(year=np.arange(ROWS) // 20 + 2000), "y", time="year")
+    split = divide(table, test_share=0.2, folds=np.int64(3))
+    times = table.times[split.train]
+    assert len(split.folds) == 3
+    for train, held_out in split.folds:
+        assert times[train].max() < times[held_out].min()
+    with pytest.raises(ValueError, match="`folds` must be fewer than the 8 different times"):
+        divide(table, test_share=0.2, folds=8)
+    with pytest.raises(ValueError, match="`folds` must be a number where rows are divided by"):
+        divide(table, test_share=0.2, folds=None)
+
+
+def test_a_test_file_may_lack_the_class_that_is_a_word():
+    table = kregs.read_table(make_frame(y=["1", "2", "unknown", "2"] * 50), "y")
+    split = divide(table, test_share=0.2, test_file=make_frame(y=[2, 1] * 100))
+    assert split.target[split.test][:2].tolist() == [1, 0]
 
 
 def test_rows_without_a_time_are_left_out():

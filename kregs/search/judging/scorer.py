@@ -35,10 +35,11 @@ def _log_loss(metrics: Any, y: np.ndarray, p: np.ndarray, weight: np.ndarray | N
 
 
 def _roc_auc(metrics: Any, y: np.ndarray, p: np.ndarray, weight: np.ndarray | None) -> float:
-    if len(np.unique(y)) < p.shape[1]:
-        return np.nan  # without a row of a class it is not defined
-    scores = p[:, 1] if p.shape[1] == 2 else p
-    return metrics.roc_auc_score(y, scores, multi_class="ovr", sample_weight=weight)
+    classes = [1] if p.shape[1] == 2 else range(p.shape[1])
+    # of a class that no row, or every row, is of, it is not defined
+    judged = [c for c in classes if 0 < np.sum(y == c) < len(y)]
+    scores = [metrics.roc_auc_score(y == c, p[:, c], sample_weight=weight) for c in judged]
+    return float(np.mean(scores)) if scores else np.nan
 
 
 def _of_numbers(function: str) -> Callable[..., float]:
