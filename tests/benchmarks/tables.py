@@ -91,7 +91,11 @@ def with_kregs(**options: Any) -> Callable:
     def model(x, y, x_test, task, seed):
         import kregs
 
-        frame = x.assign(**{TARGET: y})
+        labels = np.unique(y)
+        # words, which are read as they are
+        classes = [f"class {place}" for place in range(len(labels))]
+        target = y if task == "regression" else np.array(classes)[np.searchsorted(labels, y)]
+        frame = x.assign(**{TARGET: target})
         with tempfile.TemporaryDirectory() as folder:
             run = kregs.tune_table(
                 frame,
@@ -107,12 +111,11 @@ def with_kregs(**options: Any) -> Callable:
             made = kregs.predict_table(run.search.path, x_test)
         if task == "regression":
             return made["prediction"].to_numpy()
-        present = {str(label): f"probability_{label}" for label in run.table.classes}
         zeros = np.zeros(len(x_test))  # of a class with too few rows to be learned
         return np.stack(
             [
-                made[present[label]].to_numpy() if label in present else zeros
-                for label in map(str, np.unique(y))
+                made[f"probability_{name}"].to_numpy() if name in run.table.classes else zeros
+                for name in classes
             ],
             axis=1,
         )
