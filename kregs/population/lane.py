@@ -262,6 +262,7 @@ class Lane:
             member, weights, state: `None` for the present ones.
         """
         slot: Any = self.slots[position]
+        taken = int(self._program.steps[position])
         weights = weights or self.weights_at(position)
         state = state or self.state_at(position)
         if member is not None:
@@ -271,7 +272,8 @@ class Lane:
             self._program.fill([position], [weights], [settings], [slot.job.seed], [state])
         self._written.add(position)
         slot.callbacks.stale()
-        slot.tabulate(state.steps)
+        if member is not None or state.steps != taken:  # else the table is that of its schedule
+            slot.tabulate(state.steps)
 
     def compact(self, waiting: int) -> None:
         """Move the remaining members to a smaller program where that saves time."""
