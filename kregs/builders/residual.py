@@ -107,6 +107,11 @@ def resnet(
     outputs = check_outputs(outputs, head_activation)
     regularization = check_fields("resnet", regularization, {*CONVOLUTION_FIELDS, "drop_path"})
     check_block_size(block_size, regularization)
+    if shake == "drop" and not regularization.drop_path:
+        raise ValueError(
+            "`regularization.drop_path` must be above 0 with shake='drop', whose rate it is, such "
+            "as 0.5. Received: drop_path=0.0"
+        )
     factory = LayerFactory(
         regularization,
         activation=activation,

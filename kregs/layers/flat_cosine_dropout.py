@@ -35,7 +35,9 @@ class FlatCosineDropout(keras.layers.Layer):
 
     The rate of Keras's `Dropout` is baked into the compiled step. This layer counts its training
     steps in a weight that is not trained, so that it needs no callback, and that a training which
-    is continued, or a saved model, goes on where it was.
+    is continued, or a saved model, goes on where it was. Under `kregs.layers.AdversarialInput` a
+    batch counts as three steps, since it goes through the model three times. A saved file loads
+    once `kregs.layers` is imported.
 
     Args:
         rate: share of the inputs to drop in the beginning, in [0, 1).

@@ -28,7 +28,8 @@ class RowMix(keras.layers.Layer):
     a model with such a layer so; for `model.compile` wrap the loss: `kregs.MixedLoss(loss, model)`.
     Metrics of the training compare with the labels as they are.
 
-    Columns should be encoded and scaled before, so that 0 means nothing.
+    Columns should be encoded and scaled before, so that 0 means nothing. A saved file loads once
+    `kregs.layers` is imported.
 
     Args:
         mixup: α of MixUp's Beta(α, α), >= 0; 0 leaves it out.

@@ -133,7 +133,7 @@ class Job:
     def validates(self) -> bool:
         """Whether it is validated after the epoch that it is in."""
         freq, number = self.validation_freq, self.epoch + 1
-        return number % freq == 0 if isinstance(freq, int) else number in freq
+        return number % freq == 0 if isinstance(freq, (int, np.integer)) else number in freq
 
     def rows_of(self, part: int | None) -> np.ndarray | None:
         """The numbers of its own validation rows, or those of a part of them."""

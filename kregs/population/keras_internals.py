@@ -59,6 +59,7 @@ __all__ = [
     "row_values",
     "scratch_like",
     "set_decayed",
+    "set_not_decayed",
     "set_steps_taken",
     "slot_variables",
     "states_changed_beside",
@@ -551,6 +552,17 @@ def set_decayed(optimizer: keras.optimizers.Optimizer, decayed: Mapping[int, boo
     optimizer = unwrapped(optimizer)
     by_key = {optimizer._var_key(v): decayed[id(v)] for v in optimizer._trainable_variables}
     optimizer._use_weight_decay = lambda variable: by_key[optimizer._var_key(variable)]
+
+
+def set_not_decayed(optimizer: keras.optimizers.Optimizer, variables: Iterable[Any]) -> None:
+    """Say which variables a built optimizer does not decay, whatever it was told before.
+
+    Why: `exclude_from_weight_decay` can only be called before the optimizer is built.
+    """
+    optimizer = unwrapped(optimizer)
+    optimizer._exclude_from_weight_decay = {optimizer._var_key(v) for v in variables}
+    optimizer._exclude_from_weight_decay_pattern = None
+    optimizer._exclude_from_weight_decay_cache = {}
 
 
 def averages_of(optimizer: keras.optimizers.Optimizer) -> list[Any] | None:

@@ -262,6 +262,7 @@ class Lane:
             member, weights, state: `None` for the present ones.
         """
         slot: Any = self.slots[position]
+        taken = int(self._program.steps[position])
         weights = weights or self.weights_at(position)
         state = state or self.state_at(position)
         if member is not None:
@@ -271,7 +272,8 @@ class Lane:
             self._program.fill([position], [weights], [settings], [slot.job.seed], [state])
         self._written.add(position)
         slot.callbacks.stale()
-        slot.tabulate(state.steps)
+        if member is not None or state.steps != taken:  # else the table is that of its schedule
+            slot.tabulate(state.steps)
 
     def compact(self, waiting: int) -> None:
         """Move the remaining members to a smaller program where that saves time."""
@@ -313,16 +315,18 @@ class Lane:
             job.end_weights, job.end_state = self.weights_at(position), self.state_at(position)
             job.end_counters = [counters_of(callback) for callback in job.callbacks]
 
-    def leave(self, position: int, kept: str | None, *, final: bool) -> None:
-        """Free a slot: its job gets the present weights, or those kept under a name.
+    def finalize(self, position: int) -> None:
+        """Let an optimizer write its averages over the weights, as at the end of Keras's `fit`.
 
-        Args:
-            position: of the slot.
-            kept: the name.
-            final: the present ones as Keras's `fit` ends with them.
+        The callbacks are told that training ends after it, and may change the weights once more.
         """
+        if self._program.optimizer.final_weights():
+            self.replace(position, None, self.weights_at(position, final=True), None)
+
+    def leave(self, position: int, kept: str | None) -> None:
+        """Free a slot: its job gets the present weights, or those kept under a name."""
         slot: Any = self.slots[position]
-        slot.job.best_weights = self.weights_at(position, kept, final=final)
+        slot.job.best_weights = self.weights_at(position, kept)
         self.drop(position)
 
     def drop(self, position: int) -> None:

@@ -29,13 +29,13 @@ from kregs.population.arguments import (
 )
 from kregs.population.callbacks import look_at_models
 from kregs.population.capacity import members_at_once
+from kregs.population.compiled import beside_file, check_savable, put_back
 from kregs.population.graph import as_outputs
 from kregs.population.jobs import Job
 from kregs.population.layout import Layout
 from kregs.population.metrics import Predicted, concatenated, predicted_rows
 from kregs.population.optimizers import OptimizerState
 from kregs.population.program import Program, Sums
-from kregs.population.registry import NotStackable
 from kregs.population.rows import (
     GATHER_BYTES,
     Feed,
@@ -180,7 +180,8 @@ class Population:
         As in Keras, a further call goes on with the weights, the optimizer's state, its step count
         and learning rate, and counts epochs from 0 again. The order of the rows is kregs's own: a
         function of the member's seed and of the epoch, counted over all calls, so that two calls of
-        2 and 3 epochs do what one of 5 does.
+        2 and 3 epochs do what one of 5 does (not with `steps_per_epoch`, where each call begins the
+        rows anew). Where it is interrupted, or a callback raises, all members stay as before.
 
         Args:
             x, y: arrays, rows first, shared by all members, of several inputs or outputs a list or
@@ -311,7 +312,7 @@ class Population:
                 for job in ended:
                     if job.error is not None:
                         raise job.error
-        except NotStackable:  # each is as it was, for who trains it otherwise
+        except BaseException:  # each is as it was, for who trains it otherwise or again
             for member, job in zip(self.members, jobs, strict=True):
                 if look_at_models(job.callbacks) and job.state is not None:
                     self.layout.restore(member, job.weights, job.state)  # type: ignore[arg-type]
@@ -444,9 +445,11 @@ class Population:
 
         Raises:
             FileNotFoundError: its folder does not exist.
+            ValueError: an optimizer is one of `kregs.proximal`, whose step no file holds.
         """
-        facts = {"seeds": self.seeds, "epochs": self._epochs, "history": self.history}
         path = check_path("path", path)
+        for model in self.models:
+            check_savable(model)
         if not path.parent.is_dir():
             raise FileNotFoundError(
                 f"`path` must be in a folder that exists. Received: {str(path)!r}, and there is no "
@@ -457,7 +460,10 @@ class Population:
             atomic_path(path) as target,
             zipfile.ZipFile(target, "w") as archive,
         ):
-            for position, model in enumerate(self.unstack()):
+            models = self.unstack()
+            facts = {"seeds": self.seeds, "epochs": self._epochs, "history": self.history}
+            facts |= {"compiled": list(map(beside_file, models))}
+            for position, model in enumerate(models):
                 file = Path(folder, f"{position}.keras")
                 model.save(file)
                 archive.write(file, file.name)
@@ -510,6 +516,8 @@ class Population:
             raise ValueError(
                 f"`path` must be a file that Population.save wrote. Received: {str(path)!r}"
             ) from error
+        for model, beside in zip(models, facts.get("compiled", []), strict=False):
+            put_back(model, **beside)
         population = cls(models, seeds=facts["seeds"], epochs=facts["epochs"])
         population.history = facts["history"]
         return population

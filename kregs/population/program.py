@@ -224,6 +224,7 @@ class Program:
         what the first time left.
         """
         epsilon, share = context.adversarial
+        x = tf.cast(x, self.layout.template.model.inputs[0].dtype)  # as Keras casts integers
         active = (epsilon > 0) & (share > 0)
         before = len(context.updates)
         again = dataclasses.replace(context, penalties=[])  # which notes updates in the same list

@@ -349,6 +349,8 @@ class Training:
             job = slot.job
             if self.objective is not None:  # as callbacks left it before they end the training
                 lane.keep_end(position)
+            else:
+                lane.finalize(position)
             slot.tell("on_train_end", slot.logs)
             if job.error is not None:
                 continue
@@ -363,7 +365,7 @@ class Training:
                 kept = "best" if job.best_epoch >= 0 else None
             else:
                 kept = slot.model.restored
-            lane.leave(position, kept, final=self.objective is None)
+            lane.leave(position, kept)
             self._under_way.remove(job)
             self._finished.append(job)
         self._drop_failed(lane)

@@ -27,7 +27,7 @@ class FitProgress:
         self._logs: dict[Any, dict[str, float]] = {}  # the last of each member
         self._bar = None
         if verbose in ("auto", 1):
-            self._bar = keras.utils.Progbar(epochs, unit_name="epoch", stateless_metrics=())
+            self._bar = keras.utils.Progbar(epochs, unit_name="epoch")
 
     def __call__(self, job: Job) -> None:
         numbers = numbers_of(job.logs)
@@ -48,7 +48,10 @@ class FitProgress:
             return
         if finalize:
             self._bar.target = self._done
-        self._bar.update(self._done, self._means(), finalize=finalize)
+        means = self._means()
+        # shown as they are; `stateless_metrics=()` would say so, which not all Keras 3 knows
+        self._bar.stateful_metrics.update(name for name, _ in means)
+        self._bar.update(self._done, means, finalize=finalize)
 
     def _means(self) -> list[tuple[str, float]]:
         """The mean of each metric over the members, without those that have diverged."""

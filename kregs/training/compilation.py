@@ -54,11 +54,13 @@ def compile_model(
     without the penalties, `sum(model.losses)`. So both can be chosen by `val_data_loss`.
 
     A saved `.keras` file loads by `keras.models.load_model` where kregs is not installed, and its
-    training goes on. The file, and any copy of the model, hold a stock
-    `keras.metrics.MeanMetricWrapper` as `data_loss`, which differs from the exact one under sample
-    weights (it divides by their sum) and for `reduction="sum"` (it takes the mean). What excludes
-    variables from weight decay is in no Keras file, nor is the optimizer's proximal step, nor the
-    label smoothing of class numbers. Call `compile_model` again to have them back.
+    training goes on; one with parts of kregs (`kregs.layers`, `FlatCosine`, `CosLog4`, `lookahead`,
+    `decay_schedule`) loads after `import kregs.layers, kregs.training`. The file, and any copy of
+    the model, hold a stock `keras.metrics.MeanMetricWrapper` as `data_loss`, which differs from the
+    exact one under sample weights (it divides by their sum) and for `reduction="sum"` (it takes the
+    mean). What excludes variables from weight decay is in no Keras file, nor is the optimizer's
+    proximal step, nor the label smoothing of class numbers. Call `compile_model` again to have them
+    back.
 
     Args:
         model: a Keras model; compiled in place. Under a `tf.distribute` strategy

@@ -93,6 +93,8 @@ class FlatCosine(_ByPart):
     (final + (1 - final) * (1 + cos(pi * (t / steps - flat) / (1 - flat))) / 2)`, and
     `learning_rate * final` after `steps`.
 
+    A saved file loads once `kregs.training` is imported.
+
     Args:
         learning_rate: the highest rate, > 0.
         steps: number of optimizer steps (batches) of the whole training.
@@ -137,6 +139,8 @@ class CosLog4(_ByPart):
 
     Step `t` has the rate `learning_rate * (1 - cos(2 pi log2(1 + 15 t / steps))) / 2`: from 0 to
     `learning_rate` and back, four times, and 0 after `steps`.
+
+    A saved file loads once `kregs.training` is imported.
 
     Args:
         learning_rate: the highest rate, > 0.

@@ -80,6 +80,9 @@ class StochasticWeightAveraging(_AtEpochs):
     in a pass over the training data. `val_loss` and early stopping see the weights as they are
     trained. A callback of Keras's own kind: for `fit`, and for each member of a population.
 
+    A search keeps the weights of the epoch that it judges a trial by, into which no average enters.
+    Averages of an earlier rung of Hyperband are not carried over into the next.
+
     Args:
         at: the epochs after which weights are averaged, counted from 1: `range(75, 101)` for each
             of the last ones, `kregs.cycle_ends(...)` for ends of cycles.
@@ -126,6 +129,8 @@ class StochasticWeightAveraging(_AtEpochs):
 
     def keep(self) -> None:
         weights = [np.asarray(variable, "float64") for variable in self.model.trainable_variables]
+        if not self._means:  # what a search has carried over is the count alone
+            self.averaged = 0
         self.averaged += 1
         if self.averaged == 1:
             self._means = weights
@@ -134,7 +139,7 @@ class StochasticWeightAveraging(_AtEpochs):
             self._means = [mean + (weight - mean) / self.averaged for mean, weight in pairs]
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if not self.averaged:
+        if not self._means:
             return
         for variable, mean in zip(self.model.trainable_variables, self._means, strict=True):
             variable.assign(mean)
@@ -145,7 +150,8 @@ class StochasticWeightAveraging(_AtEpochs):
 def refresh_batch_norm(model: keras.Model, x: Any, *, batch_size: int = 128) -> None:
     """Set the statistics of batch normalizations to their means over batches of some data.
 
-    The model runs as in training, so that its dropout drops.
+    A smaller last batch counts less, by its rows. The model runs as in training, so that its
+    dropout drops.
 
     Args:
         model: built.
@@ -170,9 +176,10 @@ def refresh_batch_norm(model: keras.Model, x: Any, *, batch_size: int = 128) -> 
     momenta = [layer.momentum for layer in layers]
     rows = len(keras.tree.flatten(x)[0])
     try:
-        for number, first in enumerate(range(0, rows, batch_size)):
-            for layer in layers:  # the mean of the batches so far, the first one alone
-                layer.momentum = number / (number + 1)
+        for first in range(0, rows, batch_size):
+            size = min(batch_size, rows - first)
+            for layer in layers:  # the mean so far, where each row counts the same
+                layer.momentum = first / (first + size)
             model(
                 keras.tree.map_structure(lambda part: part[first : first + batch_size], x),  # noqa: B023
                 training=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -45,7 +46,7 @@ def with_weight_decay(
     Args:
         optimizer: stays as it is.
         weight_decay: above 0.
-        weights: kernels that are not decayed.
+        weights: kernels that are not decayed, beside what the optimizer itself leaves out.
 
     Raises:
         ValueError: it has another decay, or cannot be copied.
@@ -73,5 +74,10 @@ def with_weight_decay(
             f"yourself. Received: optimizer={name}"
         )
     config = {**settings_of(optimizer), "weight_decay": weight_decay}
-    copy = type(optimizer).from_config(config)
-    return leave_alone(copy, weights)
+    copy: Any = leave_alone(type(optimizer).from_config(config), weights)
+    # what `exclude_from_weight_decay` was told is in no config, and in private lists only
+    copy._exclude_from_weight_decay |= getattr(optimizer, "_exclude_from_weight_decay", set())
+    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    if pattern is not None:
+        copy._exclude_from_weight_decay_pattern = re.compile(f"{pattern.pattern}|{NOT_DECAYED}")
+    return copy

@@ -132,3 +132,18 @@ def test_members_end_where_they_would_alone(double):
                 )
             for ours, theirs in zip(population.unstack()[k].get_weights(), weights, strict=True):
                 np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_members_take_integers_as_numbers():
+    numbers = np.random.default_rng(0).integers(0, 5, size=(16, 3)).astype("uint8")
+    ends = []
+    for x in (numbers, numbers.astype("float32")):
+        keras.utils.set_random_seed(0)
+        body = [AdversarialInput(0.1), keras.layers.Dense(2, "softmax")]
+        model = keras.Sequential([keras.Input((3,)), *body])
+        population = Population.from_models([kregs.compile_model(model, SPARSE)])
+        population.fit(x, np.arange(16) % 2, shuffle=False)
+        ends.append(population[0].get_weights())
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -254,3 +254,26 @@ def test_a_member_does_not_depend_on_the_others():
     alone.fit(ROWS, LABELS, batch_size=32, epochs=2, shuffle=False, verbose=0)
     for ours, theirs in zip(together[1], alone.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_members_mix_what_a_convolution_makes():
+    """A stacked convolution has the members side by side on the channels."""
+    images = np.random.default_rng(0).normal(size=(16, 6, 6, 2)).astype("float32")
+    labels = np.arange(16) % 2
+
+    def ends(alphas):
+        models = []
+        for alpha in alphas:
+            keras.utils.set_random_seed(0)
+            body = [layers.Conv2D(4, 3, activation="relu"), RowMix(mixup=alpha), layers.Flatten()]
+            model = keras.Sequential([keras.Input((6, 6, 2)), *body, layers.Dense(2, "softmax")])
+            models.append(kregs.compile_model(model, SPARSE, learning_rate=0.1))
+        population = Population.from_models(models)
+        population.fit(images, labels, batch_size=8, shuffle=False)
+        return [[w for w in model.get_weights() if w.ndim] for model in population.unstack()]
+
+    together = ends([0.2, 0.0, 2.0])
+    for one, other in zip(ends([2.0])[0], together[2], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(together[0][0], together[1][0])

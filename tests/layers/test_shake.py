@@ -116,6 +116,8 @@ def test_resnet(tmp_path, shake, pre_activation):
     np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
     with pytest.raises(ValueError, match="`shake` must be"):
         kregs.resnet((8, 8, 1), 3, shake="drp")
+    with pytest.raises(ValueError, match=r"`regularization\.drop_path` must be above 0 with shake"):
+        kregs.resnet((8, 8, 1), 3, shake="drop")
 
 
 # ---- populations ---------------------------------------------------------------------------

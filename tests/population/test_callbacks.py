@@ -581,3 +581,81 @@ def test_what_looks_at_weights_leaves_the_optimizer_alone(monkeypatch):
     population = Population.from_models([plain()])
     population.fit(X, Y, callbacks=[Acting(lambda model: model.get_weights(), epoch=1)], epochs=4)
     assert reads == [0, 0]  # as the job begins and ends
+
+
+def averaged(rate):
+    """A model whose optimizer keeps averages of the weights."""
+    dense = layers.Dense(1, kernel_initializer="zeros")
+    model = keras.Sequential([keras.Input((5,)), dense])
+    model.compile(keras.optimizers.SGD(rate, use_ema=True, ema_momentum=0.9), "mse")
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_schedule_is_in_step_beside_averages_that_are_swapped(validated):
+    """Validation sees averages of the weights, which go into the slot and out again."""
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 40)
+    fit = {"epochs": 5, "batch_size": 8, "shuffle": False, "verbose": 0}
+    fit["validation_data"] = (X, Y) if validated else None
+    alone = averaged(schedule)
+    expected = alone.fit(X, Y, callbacks=[C.SwapEMAWeights()], **fit).history
+    population = Population.from_models([averaged(schedule)])
+    (history,) = population.fit(X, Y, callbacks=[C.SwapEMAWeights()], **fit)
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
+    for one, other in zip(population[0].get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_fit_leaves_all_members_as_before(error):
+    def look_and_raise(model):
+        model.get_weights()
+        raise error("stop")
+
+    models = [plain(), plain()]
+    before = [model.get_weights() for model in models]
+    population = Population.from_models(models)
+    looking = Acting(lambda model: model.get_weights(), 1)
+    with pytest.raises(error, match="stop"):
+        population.fit(X, Y, callbacks=[[Acting(look_and_raise, 1)], [looking]], epochs=3)
+    for model, weights in zip(models, before, strict=True):
+        assert all(map(np.array_equal, model.get_weights(), weights))
+        assert int(model.optimizer.iterations) == 0
+
+
+def test_a_validation_freq_of_numpy_is_an_integer():
+    fit = {"validation_data": (X, Y), "epochs": 2}
+    (history,) = Population.from_models([plain()]).fit(X, Y, validation_freq=np.int64(2), **fit)
+    assert (len(history["loss"]), len(history["val_loss"])) == (2, 1)
+
+
+class Ending(C.Callback):
+    """Looks at the weights when training ends, and may change them."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change, self.seen = change, None
+
+    def on_train_end(self, logs=None):
+        self.seen = self.model.get_weights()
+        if self.change:
+            self.model.set_weights([weight + 1 for weight in self.seen])
+
+
+@pytest.mark.slow
+def test_averages_are_written_before_callbacks_hear_of_the_end():
+    stopping = C.EarlyStopping("loss", restore_best_weights=True)
+    lists = [[Ending(False)], [Ending(True)], [stopping, Ending(False)]]
+    fit = {"epochs": 3, "batch_size": 8, "shuffle": False}
+    population = Population.from_models([averaged(0.05) for _ in lists])
+    population.fit(X, Y, callbacks=lists, **fit)
+    for callbacks, model in zip(lists, population.unstack(), strict=True):
+        ours = callbacks[-1].seen
+        alone = averaged(0.05)
+        alone.fit(X, Y, callbacks=callbacks, verbose=0, **fit)
+        pairs = zip(
+            ours + model.get_weights(), callbacks[-1].seen + alone.get_weights(), strict=True
+        )
+        for one, other in pairs:
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

@@ -47,8 +47,9 @@ def test_swa_is_the_mean_of_the_weights_with_statistics_of_its_own(double):
         np.testing.assert_allclose(ours, expected, rtol=1e-9)
     np.testing.assert_allclose(head[0], averages[6], rtol=1e-9)
     batches = [X[i : i + 16] @ kernel + bias for i in (0, 16, 32)]
-    np.testing.assert_allclose(mean, np.mean([b.mean(0) for b in batches], axis=0), rtol=1e-6)
-    np.testing.assert_allclose(variance, np.mean([b.var(0) for b in batches], axis=0), rtol=1e-6)
+    means, variances = [b.mean(0) for b in batches], [b.var(0) for b in batches]
+    np.testing.assert_allclose(mean, np.average(means, 0, [16, 16, 8]), rtol=1e-6)
+    np.testing.assert_allclose(variance, np.average(variances, 0, [16, 16, 8]), rtol=1e-6)
     assert (swa.averaged, model.layers[1].momentum) == (3, 0.8)
 
 
@@ -61,6 +62,33 @@ def test_swa_that_is_never_reached_changes_nothing():
         ends.append(model.get_weights())
     for one, other in zip(*ends, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_last_batch_of_one_row_counts_as_one_row():
+    model = keras.Sequential([keras.Input((1,)), layers.BatchNormalization()])
+    x = np.random.default_rng(0).normal(size=(33, 1)).astype("float32")
+    kregs.refresh_batch_norm(model, x, batch_size=32)
+    mean, variance = (each.numpy() for each in model.layers[0].non_trainable_variables)
+    np.testing.assert_allclose(mean, x.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance, [x[:32].var() * 32 / 33], rtol=1e-5)
+
+
+@pytest.mark.parametrize("epochs", [[], [4, 5]])
+def test_a_count_of_an_earlier_rung_enters_no_average(epochs):
+    model = network(normalized=False)
+    swa = kregs.StochasticWeightAveraging(range(1, 9))
+    swa.set_model(model)
+    swa.on_train_begin()
+    swa.averaged = 3  # a search carries numbers over, not weights
+    kept = []
+    for epoch in epochs:
+        model.set_weights([weight + 1 for weight in model.get_weights()])
+        kept.append(model.get_weights())
+        swa.on_epoch_end(epoch)
+    expected = [np.mean(weights, 0) for weights in zip(*kept, strict=True)] or model.get_weights()
+    swa.on_train_end()
+    for one, other in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
 
 
 def test_a_batch_normalization_needs_the_data():

@@ -64,6 +64,18 @@ def test_what_is_given_by_name_or_as_an_object():
     assert model.optimizer._learning_rate is schedule
 
 
+def test_a_copy_leaves_out_what_the_optimizer_was_told():
+    model = mlp(R)
+    for told, expected in (
+        ({"var_names": ["kernel"]}, [False] * 4),
+        ({"var_list": model.trainable_variables[:1]}, [False, False, True, False]),
+    ):
+        optimizer = optimizers.Adam(0.01)
+        optimizer.exclude_from_weight_decay(**told)
+        kregs.compile_model(model, "mse", optimizer=optimizer, regularization=R)
+        assert decayed(model) == expected
+
+
 def test_two_decays_are_refused():
     with pytest.raises(
         ValueError, match=r"weight decay of its own, 0.004, and.*is 0.2. Give it on"

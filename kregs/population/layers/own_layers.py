@@ -13,7 +13,7 @@ from kregs.layers.flat_cosine_dropout import flat_cosine
 from kregs.layers.row_mix import cut_columns
 from kregs.population.layers.noise import NoiseLayer
 from kregs.population.registry import Context, StackedLayer, register
-from kregs.population.stacked import Stacked
+from kregs.population.stacked import Stacked, per_member
 from kregs.population.threefry import Noise
 
 
@@ -84,9 +84,10 @@ class StackedRowMix(NoiseLayer):
         partner = self._partners(x, noise, context)
         others = tf.gather(value, partner, batch_dims=1)
         weight = beta_quantile(mixup, draws[0])
-        share = self._along(x, weight)
+        rank = len(value.shape)  # member-first, which a convolution's output is not
+        share = per_member(tf.cast(weight, value.dtype), rank)
         mixed = share * value + (1 - share) * others
-        value = tf.where(self._along(x, tf.cast(mixup > 0, value.dtype)) > 0, mixed, value)
+        value = tf.where(per_member(mixup > 0, rank), mixed, value)
         if len(value.shape) == 3:  # of no other the layer cuts columns
             columns, kept = self._cut(value, noise, 2, draws[1], cutmix, draws[2])
             value = tf.where(columns, others, value)
