@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 # Holzmüller et al. 2024, appendix A: up to how many rows to train on which batch
 _BATCHES = ((1024, 64), (8192, 128), (30_000, 256), (100_000, 512))
 _LARGEST_BATCH = 1024
-# as `compile_model` has it
-_NOT_DECAYED = ["bias", "alpha", "beta", "gamma", "scale", "phases", "embeddings"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,9 +135,10 @@ def _adamw(rate: Any, decay: float, beta_2: float) -> Any:
     """Return an optimizer that decays kernels; `compile_model` would make one with beta_2=.999."""
     import keras
 
+    from kregs.training.weight_decay import leave_alone
+
     optimizer = keras.optimizers.AdamW(rate, weight_decay=decay, beta_2=beta_2)
-    optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
-    return optimizer
+    return leave_alone(optimizer)
 
 
 def batch_rows(rows: int) -> int:

@@ -80,6 +80,10 @@ class Noise:
         """Draw float32 from the standard normal distribution, shape `(K, *shape)`."""
         return self._draw(_normal, shape, stream)
 
+    def uniform(self, shape: list, stream: int) -> tf.Tensor:
+        """Draw float32 between 0 and 1, never one of these, shape `(K, *shape)`."""
+        return self._draw(_uniform, shape, stream)
+
     def words(self, count: int, stream: int) -> tf.Tensor:
         """Draw random words of 32 bits, uint32 of shape `(K, count)`."""
         function = _bits if self._compiled else _with_xla(_bits)
@@ -111,12 +115,16 @@ def _kept(
     return tf.reshape(draws >= threshold[:, None], [-1, *shape])
 
 
-def _normal(seeds: tf.Tensor, steps: tf.Tensor, stream: int, shape: tuple) -> tf.Tensor:
+def _uniform(seeds: tf.Tensor, steps: tf.Tensor, stream: int, shape: tuple) -> tf.Tensor:
     bits = _bits(seeds, steps, stream, math.prod(shape))
-    # 23 bits and a half: the inverse is infinite at 0 and 1
+    # 23 bits and a half: 0 and 1 are not among them, where the inverse of a normal is infinite
     bits = tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32))
-    uniform = (tf.cast(bits, tf.float32) + 0.5) * 2.0**-23
-    return tf.reshape(math.sqrt(2.0) * tf.math.erfinv(2.0 * uniform - 1.0), [-1, *shape])
+    return tf.reshape((tf.cast(bits, tf.float32) + 0.5) * 2.0**-23, [-1, *shape])
+
+
+def _normal(seeds: tf.Tensor, steps: tf.Tensor, stream: int, shape: tuple) -> tf.Tensor:
+    uniform = _uniform(seeds, steps, stream, shape)
+    return math.sqrt(2.0) * tf.math.erfinv(2.0 * uniform - 1.0)
 
 
 def _bits(seeds: tf.Tensor, steps: tf.Tensor, stream: int, size: int) -> tf.Tensor:

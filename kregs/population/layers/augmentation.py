@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -61,9 +60,7 @@ class StackedAugmentation(StackedLayer):
             nonlocal draws
             stream = self.stream if draws == 0 else self.further_stream(draws)
             draws += 1
-            normal = noise.normal([batch, *shape[1:]], stream)
-            # its distribution function makes a normal number uniform
-            drawn = 0.5 + 0.5 * tf.math.erf(normal / math.sqrt(2.0))
+            drawn = noise.uniform([batch, *shape[1:]], stream)
             drawn = tf.cast(drawn, dtype or keras.config.floatx())
             drawn = tf.reshape(drawn, [-1, *shape[1:]])
             return minval + drawn * (maxval - minval)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import keras
@@ -79,7 +78,7 @@ class StackedRowMix(NoiseLayer):
 
     def add_noise(self, x: Stacked, noise: Noise, context: Context) -> Stacked:
         value = x.member_first()
-        draws = [_uniform(noise.normal([4], self.stream))[:, i] for i in range(4)]
+        draws = tf.unstack(noise.uniform([4], self.stream), axis=1)
         mixup, cutmix, cutout, ratio = map(self.number, self.numbers)
         partner = self._partners(x, noise, context)
         others = tf.gather(value, partner, batch_dims=1)
@@ -113,11 +112,6 @@ class StackedRowMix(NoiseLayer):
         order = noise.normal([count], self.further_stream(number))
         places = tf.argsort(tf.argsort(order, axis=1), axis=1)
         return (places < cut[:, None])[:, None, :], 1.0 - tf.cast(cut, tf.float32) / count
-
-
-def _uniform(normal: tf.Tensor) -> tf.Tensor:
-    """Make normal numbers uniform, by their distribution function."""
-    return 0.5 + 0.5 * tf.math.erf(normal / math.sqrt(2.0))
 
 
 def beta_quantile(alpha: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -20,8 +19,7 @@ class _Shaking(StackedLayer):
         """Numbers in [0, 1] for each row of each member, or one a member, along a tensor."""
         batch = tf.shape(value)[1] if value.shape[1] is None else value.shape[1]
         rows = batch if self.layer.level == "sample" else 1
-        normal = noise.normal([rows], self.further_stream(number))
-        drawn = 0.5 + 0.5 * tf.math.erf(normal / math.sqrt(2.0))  # its distribution function
+        drawn = noise.uniform([rows], self.further_stream(number))
         shape = [self.members, -1] + [1] * (len(value.shape) - 2)
         return tf.cast(tf.reshape(drawn, shape), value.dtype)
 
