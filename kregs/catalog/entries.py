@@ -150,8 +150,8 @@ def _entry(name: str, source: str) -> Entry:
 def _names(package: str) -> list[str]:
     files = (path.name for path in resources.files(package).iterdir())
     names = sorted(f.removesuffix(".py") for f in files if f.endswith(".py") and f[0] != "_")
-    # what has no recipe is a study of something else, with a command line of its own
-    return names if package == RECIPES else [name for name in names if name in _names(RECIPES)]
+    # a study without a recipe is of something else, and has a command line of its own
+    return [n for n in names if n in _names(RECIPES)] if package == STUDIES else names
 
 
 def _source(package: str, name: str) -> str:
