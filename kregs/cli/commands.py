@@ -183,7 +183,7 @@ def _print_table(console: Console, table: kregs.Table, *, at_random: bool) -> No
 
 def _print_table_run(console: Console, run: kregs.TableRun) -> None:
     from kregs.reporting import make_table
-    from kregs.tables.record import scores_table
+    from kregs.reporting.table_scores import scores_table
 
     console.print(_best_trials(run.search))
     (title, *notes), scores = scores_table(run.record)

@@ -269,7 +269,7 @@ def tuner_cases(folder: str) -> list[Case]:
     file.write_text("")
     good = {"hypermodel": builder(), "objective": "val_loss", "directory": folder}
     without = {**good, "objective": None}
-    build_words = [Bad(b.value, "`build`", "Received") for b in bad_builds()]
+    build_words = [Bad(b.value, "`hypermodel`", "Received") for b in bad_builds()]
     # what a build returns is seen when it is called
     static = [b for b in build_words if not callable(b.value) or isinstance(b.value, type)]
     static = [b for b in static if type(b.value).__name__ != "NoModel"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from kregs.files import TABLE_FILE
 from kregs.reporting.report_sections.parts import PageTable, table_of, table_of_columns
-from kregs.tables.record import scores_table
+from kregs.reporting.table_scores import scores_table
 
 _MOST_CLASSES = 10  # that are named
 
