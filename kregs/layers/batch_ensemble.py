@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kregs.layers.resolving import check_features, constraint, initializer, regularizer
+from kregs.layers.dense_weights import DenseWeights
+from kregs.layers.resolving import check_features, initializer
 from kregs.validation import check_flag, check_integer, check_seed
 
 
@@ -39,8 +40,31 @@ class RandomSign(keras.initializers.Initializer):
         return {"seed": self.seed}
 
 
+class _MembersDense(DenseWeights):
+    """What dense layers of k members share."""
+
+    def __init__(self, units: int, members: int, **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self.members = check_integer("members", members, minimum=1)
+
+    def _check_members(self, input_shape: tuple) -> None:
+        if input_shape[1] != self.members:
+            raise ValueError(
+                f"`members` must be the input's second axis. Received: members={self.members}, "
+                f"input of shape {tuple(input_shape)}"
+            )
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Return `(batch, members, units)`."""
+        return (input_shape[0], self.members, self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor, serialized."""
+        return {**super().get_config(), "members": self.members}
+
+
 @keras.saving.register_keras_serializable(package="kregs")
-class BatchEnsembleDense(keras.layers.Layer):
+class BatchEnsembleDense(_MembersDense):
     """A dense layer of k members that share one kernel W.
 
     Member i computes `((x * alpha_i) W) * gamma_i + bias_i`: its own are a factor for each input,
@@ -87,46 +111,25 @@ class BatchEnsembleDense(keras.layers.Layer):
         *,
         use_alpha: bool = True,
         use_gamma: bool = True,
-        use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
         alpha_initializer: Any = "ones",
         gamma_initializer: Any = "ones",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.units = check_integer("units", units, minimum=1)
-        self.members = check_integer("members", members, minimum=1)
+        super().__init__(units, members, **kwargs)
         self.use_alpha = check_flag("use_alpha", use_alpha)
         self.use_gamma = check_flag("use_gamma", use_gamma)
-        self.use_bias = check_flag("use_bias", use_bias)
-        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
         self.alpha_initializer = initializer("alpha_initializer", alpha_initializer)
         self.gamma_initializer = initializer("gamma_initializer", gamma_initializer)
-        self.bias_initializer = initializer("bias_initializer", bias_initializer)
-        self.kernel_regularizer = regularizer("kernel_regularizer", kernel_regularizer)
-        self.bias_regularizer = regularizer("bias_regularizer", bias_regularizer)
-        self.kernel_constraint = constraint("kernel_constraint", kernel_constraint)
         self.alpha: Any = None
         self.gamma: Any = None
-        self.bias: Any = None
 
     def build(self, input_shape: tuple) -> None:
         """Make the kernel `(inputs, units)` and what each member has of its own."""
         rank = len(input_shape)
         inputs = check_features("BatchEnsembleDense", input_shape, rank=3 if rank == 3 else 2)
         if rank == 3:
-            _check_members(self.members, input_shape)
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(inputs, self.units),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-        )
+            self._check_members(input_shape)
+        self.kernel = self._add_kernel((inputs, self.units))
         if self.use_alpha:
             self.alpha = self.add_weight(
                 name="alpha", shape=(self.members, inputs), initializer=self.alpha_initializer
@@ -136,12 +139,7 @@ class BatchEnsembleDense(keras.layers.Layer):
                 name="gamma", shape=(self.members, self.units), initializer=self.gamma_initializer
             )
         if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias",
-                shape=(self.members, self.units),
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-            )
+            self.bias = self._add_bias((self.members, self.units))
 
     def call(self, inputs: Any) -> Any:
         """Return what each member makes of its inputs, `(batch, members, units)`."""
@@ -158,34 +156,19 @@ class BatchEnsembleDense(keras.layers.Layer):
             outputs = outputs * self.gamma
         return outputs if self.bias is None else outputs + self.bias
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return `(batch, members, units)`."""
-        return (input_shape[0], self.members, self.units)
-
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor, serialized."""
-        initializers = ("kernel", "alpha", "gamma", "bias")
         return {
             **super().get_config(),
-            "units": self.units,
-            "members": self.members,
             "use_alpha": self.use_alpha,
             "use_gamma": self.use_gamma,
-            "use_bias": self.use_bias,
-            **{
-                f"{name}_initializer": keras.initializers.serialize(
-                    getattr(self, f"{name}_initializer")
-                )
-                for name in initializers
-            },
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
-            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+            "alpha_initializer": keras.initializers.serialize(self.alpha_initializer),
+            "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
         }
 
 
 @keras.saving.register_keras_serializable(package="kregs")
-class EnsembleDense(keras.layers.Layer):
+class EnsembleDense(_MembersDense):
     """k dense layers side by side, each with a kernel and bias of its own: the heads of TabM.
 
     Args:
@@ -215,48 +198,14 @@ class EnsembleDense(keras.layers.Layer):
     TensorShape([5, 4, 3])
     """
 
-    def __init__(
-        self,
-        units: int,
-        members: int,
-        *,
-        use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.units = check_integer("units", units, minimum=1)
-        self.members = check_integer("members", members, minimum=1)
-        self.use_bias = check_flag("use_bias", use_bias)
-        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
-        self.bias_initializer = initializer("bias_initializer", bias_initializer)
-        self.kernel_regularizer = regularizer("kernel_regularizer", kernel_regularizer)
-        self.bias_regularizer = regularizer("bias_regularizer", bias_regularizer)
-        self.kernel_constraint = constraint("kernel_constraint", kernel_constraint)
-        self.bias: Any = None
-
     def build(self, input_shape: tuple) -> None:
         """Make the kernels `(members, inputs, units)` and the biases."""
         inputs = check_features("EnsembleDense", input_shape, rank=3)
-        _check_members(self.members, input_shape)
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(self.members, inputs, self.units),
-            initializer=self._draw_by_member,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-        )
+        self._check_members(input_shape)
+        shape = (self.members, inputs, self.units)
+        self.kernel = self._add_kernel(shape, self._draw_by_member)
         if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias",
-                shape=(self.members, self.units),
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-            )
+            self.bias = self._add_bias((self.members, self.units))
 
     def _draw_by_member(self, shape: tuple, dtype: Any = None) -> Any:
         """Draw kernels one by one: Keras would take the axis of members for more inputs."""
@@ -276,35 +225,9 @@ class EnsembleDense(keras.layers.Layer):
         outputs = ops.einsum("bki,kiu->bku", inputs, self.kernel)
         return outputs if self.bias is None else outputs + self.bias
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return `(batch, members, units)`."""
-        return (input_shape[0], self.members, self.units)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor, serialized."""
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "members": self.members,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
-            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
-        }
-
 
 def _seed_of_member(seed: Any, member: int) -> int | None:
     """A seed of each member's own; another one each time where there is none."""
     if not isinstance(seed, (int, np.integer)):
         return None
     return int(np.random.SeedSequence([int(seed), member]).generate_state(1)[0] >> 1)
-
-
-def _check_members(members: int, input_shape: tuple) -> None:
-    if input_shape[1] != members:
-        raise ValueError(
-            f"`members` must be the input's second axis. Received: members={members}, input of "
-            f"shape {tuple(input_shape)}"
-        )

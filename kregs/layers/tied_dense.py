@@ -7,12 +7,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kregs.layers.resolving import constraint, initializer, regularizer
-from kregs.validation import check_flag, check_integer
+from kregs.layers.dense_weights import DenseWeights
+from kregs.validation import check_flag
 
 
 @keras.saving.register_keras_serializable(package="kregs")
-class TiedDense(keras.layers.Layer):
+class TiedDense(DenseWeights):
     """A dense layer that also runs backwards through the same kernel, transposed.
 
     Forwards it is `inputs @ kernel + bias`, backwards `inputs @ transpose(kernel) +
@@ -52,29 +52,9 @@ class TiedDense(keras.layers.Layer):
         weights).
     """
 
-    def __init__(
-        self,
-        units: int,
-        *,
-        use_bias: bool = True,
-        use_reverse_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.units = check_integer("units", units, minimum=1)
-        self.use_bias = check_flag("use_bias", use_bias)
+    def __init__(self, units: int, *, use_reverse_bias: bool = True, **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
         self.use_reverse_bias = check_flag("use_reverse_bias", use_reverse_bias)
-        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
-        self.bias_initializer = initializer("bias_initializer", bias_initializer)
-        self.kernel_regularizer = regularizer("kernel_regularizer", kernel_regularizer)
-        self.bias_regularizer = regularizer("bias_regularizer", bias_regularizer)
-        self.kernel_constraint = constraint("kernel_constraint", kernel_constraint)
-        self.bias: Any = None
         self.reverse_bias: Any = None
 
     def build(self, input_shape: tuple) -> None:
@@ -85,25 +65,11 @@ class TiedDense(keras.layers.Layer):
                 "`TiedDense` needs a known number of inputs. "
                 f"Received: input of shape {tuple(input_shape)}"
             )
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(inputs, self.units),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-        )
+        self.kernel = self._add_kernel((inputs, self.units))
         if self.use_bias:
-            self.bias = self._add_bias("bias", self.units)
+            self.bias = self._add_bias((self.units,))
         if self.use_reverse_bias:
-            self.reverse_bias = self._add_bias("reverse_bias", inputs)
-
-    def _add_bias(self, name: str, size: int) -> Any:
-        return self.add_weight(
-            name=name,
-            shape=(size,),
-            initializer=self.bias_initializer,
-            regularizer=self.bias_regularizer,
-        )
+            self.reverse_bias = self._add_bias((inputs,), "reverse_bias")
 
     def call(self, inputs: Any, reverse: bool = False) -> Any:
         """Return the product with the kernel or, with `reverse`, with its transpose."""
@@ -121,14 +87,4 @@ class TiedDense(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor, serialized."""
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "use_bias": self.use_bias,
-            "use_reverse_bias": self.use_reverse_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
-            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
-        }
+        return {**super().get_config(), "use_reverse_bias": self.use_reverse_bias}
