@@ -117,8 +117,9 @@ def check_applied(fields: Regularization, optimizer: Any, loss: Any) -> None:
     """
     from kregs.training.label_smoothing import smoothing_of
     from kregs.training.proximal import is_proximal
+    from kregs.training.stock_optimizers import unwrapped
 
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = unwrapped(optimizer)
     applied: dict[str, Any] = {"proximal_l1": 0.0, "group_l1": 0.0}
     if is_proximal(inner):
         applied = {"proximal_l1": inner.l1, "group_l1": inner.group_l1}

@@ -24,10 +24,10 @@ _UNKNOWN_CLASS = re.compile(r"Could not locate (?:class|function) '([^']+)'")
 def audit_model(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     path = _model_file(arguments.model)
     with quiet_tensorflow():
-        from kregs.inspection.audit.rules.optimizer import bare_optimizer
+        from kregs.training.stock_optimizers import unwrapped
     model, optimizer, notes = read_model(path)
     ignored = [code.strip() for codes in arguments.ignore for code in codes.split(",")]
-    if getattr(bare_optimizer(optimizer), "weight_decay", None):
+    if getattr(unwrapped(optimizer), "weight_decay", None):
         ignored.append("KR022")
         notes.append(
             "which weights are left out of weight decay is in no Keras file: KR022 was not "

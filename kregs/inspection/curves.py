@@ -33,6 +33,7 @@ from kregs.population.training import Training
 from kregs.training.compilation import compile_model
 from kregs.training.data_checks import check_rows
 from kregs.training.proximal import for_copy, is_proximal
+from kregs.training.stock_optimizers import unwrapped
 from kregs.validation import check_choice, check_integer, check_number, check_seed, in_words
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def learning_rate_curve(
     starts = _starts(build_or_model, x, plan)
     for model in starts:
         if isinstance(
-            learning_rate_of(_inner(model.optimizer)),
+            learning_rate_of(unwrapped(model.optimizer)),
             keras.optimizers.schedules.LearningRateSchedule,
         ):
             raise ValueError(
@@ -645,10 +646,6 @@ def _put_back(model: keras.Model) -> Iterator[None]:
 
 def _forget_graphs(model: keras.Model) -> None:
     model.train_function = model.test_function = None
-
-
-def _inner(optimizer: Any) -> Any:
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 # ---- suggestions ---------------------------------------------------------------------------

@@ -7,11 +7,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kregs.validation import check_integer, check_number, check_seed
+from kregs.layers.seeded import SeededLayer
+from kregs.validation import check_integer, check_number
 
 
 @keras.saving.register_keras_serializable(package="kregs")
-class DropBlock2D(keras.layers.Layer):
+class DropBlock2D(SeededLayer):
     """Drops squares of each feature map while training.
 
     Neighbouring activations are correlated, so that dropping single ones removes little
@@ -51,13 +52,9 @@ class DropBlock2D(keras.layers.Layer):
     def __init__(
         self, rate: float, *, block_size: int = 7, seed: int | None = None, **kwargs: Any
     ) -> None:
-        if seed is not None:
-            seed = check_seed("seed", seed)
-        super().__init__(**kwargs)
+        super().__init__(seed=seed, **kwargs)
         self.rate = check_number("rate", rate, minimum=0.0, below=1.0)
         self.block_size = check_integer("block_size", block_size, minimum=1)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape: tuple) -> None:
         """Check that the height, the width and the channels are known: there are no weights."""
@@ -88,15 +85,10 @@ class DropBlock2D(keras.layers.Layer):
         scale = 1.0 / ops.maximum(ops.mean(keep), keras.config.epsilon())
         return inputs * ops.cast(keep * scale, inputs.dtype)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return the input's shape."""
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         return {
             **super().get_config(),
             "rate": self.rate,
             "block_size": self.block_size,
-            "seed": self.seed,
         }

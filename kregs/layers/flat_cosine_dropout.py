@@ -8,7 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from kregs.validation import check_integer, check_number, check_seed
+from kregs.layers.seeded import SeededLayer
+from kregs.validation import check_integer, check_number
 
 
 def flat_cosine(part: Any, flat: Any) -> Any:
@@ -30,7 +31,7 @@ def flat_cosine(part: Any, flat: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="kregs")
-class FlatCosineDropout(keras.layers.Layer):
+class FlatCosineDropout(SeededLayer):
     """Dropout whose rate is constant for a part of the training, then falls to 0 along a cosine.
 
     The rate of Keras's `Dropout` is baked into the compiled step. This layer counts its training
@@ -77,14 +78,10 @@ class FlatCosineDropout(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if seed is not None:
-            seed = check_seed("seed", seed)
-        super().__init__(**kwargs)
+        super().__init__(seed=seed, **kwargs)
         self.rate = check_number("rate", rate, minimum=0.0, below=1.0)
         self.steps = check_integer("steps", steps, minimum=1)
         self.flat = check_number("flat", flat, minimum=0.0, maximum=1.0)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
 
     def build(self, input_shape: tuple) -> None:
@@ -104,10 +101,6 @@ class FlatCosineDropout(keras.layers.Layer):
         scaled = inputs / ops.cast(1.0 - rate, inputs.dtype)
         return ops.where(draw >= rate, scaled, ops.zeros_like(scaled))
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return the input's shape."""
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         return {
@@ -115,5 +108,4 @@ class FlatCosineDropout(keras.layers.Layer):
             "rate": self.rate,
             "steps": self.steps,
             "flat": self.flat,
-            "seed": self.seed,
         }

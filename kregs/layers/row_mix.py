@@ -8,11 +8,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from kregs.validation import check_number, check_seed
+from kregs.layers.seeded import SeededLayer
+from kregs.validation import check_number
 
 
 @keras.saving.register_keras_serializable(package="kregs")
-class RowMix(keras.layers.Layer):
+class RowMix(SeededLayer):
     """Mixes the rows of a batch with one another, or sets columns to 0, while training.
 
     - MixUp: each row becomes `w * row + (1 - w) * partner`, with one `w` from Beta(`mixup`,
@@ -74,9 +75,7 @@ class RowMix(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if seed is not None:
-            seed = check_seed("seed", seed)
-        super().__init__(**kwargs)
+        super().__init__(seed=seed, **kwargs)
         self.mixup = check_number("mixup", mixup, minimum=0.0)
         self.cutmix = check_number("cutmix", cutmix, minimum=0.0, maximum=1.0)
         self.cutout = check_number("cutout", cutout, minimum=0.0, maximum=1.0)
@@ -87,8 +86,6 @@ class RowMix(keras.layers.Layer):
                 f"Received: mixup={mixup!r}, cutmix={cutmix!r}"
             )
         self.supports_jit = not self.mixup  # XLA has no gamma distribution, which Beta is made of
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
         # what the loss needs to know of the batch that was mixed last: out of Keras's sight
         self.batch = types.SimpleNamespace(partner=None, weight=None, has_loss=False)
 
@@ -139,13 +136,9 @@ class RowMix(keras.layers.Layer):
         places = keras.random.shuffle(ops.arange(count, dtype="int32"), seed=self.seed_generator)
         return places < cut, 1.0 - ops.cast(cut, "float32") / count
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return the input's shape."""
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        names = ("mixup", "cutmix", "cutout", "cutout_ratio", "seed")
+        names = ("mixup", "cutmix", "cutout", "cutout_ratio")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

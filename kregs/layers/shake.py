@@ -7,14 +7,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from kregs.validation import check_choice, check_number, check_seed
+from kregs.layers.seeded import SeededLayer
+from kregs.validation import check_choice, check_number
 
 LEVELS = ("batch", "sample")
 MODES = ("shake", "even", "keep")
 
 
 @keras.saving.register_keras_serializable(package="kregs")
-class ShakeShake(keras.layers.Layer):
+class ShakeShake(SeededLayer):
     """The sum of two branches by random weights: `a * first + (1 - a) * second`.
 
     While training, `a` is drawn from [0, 1] anew for the forward pass, and for the gradient `b`
@@ -59,14 +60,10 @@ class ShakeShake(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if seed is not None:
-            seed = check_seed("seed", seed)
-        super().__init__(**kwargs)
+        super().__init__(seed=seed, **kwargs)
         self.forward = check_choice("forward", forward, MODES[:2])
         self.backward = check_choice("backward", backward, MODES)
         self.level = check_choice("level", level, LEVELS)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape: Any) -> None:
         """Check that there are two inputs of one shape: there are no weights."""
@@ -97,12 +94,12 @@ class ShakeShake(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        names = ("forward", "backward", "level", "seed")
+        names = ("forward", "backward", "level")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable(package="kregs")
-class ShakeDrop(keras.layers.Layer):
+class ShakeDrop(SeededLayer):
     """A residual branch that some batches see with a random weight, and another one backward.
 
     While training, a batch has the branch as it is with probability `1 - rate`; else it is
@@ -152,15 +149,11 @@ class ShakeDrop(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if seed is not None:
-            seed = check_seed("seed", seed)
-        super().__init__(**kwargs)
+        super().__init__(seed=seed, **kwargs)
         self.rate = check_number("rate", rate, minimum=0.0, maximum=1.0)
         self.alpha = _check_range("alpha", alpha)
         self.beta = _check_range("beta", beta)
         self.level = check_choice("level", level, LEVELS)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Return the branch, shaken while training."""
@@ -173,13 +166,9 @@ class ShakeDrop(keras.layers.Layer):
         )
         return shaken(ops.cast(alpha, inputs.dtype) * inputs, ops.cast(beta, inputs.dtype) * inputs)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return the input's shape."""
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        names = ("rate", "alpha", "beta", "level", "seed")
+        names = ("rate", "alpha", "beta", "level")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

@@ -9,13 +9,13 @@ import keras
 from kregs.population.keras_internals import (
     decays_weight,
     set_not_decayed,
-    unwrapped,
     user_loss_weights,
     user_metrics,
 )
 from kregs.population.objective import label_smoothings_of
 from kregs.training.label_smoothing import with_smoothing
 from kregs.training.proximal import is_proximal
+from kregs.training.stock_optimizers import unwrapped
 
 
 def check_savable(model: keras.Model) -> None:

@@ -31,6 +31,8 @@ from keras.src.ops.numpy import NotEqual as NotEqualOperation
 # how Keras names and counts what is given no name
 from keras.src.utils.naming import to_snake_case
 
+from kregs.training.stock_optimizers import unwrapped
+
 __all__ = [
     "BUILT",
     "AnyOperation",
@@ -437,16 +439,6 @@ def profiles_batches(callback: keras.callbacks.TensorBoard) -> bool:
 
 
 # ---- optimizers and layers -----------------------------------------------------------------
-
-
-def unwrapped(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Return the optimizer that takes the steps: that inside of one which scales the loss.
-
-    Why: the outer one has a learning rate and a decay of its own, which mean nothing.
-    """
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return optimizer.inner_optimizer
-    return optimizer
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:

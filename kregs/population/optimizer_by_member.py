@@ -25,12 +25,12 @@ from kregs.population.keras_internals import (
     set_decayed,
     set_steps_taken,
     steps_taken,
-    unwrapped,
 )
 from kregs.population.optimizers import CLIPS, OptimizerState, StackedOptimizer
 from kregs.population.registry import NotStackable
 from kregs.training.optimizer_additions import DEFAULTS as ADDITIONS
 from kregs.training.proximal import is_proximal
+from kregs.training.stock_optimizers import unwrapped
 
 _SCHEDULE = keras.optimizers.schedules.LearningRateSchedule
 

@@ -22,6 +22,7 @@ from kregs.files import atomic_path, write_json
 from kregs.population.keras_internals import learning_rate_of
 from kregs.search.runs import RunState
 from kregs.search.storage import BUILD_CONFIG_FILE, CHECKPOINT_FILE
+from kregs.training.stock_optimizers import unwrapped
 
 
 def state_of(model: keras.Model) -> RunState:
@@ -56,8 +57,7 @@ def go_on(model: keras.Model, state: RunState) -> None:
 def learning_rate_value(model: keras.Model) -> float | None:
     """Return the learning rate as it is, `None` if a schedule or no single optimizer has it."""
     # with mixed precision, the one that it scales the loss for
-    optimizer = getattr(model, "optimizer", None)
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = unwrapped(getattr(model, "optimizer", None))
     if optimizer is None or hasattr(optimizer, "optimizers"):
         return None
     given = learning_rate_of(optimizer)

@@ -24,6 +24,7 @@ import numpy as np
 from kregs.population.keras_internals import user_metrics
 from kregs.training.label_smoothing import smoothing_of
 from kregs.training.proximal import is_proximal
+from kregs.training.stock_optimizers import unwrapped
 
 # of a serialized object: what says the same again, or is drawn at random
 _LEFT_OUT = ("build_config", "registered_name", "shared_object_id", "seed")
@@ -33,6 +34,7 @@ _LIBRARIES = ("keras", "kregs", "tensorflow", "builtins", "numpy")
 _POLICIES = (
     "float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16",
 )  # fmt: skip
+
 _MOST_NUMBERS = 64  # of an array that is written out
 
 
@@ -157,7 +159,7 @@ def _compilation(model: keras.Model) -> dict[str, Any]:
         compiled = dict(model.get_compile_config())
     except Exception:  # something that was compiled cannot be serialized
         compiled = {"optimizer": _optimizer(model), "loss": _words(model.loss)}
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = unwrapped(model.optimizer)
     if is_proximal(optimizer):  # which no config tells
         thresholds = map(dataclasses.astuple, optimizer.thresholds(model.trainable_weights))
         compiled["proximal"] = list(thresholds)

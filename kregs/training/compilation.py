@@ -26,6 +26,7 @@ from kregs.training.label_smoothing import (
     without_smoothing,
 )
 from kregs.training.proximal import KERNEL_NAMES, proximal
+from kregs.training.stock_optimizers import optimizer_classes
 from kregs.training.weight_decay import leave_alone, with_weight_decay
 from kregs.training.wrapped_loss import AdversarialLoss, MixedLoss, unwrapped_loss, wrapped_for
 from kregs.validation import check_number, suggestion
@@ -473,26 +474,6 @@ def _with_proximal_step(
         variables=is_chosen_kernel,
         model=model,
     )
-
-
-@functools.cache
-def optimizer_classes() -> dict[str, type[keras.optimizers.Optimizer]]:
-    """Return Keras's optimizers by their names in lower case.
-
-    Example:
-
-    >>> optimizer_classes()["adamw"].__name__
-    'AdamW'
-    """
-    # those that are no optimizer without another optimizer
-    wrappers = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
-    return {
-        name.lower(): value
-        for name, value in vars(keras.optimizers).items()
-        if inspect.isclass(value)
-        and issubclass(value, keras.optimizers.Optimizer)
-        and name not in wrappers
-    }
 
 
 def _metrics(metrics: Any) -> list[Any]:

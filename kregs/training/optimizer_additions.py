@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 
 from kregs.layers.flat_cosine_dropout import flat_cosine
-from kregs.training.proximal import is_proximal, settings_of
+from kregs.training.proximal import is_proximal
+from kregs.training.stock_optimizers import optimizer_classes, settings_of, undecayed_of
 from kregs.validation import check_integer, check_number, suggestion
 
 # what an optimizer without them has; numbers of a member in a population
@@ -20,7 +21,6 @@ DEFAULTS: dict[str, float] = {
     "decay_steps": 1,
     "decay_flat": 1.0,
 }
-_LEFT_OUT = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
 
 
 def lookahead(
@@ -198,14 +198,14 @@ class ExtendedOptimizer(keras.optimizers.Optimizer):
         """Make the optimizer again."""
         added = {name: config[name] for name in ("looks_ahead", *DEFAULTS)}
         arguments = {k: v for k, v in config.items() if k not in (*added, "stock")}
-        plain = _stock_classes()[config["stock"]].from_config(arguments)
+        plain = optimizer_classes()[config["stock"].lower()].from_config(arguments)
         return _extended(plain, **added)
 
 
 def _known(optimizer: Any) -> Any:
     """Return the fresh optimizer that is meant, or raise."""
-    known = {name.lower(): kind for name, kind in _stock_classes().items()}
-    listed = f"one of {', '.join(sorted(_stock_classes()))}"
+    known = optimizer_classes()
+    listed = f"one of {', '.join(sorted(kind.__name__ for kind in known.values()))}"
     if isinstance(optimizer, str):
         if optimizer.lower() not in known:
             raise ValueError(
@@ -219,7 +219,7 @@ def _known(optimizer: Any) -> Any:
             f"Received: optimizer={optimizer!r} of type {type(optimizer).__name__}"
         )
     kind = optimizer.stock if is_extended(optimizer) else type(optimizer)
-    if is_proximal(optimizer) or kind not in _stock_classes().values():
+    if is_proximal(optimizer) or kind not in known.values():
         raise ValueError(f"`optimizer` must be {listed}. Received: optimizer={optimizer!r}")
     if optimizer.built:
         raise ValueError(
@@ -239,10 +239,7 @@ def _extended(optimizer: Any, *, looks_ahead: bool | None = None, **numbers: flo
     arguments = {k: v for k, v in config.items() if k not in ("stock", "looks_ahead", *DEFAULTS)}
     kind: Any = _class(stock, looks_ahead)  # type: ignore[arg-type]
     result = kind(**arguments)
-    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
-        if hasattr(optimizer, name):
-            setattr(result, name, getattr(optimizer, name))
-    for name, value in {**kept, **numbers}.items():
+    for name, value in {**undecayed_of(optimizer), **kept, **numbers}.items():
         setattr(result, name, value)
     return result
 
@@ -257,14 +254,3 @@ def _class(stock: type[keras.optimizers.Optimizer], looks_ahead: bool) -> type:
     # all are written into files as one class, whose `from_config` finds the right one
     keras.saving.register_keras_serializable("kregs", ExtendedOptimizer.__name__)(kind)
     return kind
-
-
-@functools.cache
-def _stock_classes() -> dict[str, type[keras.optimizers.Optimizer]]:
-    return {
-        name: value
-        for name, value in vars(keras.optimizers).items()
-        if isinstance(value, type)
-        and issubclass(value, keras.optimizers.Optimizer)
-        and name not in _LEFT_OUT
-    }

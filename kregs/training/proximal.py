@@ -15,6 +15,7 @@ import keras
 from keras import ops
 
 from kregs.layers import BatchEnsembleDense, EnsembleDense, TiedDense
+from kregs.training.stock_optimizers import settings_of, undecayed_of
 from kregs.validation import check_number, suggestion
 
 L = keras.layers
@@ -137,32 +138,9 @@ def for_copy(optimizer: Any, weights: Iterable[Any], copies: Iterable[Any]) -> A
     return result
 
 
-def settings_of(optimizer: Any) -> dict[str, Any]:
-    """Return the arguments that make an optimizer of the same class again.
-
-    Example:
-
-    >>> settings_of(keras.optimizers.SGD(momentum=0.5))["momentum"]
-    0.5
-    """
-    config = optimizer.get_config()
-    rate = optimizer._learning_rate
-    if callable(rate) and not isinstance(rate, keras.Variable):  # a schedule: the user's own object
-        config["learning_rate"] = rate
-    return config
-
-
 def _settings(optimizer: Any) -> dict[str, Any]:
     """Return what makes an optimizer of the same class again: config and undecayed weights."""
-    config = settings_of(optimizer)
-    # Keras's sets remember their optimizer
-    undecayed = {
-        "_exclude_from_weight_decay": set(getattr(optimizer, "_exclude_from_weight_decay", ())),
-        "_exclude_from_weight_decay_pattern": getattr(
-            optimizer, "_exclude_from_weight_decay_pattern", None
-        ),
-    }
-    return {"config": config, "in no config": undecayed}
+    return {"config": settings_of(optimizer), "in no config": undecayed_of(optimizer)}
 
 
 def _made(

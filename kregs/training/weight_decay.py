@@ -8,7 +8,8 @@ from typing import Any
 
 import keras
 
-from kregs.training.proximal import is_proximal, settings_of
+from kregs.training.proximal import is_proximal
+from kregs.training.stock_optimizers import settings_of, undecayed_of, unwrapped
 
 # the variables that weight decay leaves alone: biases, what normalization and PReLU scale and shift
 # by, embeddings. Keras matches its own names ("bias") and TensorFlow's ("model/dense/bias:0")
@@ -57,7 +58,7 @@ def with_weight_decay(
     0.01
     """
     name = type(optimizer).__name__
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = unwrapped(optimizer)
     present = getattr(inner, "weight_decay", None)
     if present == weight_decay:
         return optimizer
@@ -75,9 +76,9 @@ def with_weight_decay(
         )
     config = {**settings_of(optimizer), "weight_decay": weight_decay}
     copy: Any = leave_alone(type(optimizer).from_config(config), weights)
-    # what `exclude_from_weight_decay` was told is in no config, and in private lists only
-    copy._exclude_from_weight_decay |= getattr(optimizer, "_exclude_from_weight_decay", set())
-    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    undecayed = undecayed_of(optimizer)
+    copy._exclude_from_weight_decay |= undecayed["_exclude_from_weight_decay"]
+    pattern = undecayed["_exclude_from_weight_decay_pattern"]
     if pattern is not None:
         copy._exclude_from_weight_decay_pattern = re.compile(f"{pattern.pattern}|{NOT_DECAYED}")
     return copy

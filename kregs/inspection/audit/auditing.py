@@ -19,8 +19,9 @@ from kregs.inspection.audit.repair import Repair, repaired
 from kregs.inspection.audit.rules import RULES
 from kregs.inspection.probing import Batch, as_batch
 from kregs.population.rows import is_dataset
-from kregs.training.compilation import loss_object, optimizer_classes
+from kregs.training.compilation import loss_object
 from kregs.training.data_checks import check_data
+from kregs.training.stock_optimizers import optimizer_classes
 from kregs.training.targets import compiled_loss
 from kregs.validation import check_choice, check_integer, check_seed, in_words
 

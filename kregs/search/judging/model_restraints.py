@@ -18,11 +18,13 @@ from kregs.population.registry import Call, NotStackable
 from kregs.population.signature import Member, optional_kind, read_member
 from kregs.training.label_smoothing import smoothing_of
 from kregs.training.proximal import is_proximal
+from kregs.training.stock_optimizers import unwrapped
 
 _RATES = (
     keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout, DropBlock2D,
     FlatCosineDropout,
 )  # fmt: skip
+
 # weights below it count as zero: optimizers that are no proximal ones do not reach 0 exactly
 ZERO = 1e-4
 
@@ -127,7 +129,7 @@ def _coefficients(regularizer: Any) -> Iterator[tuple[str, float]]:
 def _numbers_of_compilation(model: keras.Model, weights: list[Any]) -> Iterator[_Number]:
     if not model.compiled:  # its hypermodel's own `fit` trains it by itself
         return
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = unwrapped(model.optimizer)
     if is_proximal(optimizer):
         thresholds = optimizer.thresholds(weights)
         for position, (variable, threshold) in enumerate(zip(weights, thresholds, strict=True)):

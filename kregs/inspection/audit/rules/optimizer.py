@@ -17,6 +17,7 @@ from kregs.inspection.audit.model_view import (
     weight_penalties,
 )
 from kregs.population.keras_internals import decays_weight
+from kregs.training.stock_optimizers import unwrapped
 
 O = keras.optimizers  # noqa: E741
 
@@ -24,11 +25,6 @@ O = keras.optimizers  # noqa: E741
 _ADAPTIVE = (
     O.Adam, O.Nadam, O.Adamax, O.RMSprop, O.Adagrad, O.Adadelta, O.Adafactor, O.Lamb, O.Lion,
 )  # fmt: skip
-
-
-def bare_optimizer(optimizer: Any) -> Any:
-    """Return the optimizer in a wrapper that scales the loss, any other as it is."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def decayed(optimizer: Any, layer: Any) -> list[Any]:
@@ -41,7 +37,7 @@ def decayed(optimizer: Any, layer: Any) -> list[Any]:
     >>> [variable.name for variable in decayed(O.AdamW(), layer)]
     ['kernel', 'bias']
     """
-    optimizer = bare_optimizer(optimizer)
+    optimizer = unwrapped(optimizer)
     if not getattr(optimizer, "weight_decay", None):
         return []
     inner = {id(v) for part in layer._flatten_layers(include_self=False) for v in part.weights}
@@ -72,8 +68,8 @@ def double_decay(view: ModelView) -> Iterator[Hit]:
     optimizer = view.training.optimizer
     for site in _with_l2(view):
         if any("bias" not in v.name for v in decayed(optimizer, site.layer)):
-            name = type(bare_optimizer(optimizer)).__name__
-            decay = float(bare_optimizer(optimizer).weight_decay)
+            name = type(unwrapped(optimizer)).__name__
+            decay = float(unwrapped(optimizer).weight_decay)
             yield Hit(
                 severity="warning",
                 layers=[site.name],
@@ -93,7 +89,7 @@ def adaptive_l2(view: ModelView) -> Iterator[Hit]:
     """Adam divides the penalty's gradient by the size of the weight's gradients: weights with large
     gradients are restrained less than the others, and λ depends on the learning rate. A valid
     penalty, tuned as any, but no weight decay."""
-    optimizer = bare_optimizer(view.training.optimizer)
+    optimizer = unwrapped(view.training.optimizer)
     if isinstance(optimizer, _ADAPTIVE) and not optimizer.weight_decay:
         for site in _with_l2(view):
             yield Hit(
@@ -117,7 +113,7 @@ def decayed_shift(view: ModelView) -> Iterator[Hit]:
     optimizer = view.training.optimizer
     for site in view.sites:
         if any(variable.name in SHIFTS for variable in decayed(optimizer, site.layer)):
-            name = type(bare_optimizer(optimizer)).__name__
+            name = type(unwrapped(optimizer)).__name__
             yield Hit(
                 severity="info",
                 layers=[site.name],
@@ -137,7 +133,7 @@ def inexact_l1(view: ModelView) -> Iterator[Hit]:
     """The gradient of |w| is +λ or -λ, also close to 0: a step jumps over it, and the weights
     rattle about 0 at the size of learning rate x λ. They become small and never exactly 0, with any
     of Keras's optimizers."""
-    optimizer = bare_optimizer(view.training.optimizer)
+    optimizer = unwrapped(view.training.optimizer)
     under = "" if optimizer is None else f" under {type(optimizer).__name__}"
     for site in view.sites:
         if any(map(has_l1, weight_penalties(site).values())):
