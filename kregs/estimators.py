@@ -20,7 +20,6 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from kregs.builders import mlp
 from kregs.builders.layer_factory import chain
-from kregs.frames import frame_encoder
 from kregs.inspection.calibration import with_temperature
 from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS, quantile_edges
 from kregs.presets import for_table
@@ -28,6 +27,7 @@ from kregs.regularization import Regularization
 from kregs.search.judging.scorer import ScoreCallback, check_metric
 from kregs.search.randomness import preserved_state
 from kregs.tables.final import calibrated
+from kregs.tables.frames import frame_encoder
 from kregs.tasks import NetworkHead, class_probabilities, network_head
 from kregs.training import compile_model, early_stopping
 from kregs.validation import check_choice, check_integer, check_number, check_seed, suggestion

@@ -26,7 +26,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import kregs
-from kregs.frames import word_columns
+from kregs.tables.frames import word_columns
 
 # few steps over all rows at once: scikit-learn's checks train more than a hundred times
 FEW_STEPS = {

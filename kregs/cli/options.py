@@ -72,7 +72,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "oracle": _choice(ORACLES),
     "selection": _choice(SELECTIONS),
     "test_share": lambda name, value: check_number(name, value, above=0.0, below=1.0),
-    "scaling": _choice(("robust", "quantile", "standard", "search")),
+    "scaling": _table_choice("preprocessing", "SCALING_OPTIONS"),
     "decimal": _table_choice("numerals", "DECIMALS"),
     "thousands": _table_choice("numerals", "THOUSANDS"),
     "class_weight": _choice(("balanced",)),

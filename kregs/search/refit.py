@@ -49,14 +49,7 @@ def refit(
         epochs = result.best_epoch or own.get("epochs", result.protocol.epochs)
     epochs = check_integer("epochs", epochs, minimum=1)
     seed = result.seed if seed is None else check_seed("seed", seed)
-    if class_weight is None and sample_weight is None and not is_dataset(x):
-        class_weight = searched_class_weight(result)
-    class_weight = check_class_weight(class_weight)
-    if class_weight is not None and sample_weight is not None:
-        raise ValueError(
-            "`sample_weight` and `class_weight` were both given: give one. "
-            f"Received: class_weight={class_weight!r}"
-        )
+    class_weight = weights_by_class(result, x, sample_weight, class_weight)
     check_choice("verbose", verbose, ("auto", 0, 1, 2))
     fit: dict[str, Any] = {
         "epochs": epochs,
@@ -67,21 +60,7 @@ def refit(
         "verbose": verbose,
     }
     if not is_dataset(x):
-        if y is None:
-            raise ValueError("`y` must be given with arrays. Received: y=None")
-        if result.preprocess is not None:
-            x = as_table(x)
-            check_data(y, x_name="y")
-        else:
-            check_data(x, y)
-            x = as_arrays(x)
-        y = as_arrays(y)
-        rows = len(keras.tree.flatten(y)[0])
-        if result.preprocess is not None and len(x) != rows:
-            raise ValueError(
-                f"`x` and `y` must have the same length. Received: {len(x)} and {rows}"
-            )
-        sample_weight = check_sample_weight("sample_weight", sample_weight, rows)
+        x, y, sample_weight = check_arrays(result, x, y, sample_weight)
         if batch_size is None:
             batch_size = own.get("batch_size", result.protocol.batch_size)
         fit |= {"y": y, "sample_weight": sample_weight}
@@ -120,6 +99,40 @@ def refit(
             stacklevel=2,
         )
     return model
+
+
+def check_arrays(
+    result: SearchResult, x: Any, y: Any, sample_weight: Any
+) -> tuple[Any, Any, np.ndarray | None]:
+    """Return rows, targets and weights as they are trained on, but for `preprocess`, or raise."""
+    if y is None:
+        raise ValueError("`y` must be given with arrays. Received: y=None")
+    if result.preprocess is not None:
+        x = as_table(x)
+        check_data(y, x_name="y")
+    else:
+        check_data(x, y)
+        x = as_arrays(x)
+    y = as_arrays(y)
+    rows = len(keras.tree.flatten(y)[0])
+    if result.preprocess is not None and len(x) != rows:
+        raise ValueError(f"`x` and `y` must have the same length. Received: {len(x)} and {rows}")
+    return x, y, check_sample_weight("sample_weight", sample_weight, rows)
+
+
+def weights_by_class(
+    result: SearchResult, x: Any, sample_weight: Any, class_weight: Any
+) -> Mapping[int, float] | str | None:
+    """Return the weights by class that are asked for, else the search's; not with others."""
+    if class_weight is None and sample_weight is None and not is_dataset(x):
+        class_weight = searched_class_weight(result)
+    class_weight = check_class_weight(class_weight)
+    if class_weight is not None and sample_weight is not None:
+        raise ValueError(
+            "`sample_weight` and `class_weight` were both given: give one. "
+            f"Received: class_weight={class_weight!r}"
+        )
+    return class_weight
 
 
 def searched_class_weight(result: SearchResult) -> Mapping[int, float] | str | None:

@@ -21,15 +21,14 @@ from kregs.population.registry import NotStackable
 from kregs.population.rows import Feed, as_rows, check_one_target, class_weights, is_dataset
 from kregs.population.signature import read_member
 from kregs.population.training import Training
-from kregs.search.data import as_arrays, as_table
 from kregs.search.folds import fit_transform
 from kregs.search.own_fit import has_stock_fit
 from kregs.search.randomness import derived_seed, preserved_state
-from kregs.search.refit import recorded_rates, searched_class_weight
+from kregs.search.refit import check_arrays, recorded_rates, weights_by_class
 from kregs.search.replay import replayed
 from kregs.search.result import SearchResult
-from kregs.training.data_checks import check_data, check_sample_weight
-from kregs.training.targets import check_class_weight, resolve_class_weight
+from kregs.training.data_checks import check_data
+from kregs.training.targets import resolve_class_weight
 from kregs.validation import check_integer, check_seed
 
 
@@ -94,14 +93,7 @@ def refit_ensemble(
     seed: int | None,
 ) -> keras.Model:
     """See `SearchResult.refit_ensemble`."""
-    if class_weight is None and sample_weight is None:
-        class_weight = searched_class_weight(result)
-    class_weight = check_class_weight(class_weight)
-    if class_weight is not None and sample_weight is not None:
-        raise ValueError(
-            "`sample_weight` and `class_weight` were both given: give one. "
-            f"Received: class_weight={class_weight!r}"
-        )
+    class_weight = weights_by_class(result, x, sample_weight, class_weight)
     (refit,) = refit_on(
         result,
         [(x, y)],
@@ -166,23 +158,9 @@ def _prepared(
     """Check and transform a set of rows."""
     if is_dataset(x):
         raise ValueError(f"`x` must be arrays. Received: x of type {type(x).__name__}")
-    if y is None:
-        raise ValueError("`y` must be given with arrays. Received: y=None")
-    if result.preprocess is None:
-        check_data(x, y)
-        x = as_arrays(x)
-    else:
-        x = as_table(x)
-        check_data(y, x_name="y")
-    y = as_arrays(y)
-    rows = len(keras.tree.flatten(y)[0])
-    weight = check_sample_weight("sample_weight", sample_weight, rows)
+    x, y, weight = check_arrays(result, x, y, sample_weight)
     transformer = None
     if result.preprocess is not None:
-        if len(x) != rows:
-            raise ValueError(
-                f"`x` and `y` must have the same length. Received: {len(x)} and {rows}"
-            )
         transformer, x = fit_transform(result.preprocess, x, np.asarray(y))
     model = result.build_model()
     check_data(x, y, model=model, training=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
 
 SCALINGS = ("robust", "quantile", "standard")
+SCALING_OPTIONS = (*SCALINGS, "search")
 SEARCHED_SCALINGS = ("robust", "quantile")
 ENCODINGS = ("one-hot", "codes")
 

@@ -29,7 +29,7 @@ from kregs.tables.final import (
 from kregs.tables.holdout import score_outputs
 from kregs.tables.networks import TableNetwork
 from kregs.tables.prediction import network_outputs
-from kregs.tables.preprocessing import SCALINGS, number_and_code_columns
+from kregs.tables.preprocessing import SCALING_OPTIONS, number_and_code_columns
 from kregs.tables.record import FORMAT, call_of
 from kregs.tables.scaling_search import scaling_losses
 from kregs.tables.splitting import divide
@@ -230,7 +230,7 @@ def tune_table(
                 warnings.warn(warning, stacklevel=2)
     _check_goal(table, metric, class_weight)
     check_flag("ensemble", ensemble)
-    check_choice("scaling", scaling, (*SCALINGS, "search"))
+    check_choice("scaling", scaling, SCALING_OPTIONS)
     split = divide(table, test_share=share, test_file=test_file, folds=folds, seed=seed)
     train, test = split.train, split.test
 

@@ -23,6 +23,7 @@ import time
 def make_models(case: str, members: int) -> list:
     """Models that differ in their penalty, rates and learning rate, the first in all of them."""
     import keras
+    import search_speed  # beside this file
 
     import kregs
 
@@ -35,14 +36,7 @@ def make_models(case: str, members: int) -> list:
             dropout=0.6 * part,
             spatial_dropout=0.0 if case == "mlp" else 0.4 * part,
         )
-        if case == "mlp":
-            model = kregs.mlp((64,), 10, units=(128, 128), regularization=r)
-        elif case == "convnet":
-            model = kregs.convnet(
-                (8, 8, 1), 10, filters=(16, 32), rescaling=1 / 16, regularization=r
-            )
-        else:
-            model = kregs.convnet((28, 28, 1), 10, filters=(32, 64), regularization=r)
+        model = search_speed.network(case, r)
         model.compile(keras.optimizers.Adam(1e-3 * part), "sparse_categorical_crossentropy")
         models.append(model)
     return models

@@ -71,22 +71,25 @@ def make_build(case):
             dropout=(0.0, 0.6),
             **({} if case in MLP else {"spatial_dropout": (0.0, 0.4)}),
         )
-        if case in MLP:
-            model = kregs.mlp((64,), 10, units=(128, 128), regularization=r)
-        elif case == "convnet":
-            model = kregs.convnet(
-                (8, 8, 1), 10, filters=(16, 32), rescaling=1 / 16, regularization=r
-            )
-        else:
-            model = kregs.convnet((28, 28, 1), 10, filters=(32, 64), regularization=r)
         return kregs.compile_model(
-            model,
+            network(case, r),
             "sparse_categorical_crossentropy",
             learning_rate=hp.Float("learning_rate", 1e-4, 1e-2, sampling="log"),
             metrics=["accuracy"],
         )
 
     return build
+
+
+def network(case, r):
+    """The dense or convolutional network of a case, not compiled."""
+    import kregs
+
+    if case in MLP:
+        return kregs.mlp((64,), 10, units=(128, 128), regularization=r)
+    if case == "convnet":
+        return kregs.convnet((8, 8, 1), 10, filters=(16, 32), rescaling=1 / 16, regularization=r)
+    return kregs.convnet((28, 28, 1), 10, filters=(32, 64), regularization=r)
 
 
 def transformer(hp):

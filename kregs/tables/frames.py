@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from kregs.tables.columns import MISSING_CATEGORY
+
 if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
 
@@ -72,4 +74,4 @@ def _as_numbers(x: pd.DataFrame) -> pd.DataFrame:
 
 def _as_words(x: pd.DataFrame) -> pd.DataFrame:
     """Return every value as text, so that columns of several types can be sorted."""
-    return x.astype(object).where(x.notna(), "(missing)").astype(str)
+    return x.astype(object).where(x.notna(), MISSING_CATEGORY).astype(str)
