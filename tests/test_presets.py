@@ -32,8 +32,9 @@ def test_a_preset_builds_a_compiled_network_that_trains(task):
 def test_what_it_says_is_in_the_model():
     preset = TablePreset(
         units=(8, 4), scaling=True, ensemble=3, learning_rate=0.1, schedule="cosine",
-        weight_decay=0.5, label_smoothing=0.1, epochs=10,
-        regularization=kregs.Regularization(dropout=0.2, l2=1e-3),
+        epochs=10, regularization=kregs.Regularization(
+            dropout=0.2, l2=1e-3, weight_decay=0.5, label_smoothing=0.1
+        ),
     )  # fmt: skip
     model = preset.build(3, 2, rows=100, seed=0)
     assert model.get_layer("dense_1").members == 3
@@ -88,7 +89,7 @@ def test_the_presets_are_what_the_study_chose():
             assert getattr(preset, option) == value, (task, option)
         assert preset.units == study.UNITS
         assert preset.learning_rate == values["learning_rate"]
-        assert preset.weight_decay == values.get("decay", 0.0)
+        assert preset.regularization.weight_decay == values.get("decay", 0.0)
         assert preset.regularization.dropout == values.get("dropout", 0.0)
         assert preset.schedule == values["schedule"]
-        assert preset.label_smoothing == values.get("smoothing", 0.0)
+        assert preset.regularization.label_smoothing == values.get("smoothing", 0.0)

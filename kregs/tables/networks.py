@@ -67,7 +67,6 @@ class TableNetwork:
     def _sampled(self, hp: Any) -> TablePreset:
         """Sample around the preset; what is a structure has two values, which are stacked each."""
         preset = self.preset
-        given = preset.regularization
         embeddings = ["piecewise", "periodic"]
         embedding = preset.embedding
         if self.numbers and embedding in embeddings:
@@ -78,10 +77,11 @@ class TableNetwork:
             learning_rate=hp.Float(
                 "learning_rate", rate / 3, rate * 3, sampling="log", default=rate
             ),
-            weight_decay=hp.Float(
-                "weight_decay", 1e-3, 1.0, sampling="log", default=preset.weight_decay or 1e-3
-            ),
             regularization=Regularization.from_hp(
-                hp, base=given, l2=(0, 1e-6, 1e-2), dropout=(0.0, 0.5)
+                hp,
+                base=preset.regularization,
+                weight_decay=(1e-3, 1.0),
+                l2=(0, 1e-6, 1e-2),
+                dropout=(0.0, 0.5),
             ),
         )
