@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _BATCHES = ((1024, 64), (8192, 128), (30_000, 256), (100_000, 512))
 _LARGEST_BATCH = 1024
 _ROWS_OF_ALL_EPOCHS, _FEWEST_EPOCHS = 4096, 10
+_FEWEST_BINS, _MOST_BINS = 8, 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,8 @@ class TablePreset:
         """Return the compiled network for a table.
 
         Args:
-            numbers, categories, edges, seed: as in `kregs.table_mlp`.
+            numbers, categories, edges, seed: as in `kregs.table_mlp`; `bin_count` says of how many
+                bins the edges should be.
             classes: how many there are; `None` for a regression, whose targets should be
                 standardized.
             rows: how many are trained on, which says how many steps there are.
@@ -113,6 +115,7 @@ class TablePreset:
             activation=self.activation,
             embedding=self.embedding if numbers else None,
             edges=edges,
+            bins=max((len(column) - 1 for column in edges or ()), default=bin_count(rows)),
             scaling=self.scaling,
             ensemble=self.ensemble,
             skip_connections=self.skip_connections,
@@ -143,6 +146,19 @@ def batch_rows(rows: int) -> int:
     (64, 128, 1024)
     """
     return next((size for most, size in _BATCHES if rows <= most), _LARGEST_BATCH)
+
+
+def bin_count(rows: int) -> int:
+    """Return how many bins a column of numbers has, for a number of rows to train on.
+
+    A third of the root of the rows, within 8 and 32: on few rows more bins are learned by heart.
+
+    Example:
+
+    >>> bin_count(500), bin_count(2000), bin_count(10**6)
+    (8, 15, 32)
+    """
+    return min(max(round(math.sqrt(rows) / 3), _FEWEST_BINS), _MOST_BINS)
 
 
 def epochs_of(preset: TablePreset, rows: int) -> int:

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from kregs.presets import TablePreset, batch_rows
+from kregs.presets import TablePreset, batch_rows, bin_count
 from kregs.regularization import Regularization
 
 RESULT = Path(__file__).parent / "results" / "presets.json"
@@ -72,16 +72,15 @@ _OF_TASK = {
 # (learning rate, dropout, weight decay, label smoothing)
 _NUMBERS = {
     "binary": (
-        (1e-3, 0.15, 0.1, 0.1), (1e-3, 0.15, 1.0, 0.1), (1e-3, 0.3, 1.0, 0.1),
-        (1e-3, 0.5, 1.0, 0.1), (3e-3, 0.3, 1.0, 0.1), (1e-3, 0.3, 1.0, 0.0),
+        (1e-3, 0.15, 0.1, 0.1), (1e-3, 0.3, 1.0, 0.1), (2e-3, 0.3, 1.0, 0.1), (1e-3, 0.3, 1.0, 0.0),
     ),
     "multiclass": (
-        (1e-3, 0.15, 0.1, 0.0), (3e-3, 0.15, 0.1, 0.0), (3e-3, 0.15, 0.1, 0.1),
-        (3e-3, 0.15, 0.5, 0.0), (3e-3, 0.3, 0.3, 0.0),
+        (3e-3, 0.15, 0.1, 0.0), (3e-3, 0.15, 0.1, 0.1), (2e-3, 0.3, 0.5, 0.0),
+        (2e-3, 0.3, 0.5, 0.1),
     ),
     "regression": (
-        (3e-3, 0.15, 0.1, 0.0), (3e-3, 0.05, 0.1, 0.0), (3e-3, 0.0, 0.1, 0.0),
-        (3e-3, 0.05, 0.5, 0.0), (1e-2, 0.05, 0.1, 0.0),
+        (3e-3, 0.15, 0.1, 0.0), (3e-3, 0.05, 0.1, 0.0), (5e-3, 0.05, 0.3, 0.0),
+        (1e-2, 0.05, 0.1, 0.0),
     ),
 }  # fmt: skip
 
@@ -207,12 +206,11 @@ def train_structure(presets: dict[str, TablePreset], data: Data) -> dict[str, di
 
     import kregs
     from kregs.layers import quantile_edges
-    from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS
     from kregs.tables.final import calibrated
     from kregs.tasks import class_probabilities
 
     (x, x_val, x_test), (y, y_val, y_test) = data.x, data.y
-    edges = quantile_edges(x[:, : data.numbers], DEFAULT_BINS) if data.numbers else None
+    edges = quantile_edges(x[:, : data.numbers], bin_count(len(x))) if data.numbers else None
     models = [
         preset.build(
             data.numbers,

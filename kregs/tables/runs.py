@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from kregs.files import PREPROCESSING_FILE, TABLE_FILE, write_json
-from kregs.presets import TablePreset, batch_rows, epochs_of, for_table
+from kregs.presets import TablePreset, batch_rows, bin_count, epochs_of, for_table
 from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
 from kregs.tables.baselines import baseline_outputs
 from kregs.tables.budget import search_seconds
@@ -245,7 +245,7 @@ def tune_table(
     train, test = split.train, split.test
 
     import kregs
-    from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS, quantile_edges
+    from kregs.layers import quantile_edges
 
     losses = scaling_losses(table, train, seed) if scaling == "search" else {}
     scaling = min(losses, key=lambda name: losses[name]) if losses else scaling
@@ -269,7 +269,7 @@ def tune_table(
         preset=preset,
         searched=max_trials > 0,
         # of all rows that may be trained on, whatever the fold: they say nothing of the target
-        edges=tuple(map(tuple, quantile_edges(transformed[:, :numbers], DEFAULT_BINS))),
+        edges=tuple(map(tuple, quantile_edges(transformed[:, :numbers], bin_count(fold_rows)))),
     )
     result = kregs.tune(
         network,
