@@ -252,7 +252,7 @@ class _KregsEstimator(BaseEstimator):
             # a Sequential would turn the columns into float32 before a layer sees them
             columns = keras.Input((x.shape[1],), dtype="float64", name="columns")
             if calibrate:
-                network = self._calibrated(network, *rows(validation)[:2])
+                network = self._calibrated(network, *rows(validation))
             flat = isinstance(network, keras.Sequential)
             inside = network.layers if flat else [network]
             layers = [_scaling(mean, scale, "standardize"), *inside]
@@ -416,10 +416,12 @@ class _KregsEstimator(BaseEstimator):
             return columns, []
         return number_and_code_columns(self.encoder_)
 
-    def _calibrated(self, network: keras.Model, x: np.ndarray, y: np.ndarray) -> keras.Model:
+    def _calibrated(
+        self, network: keras.Model, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+    ) -> keras.Model:
         """Return a classifier with the temperature that fits rows it was not trained on best."""
         outputs = np.asarray(network(x, training=False), dtype=np.float64)
-        self.calibration_ = calibrated(outputs, y)
+        self.calibration_ = calibrated(outputs, y, weights)
         return with_temperature(network, self.calibration_["temperature"])
 
     def _split(self, y: np.ndarray, seed: int, *, stratify: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -508,7 +510,9 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
             stratified where every class has rows enough.
         n_iter_no_change: epochs without improvement before training stops (10; with a preset, as in
             `kregs.tune`, a fifth of the epochs and at least 5).
-        class_weight: `None`, `"balanced"` (each class counts the same), or weights by label.
+        class_weight: `None`, `"balanced"` (each class counts the same), or weights by label; as
+            `sample_weight`, they count in training, in the loss of the rows held out, in `metric`
+            and in the temperature.
         random_state: `None`, an integer >= 0 or a `numpy.random.RandomState`, of the weights, the
             dropout, the held-out rows and the order of batches.
         verbose: as in `keras.Model.fit`.

@@ -14,7 +14,7 @@ from scipy.special import softmax
 from scipy.stats import loguniform
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, make_classification
-from sklearn.metrics import recall_score
+from sklearn.metrics import log_loss, recall_score
 from sklearn.model_selection import (
     GridSearchCV,
     RandomizedSearchCV,
@@ -333,6 +333,18 @@ def test_calibrated_probabilities(iris):
     np.testing.assert_array_equal(scaled.predict(x), plain.predict(x))
     with pytest.raises(ValueError, match="early_stopping=True"):
         quick(calibrate=True, early_stopping=False).fit(x, y)
+
+
+def test_weights_of_classes_count_in_the_temperature():
+    x, y = make_classification(200, 4, weights=[0.8], flip_y=0.2, random_state=1)
+    options = {"class_weight": {0: 1.0, 1: 4.0}, "validation_fraction": 0.5, "epochs": 4}
+    plain, scaled = (quick(calibrate=flag, **options).fit(x, y) for flag in (False, True))
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    _, held = train_test_split(np.arange(200), test_size=100, random_state=seed, stratify=y)
+    expected = log_loss(
+        y[held], plain.predict_proba(x[held]), sample_weight=np.where(y[held] == 1, 4.0, 1.0)
+    )
+    assert scaled.calibration_["log_loss_before"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_network_of_one_s_own(iris):

@@ -134,8 +134,10 @@ def tune_table(
             `"f1_macro"`; `"rmse"`, `"mae"`, `"mse"`, `"r2"`, of targets in standard deviations; or
             scikit-learn's name of such a scorer. Default: the loss without penalties.
         class_weight: `"balanced"`: every class is given the same weight in training, also of the
-            models beside. The probabilities are then those of a world where all classes are equally
-            frequent: right for finding rare classes, too high for these as plain frequencies.
+            models beside, and in the loss by which epochs, trials and the temperature are chosen; a
+            `metric` counts each row once. The probabilities are then those of a world where all
+            classes are equally frequent: right for finding rare classes, too high for these as
+            plain frequencies.
         ensemble: train several networks at the end, each of one of the trials whose folds help each
             other most, as one population; what is saved is their mean. With a `selection` other
             than `"best"` all are of the chosen trial. `False`: one network, of the chosen trial.
@@ -258,6 +260,9 @@ def tune_table(
         # of all rows that may be trained on, whatever the fold: they say nothing of the target
         edges=tuple(map(tuple, quantile_edges(transformed[:, :numbers], DEFAULT_BINS))),
     )
+    weights = _row_weights(split.target[train], class_weight)
+    # weights of rows count in validation, too; those of classes do not, as in Keras
+    by_row = metric is None and weights is not None
     result = kregs.tune(
         network,
         x_train,
@@ -265,7 +270,8 @@ def tune_table(
         folds=split.folds,
         groups=split.groups,
         preprocess=preprocessing,
-        class_weight=class_weight,
+        sample_weight=weights if by_row else None,
+        class_weight=None if by_row else class_weight,
         objective=metric or "val_data_loss",
         selection=selection,
         oracle=oracle,
@@ -289,11 +295,13 @@ def tune_table(
         ensemble=ensemble,
         classes=classes is not None,
         members=MEMBERS_OF_ENSEMBLES if network.preset.ensemble else MEMBERS,
+        weights=weights,
     )
     if verbose != 0:
         count = sum(plan.counts.values())
         print(f"training {count} networks on {len(train)} rows to test them, and on all {len(y)}")
-    tested, saved = train_last(result, plan, [(x_train, y[train]), (split.features, y)])
+    sets = [(x_train, y[train]), (split.features, y)]
+    tested, saved = train_last(result, plan, sets, class_weight=class_weight)
 
     files = {
         "model": result.path / MODEL_FILE,
@@ -311,7 +319,7 @@ def tune_table(
         table.task,
         (x_train, x_linear),
         split.target[train],
-        _row_weights(split.target[train], class_weight),
+        weights,
         (x_test, one_hot.transform(x_test)),
         seed=seed,
     )

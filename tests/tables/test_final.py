@@ -83,6 +83,21 @@ def test_the_temperature_is_scipys_minimum():
     assert found["log_loss_after"] == pytest.approx(loss(best.x))
 
 
+def test_weights_of_rows_count_in_the_temperature():
+    weights = np.array([0.2, 1.0, 5.0])[Y]
+
+    def loss(temperature):
+        return log_loss(Y, softmax(np.log(P) / temperature, axis=1), sample_weight=weights)
+
+    best = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-7})
+    plan = make_plan(result(), Y, ensemble=True, classes=True, weights=weights)
+    assert plan.temperature == pytest.approx(best.x, rel=1e-4)
+    assert plan.temperature != pytest.approx(calibrated(P, Y)["temperature"], rel=1e-2)
+    found = plan.record["calibration"]
+    assert found["log_loss_before"] == pytest.approx(loss(1.0))
+    assert found["log_loss_after"] == pytest.approx(loss(best.x))
+
+
 def test_without_a_best_temperature_nothing_is_scaled():
     sure = np.where(np.eye(3)[Y] == 1, 0.9, 0.05)
     assert calibrated(sure, Y)["temperature"] == 1.0

@@ -17,6 +17,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.metrics import accuracy_score, log_loss, r2_score
 from sklearn.model_selection import KFold
+from sklearn.utils.class_weight import compute_sample_weight
 
 import kregs
 from kregs.cli import main
@@ -207,6 +208,30 @@ def test_classes_are_weighted_if_asked_for(tmp_path):
         directory=tmp_path, resume=True, verbose=0,
     )  # fmt: skip
     assert again.record["test"] == run.record["test"]
+
+
+@pytest.mark.slow
+def test_balanced_classes_count_the_same_in_what_is_chosen(tmp_path):
+    rng = np.random.default_rng(0)
+    y = (np.arange(200) % 10 == 0).astype(int)
+    frame = pd.DataFrame({"a": rng.normal(size=200) + y, "b": rng.normal(size=200), "y": y})
+    run = kregs.tune_table(
+        frame, "y", folds=2, max_trials=1, epochs=2, class_weight="balanced", ensemble=False,
+        directory=tmp_path, verbose=0,
+    )  # fmt: skip
+    assert run.record["class_weight"] == "balanced"
+    assert run.search.objective == "val_data_loss"
+    chosen = run.search.fold_ensemble(1)
+    train, _ = split_rows(y, 2, 0.2, seed=0)
+    y_rows = y[train]
+    p = np.hstack([1 - chosen.out_of_fold, chosen.out_of_fold])
+    balanced = log_loss(y_rows, p, sample_weight=compute_sample_weight("balanced", y_rows))
+    assert chosen.score == pytest.approx(balanced, rel=1e-5)
+    assert run.record["calibration"]["log_loss_before"] == pytest.approx(balanced, rel=1e-5)
+    assert chosen.score != pytest.approx(log_loss(y_rows, p), rel=0.02)
+    # the best epochs of the folds, whose sizes are equal
+    by_fold = run.search.history(0).groupby("fold")["val_data_loss"].min()
+    assert by_fold.mean() == pytest.approx(balanced, rel=1e-4)
 
 
 @pytest.mark.nightly
