@@ -29,7 +29,11 @@ from kregs.tables.final import (
 from kregs.tables.holdout import score_outputs
 from kregs.tables.networks import TableNetwork
 from kregs.tables.prediction import network_outputs
-from kregs.tables.preprocessing import SCALING_OPTIONS, number_and_code_columns
+from kregs.tables.preprocessing import (
+    SCALING_OPTIONS,
+    make_preprocessing,
+    number_and_code_columns,
+)
 from kregs.tables.record import FORMAT, call_of
 from kregs.tables.scaling_search import scaling_losses
 from kregs.tables.splitting import divide
@@ -241,13 +245,21 @@ def tune_table(
 
     losses = scaling_losses(table, train, seed) if scaling == "search" else {}
     scaling = min(losses, key=lambda name: losses[name]) if losses else scaling
-    preprocessing = table.preprocessing(train, scaling=scaling, categories="codes")
+    classes = None if table.classes is None else len(table.classes)
+    # of all rows, those of a test file too: what is trained on them at the end knows their words
+    preprocessing = make_preprocessing(
+        split.features,
+        table.columns,
+        train,
+        scaling=scaling,
+        categories="codes",
+        classes=classes,
+    )
     x_train, x_test = split.features.iloc[train], split.features.iloc[test]
     center, scale = _target_units(table, train)
     y = split.target if table.classes is not None else (split.target - center) / scale
     transformed = np.asarray(preprocessing.fit_transform(x_train, y[train]))
     numbers, categories = number_and_code_columns(preprocessing)
-    classes = None if table.classes is None else len(table.classes)
     network = TableNetwork(
         numbers=numbers,
         categories=tuple(categories),
@@ -310,7 +322,7 @@ def tune_table(
         "trials": result.path / TRIALS_FILE,
         "result": result.path / RESULT_FILE,
     }
-    seen = x_train.select_dtypes(object)
+    seen = split.features.select_dtypes(object)  # what is saved is trained on all rows
     network_rows = tested.transformer.transform(x_test)
     by_model = {"network": network_outputs(tested.model, network_rows) * scale + center}
     one_hot = table.preprocessing(train, scaling=scaling)  # for models that embed no codes

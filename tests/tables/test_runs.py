@@ -211,6 +211,28 @@ def test_classes_are_weighted_if_asked_for(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("by_file", [False, True])
+def test_what_is_saved_knows_the_categories_of_the_test_rows(by_file, tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"size": rng.normal(size=100), "day": range(100)})
+    frame["city"] = np.where(frame["day"] < 80, rng.choice(["Bonn", "Ulm"], 100), "Rom")
+    frame["y"] = frame["size"] + (frame["city"] == "Rom")
+    rows = {"test_file": frame[80:]} if by_file else {"time": "day"}
+    run = kregs.tune_table(
+        frame[:80] if by_file else frame, "y", **rows, folds=2, max_trials=1, epochs=1,
+        ensemble=False, directory=tmp_path, verbose=0,
+    )  # fmt: skip
+    assert run.record["rows"]["saved_model"] == 100
+    assert run.record["categories"]["city"] == ["Bonn", "Rom", "Ulm"]
+    codes = run.search.preprocess_.transform(frame[["size", "day", "city"]].astype({"day": float}))
+    assert set(codes[:80, -1]) == {1, 3}
+    assert set(codes[80:, -1]) == {2}
+    kregs.predict_table(run.search.path, frame[80:])  # without a warning, which is an error here
+    with pytest.warns(UserWarning, match="1 of 1 values were never seen in training"):
+        kregs.predict_table(run.search.path, frame[:1].assign(city="Köln"))
+
+
+@pytest.mark.slow
 def test_balanced_classes_count_the_same_in_what_is_chosen(tmp_path):
     rng = np.random.default_rng(0)
     y = (np.arange(200) % 10 == 0).astype(int)
