@@ -24,6 +24,10 @@ from kregs.validation import check_integer
 _BLOCK = 1024  # rows at a time
 
 
+class NoFoldWeights(ValueError):
+    """No trial of a search kept the weights of all its folds, as when its time was up before."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FoldEnsemble:
     """Models of folds whose weighted mean predicts.
@@ -101,7 +105,7 @@ def choose_folds(
     with preserved_state():
         candidates = _candidates(result, runs, trials)
         if not candidates:
-            raise ValueError(
+            raise NoFoldWeights(
                 "`fold_ensemble` needs trials that kept the weights of all folds: search with "
                 "keep_folds=True. Received: a search in which none did"
             )

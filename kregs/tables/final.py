@@ -57,6 +57,8 @@ def make_plan(
         members: how many are several.
         weights: of the rows (n,), for the temperature; `None`: each counts the same.
     """
+    from kregs.search.fold_ensemble import NoFoldWeights
+
     members = members if ensemble else 1
     counts = {result.chosen_trial: members}
     record: dict[str, Any] = {"ensemble": None, "calibration": None}
@@ -66,7 +68,7 @@ def make_plan(
             # who asked for the most restrained trial gets no others
             free = ensemble and result.protocol.selection == "best"
             chosen = result.fold_ensemble(members, trials=None if free else [result.chosen_trial])
-        except ValueError:  # the time was up before any trial had trained all folds
+        except NoFoldWeights:  # the time was up before any trial had trained all folds
             chosen = None
         if chosen is not None:
             counts, out_of_fold, score = chosen.counts, chosen.out_of_fold, chosen.score

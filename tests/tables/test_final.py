@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
+from kregs.search.fold_ensemble import NoFoldWeights
 from kregs.tables.final import MEMBERS, calibrated, make_plan
 
 RNG = np.random.default_rng(0)
@@ -24,7 +25,7 @@ def result(*, selection="best", folds=True, kept=True):
     def fold_ensemble(size, *, trials):
         asked.append((size, trials))
         if not kept:
-            raise ValueError("in which none did")
+            raise NoFoldWeights("in which none did")
         counts = {0: 5, 1: 3} if trials is None else {trials[0]: size}
         return SimpleNamespace(counts=counts, out_of_fold=P, score=0.5)
 
@@ -64,6 +65,17 @@ def test_which_networks_are_trained(search, ensemble, counts, asked):
         assert all(m["epochs"] == 4 + m["trial"] for m in members)
     else:
         assert plan.record["ensemble"] is None
+
+
+def test_other_errors_of_the_ensemble_are_not_hidden():
+    found = result()
+
+    def fold_ensemble(size, *, trials):
+        raise ValueError("a file is broken")
+
+    found.fold_ensemble = fold_ensemble
+    with pytest.raises(ValueError, match="a file is broken"):
+        make_plan(found, Y, ensemble=True, classes=True)
 
 
 def test_no_temperature_for_numbers():
