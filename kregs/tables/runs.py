@@ -38,7 +38,14 @@ from kregs.tables.record import FORMAT, call_of
 from kregs.tables.scaling_search import scaling_losses
 from kregs.tables.splitting import divide
 from kregs.tables.table import Table, read_table
-from kregs.validation import check_choice, check_flag, check_integer, check_number, check_seed
+from kregs.validation import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_seed,
+    suggestion,
+)
 
 if TYPE_CHECKING:
     from kregs.search import SearchResult
@@ -235,6 +242,7 @@ def tune_table(
             for warning in table.warnings:
                 warnings.warn(warning, stacklevel=2)
     _check_goal(table, metric, class_weight)
+    _check_seconds(max_time)
     check_flag("ensemble", ensemble)
     check_choice("scaling", scaling, SCALING_OPTIONS)
     split = divide(table, test_share=share, test_file=test_file, folds=folds, seed=seed)
@@ -416,6 +424,17 @@ def _check_goal(table: Table, metric: Any, class_weight: Any) -> None:
             f"Received: class_weight={class_weight!r} and a regression of {table.target_name!r}"
         )
     check_metric(metric, of_classes=table.classes is not None)
+
+
+def _check_seconds(max_time: Any) -> None:
+    """Raise if a time for the search is no number of seconds, `"auto"` or `None`."""
+    if isinstance(max_time, str) and max_time != "auto":
+        raise ValueError(
+            "`max_time` must be a number of seconds, 'auto' or None. "
+            f"Received: max_time={max_time!r}.{suggestion(max_time, ['auto'])}"
+        )
+    if max_time is not None and max_time != "auto":
+        check_number("max_time", max_time, above=0.0)
 
 
 def _row_weights(labels: np.ndarray, class_weight: str | None) -> np.ndarray | None:
