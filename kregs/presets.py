@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Holzmüller et al. 2024, appendix A: up to how many rows to train on which batch
 _BATCHES = ((1024, 64), (8192, 128), (30_000, 256), (100_000, 512))
 _LARGEST_BATCH = 1024
+_ROWS_OF_ALL_EPOCHS, _FEWEST_EPOCHS = 4096, 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,13 @@ class TablePreset:
     """How a network for a table is built and trained.
 
     Args:
-        units, embedding, scaling, ensemble, skip_connections: as in `kregs.table_mlp`.
+        units, activation, embedding, scaling, ensemble, skip_connections: as in `kregs.table_mlp`.
         regularization: of the network, its weight decay and label smoothing included.
         learning_rate: the highest.
         schedule: `"constant"`, or `"cosine"` for `kregs.warmup_cosine`.
         beta_2: of AdamW.
-        epochs: the most; the best of them is chosen on rows that are not trained on.
+        epochs: the most on a small table, see `epochs_of`; the best of them is chosen on rows that
+            are not trained on.
 
     Example:
 
@@ -46,6 +48,7 @@ class TablePreset:
     """
 
     units: tuple[int, ...]
+    activation: str = "relu"
     embedding: str | None = None
     scaling: bool = False
     ensemble: int | None = None
@@ -107,6 +110,7 @@ class TablePreset:
             head.outputs,
             categories=categories,
             units=self.units,
+            activation=self.activation,
             embedding=self.embedding if numbers else None,
             edges=edges,
             scaling=self.scaling,
@@ -139,6 +143,21 @@ def batch_rows(rows: int) -> int:
     (64, 128, 1024)
     """
     return next((size for most, size in _BATCHES if rows <= most), _LARGEST_BATCH)
+
+
+def epochs_of(preset: TablePreset, rows: int) -> int:
+    """Return for how many epochs to train on a number of rows.
+
+    The preset's up to 4,096 rows. With more of them the steps grow as the cube root of the rows:
+    each epoch then has more to learn from than a small table's.
+
+    Example:
+
+    >>> [epochs_of(TablePreset(units=(8,), epochs=60), rows) for rows in (500, 20_000, 10**6)]
+    [60, 21, 10]
+    """
+    share = min(1.0, (_ROWS_OF_ALL_EPOCHS / rows) ** (2 / 3))
+    return min(preset.epochs, max(_FEWEST_EPOCHS, round(preset.epochs * share)))
 
 
 # what `kregs.tuning.presets` chose on its FIRST_HALF

@@ -145,7 +145,7 @@ def tune_table(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
                 metric=arguments.metric,
                 class_weight=arguments.class_weight,
                 ensemble=arguments.ensemble,
-                folds=arguments.folds,
+                folds="auto" if arguments.folds is None else arguments.folds,
                 max_trials=arguments.max_trials,
                 epochs=arguments.epochs,
                 oracle=arguments.oracle,

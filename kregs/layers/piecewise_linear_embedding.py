@@ -20,6 +20,10 @@ DEFAULT_BINS = 16
 def quantile_edges(x: Any, bins: int) -> list[list[float]]:
     """Return the quantiles of each column, each once: edges of bins with about equal rows.
 
+    A value that more rows have than a bin should, such as the 0 of most counts and sums, is an
+    edge, and the quantiles are those of all other values: else it would take most edges for itself.
+    A column of few different values has an edge at each.
+
     Args:
         x: numbers (n, features); missing ones (NaN) are left out.
         bins: how many bins at most; a column with few different values gets fewer.
@@ -34,6 +38,8 @@ def quantile_edges(x: Any, bins: int) -> list[list[float]]:
 
     >>> quantile_edges([[0.0, 1.0], [1.0, 1.0], [4.0, 1.0]], bins=2)
     [[0.0, 1.0, 4.0], [1.0, 2.0]]
+    >>> quantile_edges([[x] for x in [0.0] * 90 + list(range(1, 11))], bins=4)
+    [[0.0, 1.0, 4.0, 7.0, 10.0]]
     """
     bins = check_integer("bins", bins, minimum=1)
     expected = "`x` must hold numbers of shape (rows, features), one row at least"
@@ -49,11 +55,23 @@ def quantile_edges(x: Any, bins: int) -> list[list[float]]:
         present = column[np.isfinite(column)]
         if present.size == 0:
             present = np.zeros(1)
-        quantiles = np.unique(np.quantile(present, np.linspace(0, 1, bins + 1)))
+        quantiles = _quantiles(present, bins)
         if len(quantiles) == 1:  # a constant: a bin that begins there
             quantiles = np.append(quantiles, quantiles[0] + 1.0)
         edges.append(quantiles.tolist())
     return edges
+
+
+def _quantiles(numbers: np.ndarray, bins: int) -> np.ndarray:
+    """Return the frequent values of a column and the quantiles of the others, ascending."""
+    values, counts = np.unique(numbers, return_counts=True)
+    if len(values) <= bins + 1:
+        return values
+    frequent = values[counts > len(numbers) / bins]
+    others = numbers[~np.isin(numbers, frequent)]
+    # there are less than `bins` frequent values, so that two are left at least
+    quantiles = np.quantile(others, np.linspace(0, 1, bins + 1 - len(frequent)))
+    return np.union1d(frequent, quantiles)
 
 
 @keras.saving.register_keras_serializable(package="kregs")

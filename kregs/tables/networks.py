@@ -22,6 +22,7 @@ class TableNetwork:
         numbers: how many columns of numbers the transformed rows have.
         categories: how many codes each further column has.
         classes: how many there are; `None` for a regression.
+        preset: what the first trial is; default: that of the task.
         rows: how many are trained on.
         epochs, batch_size: of the training.
         searched: whether hyperparameters are searched, the preset's values being their defaults;
@@ -45,11 +46,12 @@ class TableNetwork:
     batch_size: int
     searched: bool = True
     edges: tuple[tuple[float, ...], ...] | None = None
+    preset: TablePreset = None  # type: ignore[assignment]  # until it is made
 
-    @property
-    def preset(self) -> TablePreset:
-        """What the first trial is."""
-        return for_table(self.classes)
+    def __post_init__(self) -> None:
+        """Take the task's preset, where none is given."""
+        if self.preset is None:
+            object.__setattr__(self, "preset", for_table(self.classes))
 
     def __call__(self, hp: Any) -> keras.Model:
         """Build and compile a trial's network."""

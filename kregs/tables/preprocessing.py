@@ -66,7 +66,12 @@ def make_preprocessing(
     gaps = [name for name in numbers if trained_on[name].isna().any()]
     texts = [column.name for column in columns if column.kind == "category"]
     many = [name for name in texts if trained_on[name].nunique() > _MOST_CATEGORIES]
-    fill = SimpleImputer(missing_values=None, strategy="constant", fill_value=MISSING_CATEGORY)
+    fill = SimpleImputer(
+        missing_values=None,
+        strategy="constant",
+        fill_value=MISSING_CATEGORY,
+        keep_empty_features=True,  # such as those of which only other rows than a fold's are filled
+    )
 
     steps: list[tuple[str, Any, list[str]]] = []
     if numbers:

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from kregs.files import PREPROCESSING_FILE, TABLE_FILE, write_json
-from kregs.presets import batch_rows, for_table
+from kregs.presets import TablePreset, batch_rows, epochs_of, for_table
 from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
 from kregs.tables.baselines import baseline_outputs
+from kregs.tables.budget import search_seconds
 from kregs.tables.final import (
     KEPT_TRIALS,
     MEMBERS,
@@ -95,8 +96,9 @@ def tune_table(
     test_file: Any = None,
     metric: str | None = None,
     class_weight: str | None = None,
+    preset: TablePreset | None = None,
     ensemble: bool = True,
-    folds: Any = 5,
+    folds: Any = "auto",
     selection: str = "best",
     oracle: Any = "random_from_defaults",
     max_trials: int = 20,
@@ -149,16 +151,19 @@ def tune_table(
             `metric` counts each row once. The probabilities are then those of a world where all
             classes are equally frequent: right for finding rare classes, too high for these as
             plain frequencies.
+        preset: how the first network is built and trained, which the others are variations of;
+            default: `kregs.presets.for_table` of the task.
         ensemble: train several networks at the end, each of one of the trials whose folds help each
             other most, as one population; what is saved is their mean. With a `selection` other
             than `"best"` all are of the chosen trial. `False`: one network, of the chosen trial.
         max_trials: how many networks; the first is the preset. 0: the preset, without a search.
-        epochs: the most epochs of a trial; default: the preset's.
+        epochs: the most epochs of a trial; default: the preset's, see `kregs.presets.epochs_of`.
         max_time: seconds after which the search ends; what comes after it takes about as long
             again. `"auto"`: 15 for each 1,000 rows, at least 20 and at most 300. `None`: no limit.
-        folds, selection, oracle, seed, directory, project_name,
-            resume, workers, verbose: as in `kregs.tune`. With `time`, a number of folds means folds
-            in order of time.
+        folds: as in `kregs.tune`. With `time`, a number of folds means folds in order of time.
+            `"auto"`: 5, of more than 5,000 rows to train on 3, of more than 20,000 2.
+        selection, oracle, seed, directory, project_name, resume, workers, verbose: as in
+            `kregs.tune`.
         command: the command line to be shown in the report.
 
     Returns:
@@ -193,6 +198,7 @@ def tune_table(
         "scaling": scaling,
         "metric": metric,
         "class_weight": class_weight,
+        "preset": preset,
         "ensemble": None if ensemble else False,
         "folds": folds,
         "selection": selection,
@@ -243,6 +249,10 @@ def tune_table(
                 warnings.warn(warning, stacklevel=2)
     _check_goal(table, metric, class_weight)
     _check_seconds(max_time)
+    if preset is not None and not isinstance(preset, TablePreset):
+        raise TypeError(
+            f"`preset` must be a kregs.presets.TablePreset or None. Received: preset={preset!r}"
+        )
     check_flag("ensemble", ensemble)
     check_choice("scaling", scaling, SCALING_OPTIONS)
     split = divide(table, test_share=share, test_file=test_file, folds=folds, seed=seed)
@@ -268,14 +278,17 @@ def tune_table(
     y = split.target if table.classes is not None else (split.target - center) / scale
     transformed = np.asarray(preprocessing.fit_transform(x_train, y[train]))
     numbers, categories = number_and_code_columns(preprocessing)
+    preset = for_table(classes) if preset is None else preset
+    fold_rows = _rows_of_a_fold(split.folds, len(train))
     network = TableNetwork(
         numbers=numbers,
         categories=tuple(categories),
         classes=classes,
         # a schedule counts the steps of a fold, by which trials are judged
-        rows=_rows_of_a_fold(split.folds, len(train)),
-        epochs=for_table(classes).epochs if epochs is None else epochs,
+        rows=fold_rows,
+        epochs=epochs_of(preset, fold_rows) if epochs is None else epochs,
         batch_size=batch_rows(len(train)),
+        preset=preset,
         searched=max_trials > 0,
         # of all rows that may be trained on, whatever the fold: they say nothing of the target
         edges=tuple(map(tuple, quantile_edges(transformed[:, :numbers], DEFAULT_BINS))),
@@ -392,17 +405,6 @@ def _rows_of_a_fold(folds: Any, rows: int) -> int:
     if isinstance(folds, list):
         return round(float(np.mean([len(train) for train, _ in folds])))
     return rows if folds is None else round(0.8 * rows)
-
-
-def search_seconds(rows: int) -> float:
-    """Return how long a search on a table may take, unless somebody says so.
-
-    Example:
-
-    >>> search_seconds(500), search_seconds(2000), search_seconds(10**6)
-    (20.0, 30.0, 300.0)
-    """
-    return min(max(20.0, 0.015 * rows), 300.0)
 
 
 def _target_units(table: Table, train: np.ndarray) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kregs.tables.budget import fold_count
 from kregs.tables.columns import typed_values
 from kregs.tables.holdout import split_rows
 from kregs.tables.prediction import read_rows
@@ -43,7 +44,7 @@ class RowSplit:
 
 
 def divide(
-    table: Table, *, test_share: float, test_file: Any = None, folds: Any = 5, seed: int = 0
+    table: Table, *, test_share: float, test_file: Any = None, folds: Any = "auto", seed: int = 0
 ) -> RowSplit:
     """Divide a table's rows as it asks for: by its groups, by its times, or at random.
 
@@ -51,7 +52,8 @@ def divide(
         table: as `kregs.read_table` made it.
         test_share: the part of the rows for the test, in (0, 1); not used with a test file.
         test_file: rows for the test: a file or a `DataFrame` with the table's columns.
-        folds: as in `kregs.tune`; a number becomes a `TimeSeriesSplit` if time divides the rows.
+        folds: as in `kregs.tune`; `"auto"`: see `kregs.tables.budget`. A number becomes a
+            `TimeSeriesSplit` if time divides the rows.
         seed: of what is random.
 
     Raises:
@@ -85,6 +87,8 @@ def divide(
         words = f"whole groups by {table.groups_name!r}, at random"
     else:
         train, test = split_rows(target, len(table.classes or []), test_share, seed)
+    if isinstance(folds, str) and folds == "auto":
+        folds = fold_count(len(train))
     if table.times is not None:
         train = train[np.argsort(table.times[train], kind="stable")]
         folds = _folds_by_time(table.times[train], folds)

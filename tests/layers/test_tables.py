@@ -74,7 +74,7 @@ def test_adapted_edges_are_quantiles():
     layer.adapt(x)
     expected = [
         np.nanquantile(x[:, 0], [0, 0.25, 0.5, 0.75, 1]),
-        [0.0, 0.5, 1.0, 1.0, 1.0],
+        [0.0, 1.0, 1.0, 1.0, 1.0],
         [3.0, 4.0, 4.0, 4.0, 4.0],
     ]
     np.testing.assert_allclose(layer.edges, expected)
@@ -82,6 +82,17 @@ def test_adapted_edges_are_quantiles():
     share = np.reshape(layer(x[1:]), (99, 3, 4))[:, 0]
     assert [int((share[:, t] > 0).sum()) for t in range(4)] == [98, 74, 49, 25]
     assert quantile_edges(np.full((3, 1), np.nan), 2) == [[0.0, 1.0]]
+
+
+def test_a_value_of_most_rows_takes_one_edge_of_many():
+    rng = np.random.default_rng(0)
+    spent = np.where(rng.random(4000) < 0.9, 0.0, rng.lognormal(size=4000))
+    values = np.where(rng.random(4000) < 0.4, -1.0, rng.normal(size=4000))
+    (of_spent, of_values) = quantile_edges(np.stack([spent, values], axis=1), 16)
+    others = np.quantile(spent[spent > 0], np.linspace(0, 1, 16))
+    np.testing.assert_allclose(of_spent, [0.0, *others])
+    others = np.quantile(values[values != -1], np.linspace(0, 1, 16))
+    np.testing.assert_allclose(of_values, sorted([-1.0, *others]))
 
 
 def test_edges_before_data_are_those_of_the_normal_distribution():

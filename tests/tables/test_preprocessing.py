@@ -24,3 +24,16 @@ def test_only_the_given_rows_decide_what_is_frequent():
     table = kregs.read_table(frame, "y")
     assert table.preprocessing().fit_transform(table.features).shape[1] == 3
     assert table.preprocessing(np.arange(40)).fit_transform(table.features).shape[1] == 2
+
+
+def test_a_text_column_that_is_empty_in_the_rows_of_a_fold_is_missing_there():
+    frame = pd.DataFrame({"c": [None] * 30 + ["a", "b"] * 15, "n": range(60), "y": [0, 1] * 30})
+    table = kregs.read_table(frame, "y", number=["n"])
+    for categories in ("one-hot", "codes"):
+        encode = table.preprocessing(categories=categories)
+        known = encode.fit(table.features).transform(table.features)
+        made = clone(encode).fit(table.features[:30]).transform(table.features)
+        np.testing.assert_array_equal(made[:, 1:], known[:, 1:])
+        # the column is empty in all rows that the transformer is made of
+        first = np.arange(30)
+        table.preprocessing(first, categories=categories).fit_transform(table.features[:30])
