@@ -22,7 +22,7 @@ from kregs.builders import mlp
 from kregs.builders.layer_factory import chain
 from kregs.inspection.calibration import with_temperature
 from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS, quantile_edges
-from kregs.presets import TablePreset, batch_rows, for_table
+from kregs.presets import TablePreset, batch_rows, epochs_of, for_table
 from kregs.regularization import Regularization
 from kregs.search.judging.scorer import ScoreCallback, check_metric
 from kregs.search.randomness import preserved_state
@@ -331,7 +331,7 @@ class _KregsEstimator(BaseEstimator):
 
     def _preset_training(self, preset: TablePreset, columns: int, rows: int) -> _Training:
         """Return the training of a preset with what was given, of so many columns and rows."""
-        epochs = check_integer("epochs", preset.epochs, minimum=1)
+        epochs = check_integer("epochs", _or(self.epochs, epochs_of(preset, rows)), minimum=1)
         patience = _or(self.n_iter_no_change, default_patience(epochs))
         batch_size = check_integer("batch_size", _or(self.batch_size, batch_rows(rows)), minimum=1)
         number_columns, cardinalities = self._columns(columns)
@@ -359,19 +359,17 @@ class _KregsEstimator(BaseEstimator):
 
     def _preset(self) -> TablePreset:
         """Return the preset of the task, with the parameters that were given in their places."""
-        for name in ("activation", "optimizer"):
-            if getattr(self, name) is not None:
-                raise ValueError(
-                    f"`{name}` is no part of a preset: expected None, or with it a network that "
-                    "takes it, such as network=kregs.mlp. "
-                    f"Received: {name}={getattr(self, name)!r}, network='preset'"
-                )
+        if self.optimizer is not None:
+            raise ValueError(
+                "`optimizer` is no part of a preset, which AdamW trains: expected None, or with it "
+                "a network that takes it, such as network=kregs.mlp. "
+                f"Received: optimizer={self.optimizer!r}, network='preset'"
+            )
         preset = for_table(self._classes)
         changes: dict[str, Any] = {"regularization": self._preset_regularization(preset)}
-        if self.units is not None:
-            changes["units"] = self.units
-        if self.epochs is not None:
-            changes["epochs"] = self.epochs
+        for name in ("units", "activation"):
+            if getattr(self, name) is not None:
+                changes[name] = getattr(self, name)
         if isinstance(self.learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             changes |= {"learning_rate": self.learning_rate, "schedule": "constant"}
         elif self.learning_rate is not None:
@@ -489,7 +487,7 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
 
     Args:
         units: units of each hidden layer (a function's: `(64,)`).
-        activation: of the hidden layers, as in `kregs.mlp` (`"relu"`); not with a preset.
+        activation: of the hidden layers, as in `kregs.mlp` (`"relu"`).
         regularization: a `kregs.Regularization`, all that restrains the network (nothing); or a
             dict of some of its fields, which are changed in the network's own:
             `{"dropout": 0.3}`. The fields are parameters, too:

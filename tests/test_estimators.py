@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import random
 
@@ -23,9 +24,10 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
-from sklearn.utils.estimator_checks import check_regressors_train, parametrize_with_checks
+from sklearn.utils.estimator_checks import check_regressors_train, estimator_checks_generator
 
 import kregs
+from kregs.presets import epochs_of
 from kregs.tables.frames import word_columns
 
 # few steps over all rows at once: scikit-learn's checks train more than a hundred times
@@ -45,19 +47,36 @@ EXPECTED_FAILURES = {
 IN_ONE_STEP = {"check_regressors_train": "one step is too little to learn in"}
 
 
+def checks_of(estimators, failing):
+    """Return scikit-learn's `parametrize_with_checks` without the parameters in the ids."""
+    pairs = [
+        pair
+        for estimator in estimators
+        for pair in estimator_checks_generator(
+            estimator, expected_failed_checks=failing(estimator), mark="xfail"
+        )
+    ]
+
+    def name_of(value):
+        if not isinstance(value, functools.partial):
+            return type(value).__name__
+        options = ",".join(f"{key}={option}" for key, option in value.keywords.items())
+        return f"{value.func.__name__}({options})" if options else value.func.__name__
+
+    return pytest.mark.parametrize(("estimator", "check"), pairs, ids=name_of)
+
+
 @pytest.mark.filterwarnings("ignore")  # scikit-learn's checks are not written for warnings=error
-@parametrize_with_checks(
-    [CLASSIFIER, REGRESSOR], expected_failed_checks=lambda estimator: EXPECTED_FAILURES
-)
+@checks_of([CLASSIFIER, REGRESSOR], lambda estimator: EXPECTED_FAILURES)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks(
+@checks_of(
     PRESETS,
-    expected_failed_checks=lambda estimator: (
+    lambda estimator: (
         EXPECTED_FAILURES | (IN_ONE_STEP if isinstance(estimator, kregs.KregsRegressor) else {})
     ),
 )
@@ -436,6 +455,7 @@ def test_several_targets_in_their_own_units():
     [
         ({"epochs": 0}, ValueError, "epochs=0"),
         ({"units": ()}, ValueError, "units"),
+        ({"activation": "rely"}, ValueError, "Did you mean 'relu'"),
         ({"batch_size": 1.5}, TypeError, "batch_size"),
         ({"validation_fraction": 1.0}, ValueError, "validation_fraction"),
         ({"validation_fraction": 0.999}, ValueError, "validation_fraction=0.999"),
@@ -460,12 +480,11 @@ def test_wrong_parameters(make, network, parameters, error, message, iris):
 
 
 @pytest.mark.parametrize("make", [kregs.KregsClassifier, kregs.KregsRegressor])
-def test_what_one_kind_of_network_cannot_take(make, iris):
+def test_optimizers_that_a_network_cannot_take(make, iris):
     with pytest.raises(TypeError, match=r"`optimizer` must be a Keras optimizer's name"):
         make(optimizer=object(), network=kregs.mlp).fit(*iris)
-    for name, value in (("activation", "tanh"), ("optimizer", "sgd")):
-        with pytest.raises(ValueError, match=f"`{name}` is no part of a preset.*kregs.mlp"):
-            make(**{name: value}).fit(*iris)
+    with pytest.raises(ValueError, match=r"`optimizer` is no part of a preset.*kregs\.mlp"):
+        make(optimizer="sgd").fit(*iris)
 
 
 def test_wrong_data(iris):
@@ -541,12 +560,22 @@ def test_a_preset_trains_as_it_says(make, iris, monkeypatch):
     assert network.get_layer("dense_2").units == preset.units[1]
 
 
+def test_a_preset_takes_fewer_epochs_of_a_long_table(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(6000, 2))
+    estimator = kregs.KregsRegressor((4,), batch_size=6000, early_stopping=False)
+    seen = compiled_by(monkeypatch, lambda: estimator.fit(x, x[:, 0]))
+    preset = kregs.presets.for_table(None)
+    assert seen["epochs"] == epochs_of(preset, 6000) < preset.epochs
+    rate = seen["model"].optimizer.get_config()["learning_rate"]["config"]
+    assert rate["warmup_steps"] + rate["decay_steps"] == seen["epochs"]
+
+
 @pytest.mark.parametrize("make", [kregs.KregsClassifier, kregs.KregsRegressor])
 def test_what_is_given_takes_the_place_of_the_preset_s(make, iris, monkeypatch):
     x, y = iris
     estimator = make(
         (24,), learning_rate=0.02, weight_decay=0.3, epochs=6, batch_size=30, n_iter_no_change=4,
-        regularization={"dropout": 0.4},
+        regularization={"dropout": 0.4}, activation="tanh",
     )  # fmt: skip
     seen = compiled_by(monkeypatch, lambda: estimator.fit(x, y))
     network = seen["model"]
@@ -558,6 +587,7 @@ def test_what_is_given_takes_the_place_of_the_preset_s(make, iris, monkeypatch):
     assert seen["callbacks"][0].patience == 4
     assert [layer.rate for layer in network.layers if "dropout" in layer.name] == [0.4]
     assert network.get_layer("dense_1").units == 24
+    assert network.get_layer("dense_activation_1").activation is keras.activations.tanh
     assert "dense_2" not in [layer.name for layer in network.layers]
 
     # a whole value leaves nothing of the preset's: neither its decay nor its dropout

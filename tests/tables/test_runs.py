@@ -315,7 +315,7 @@ def test_wrong_arguments(tmp_path, people):
         kregs.tune_table(table, class_weight="rare", directory=tmp_path)
     with pytest.raises(ValueError, match=r"`max_time` must be .* 'auto' or None.*'soon'"):
         kregs.tune_table(table, max_time="soon", directory=tmp_path)
-    with pytest.raises(ValueError, match="`max_time` must be .*> 0"):
+    with pytest.raises(ValueError, match=r"`max_time` must be .*> 0"):
         kregs.tune_table(table, max_time=0, directory=tmp_path)
     with pytest.raises(ValueError, match=r"`groups` is for kregs\.read_table.*'city'"):
         kregs.tune_table(table, groups="city", directory=tmp_path)
