@@ -21,8 +21,9 @@ class SmoothClipScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Centres by the median, scales by the quartiles, and squeezes what is far out.
 
     A value x becomes z = (x − median) / (upper − lower quartile), then z / sqrt(1 + (z / clip)²),
-    which is z near 0 and never beyond ± clip. Where the quartiles are equal, the scale is
-    2 / (maximum − minimum); a constant becomes 0. Missing values stay missing.
+    which is z near 0 and never beyond ± clip. Where the quartiles are equal, as in a column that
+    is mostly 0, they are those of the values that are not the median, and where these are equal,
+    too, the scale is 2 / (maximum − minimum); a constant becomes 0. Missing values stay missing.
 
     Args:
         clip: the bound; `None` for none.
@@ -50,6 +51,10 @@ class SmoothClipScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             warnings.filterwarnings("ignore", "All-NaN")  # stays missing whatever the scale
             low, median, high = np.nanquantile(x, [0.25, 0.5, 0.75], axis=0)
             smallest, largest = np.nanmin(x, axis=0), np.nanmax(x, axis=0)
+            if (low == high).any():
+                others = np.where(x == median, np.nan, x)
+                low_of_others, high_of_others = np.nanquantile(others, [0.25, 0.75], axis=0)
+                low, high = np.where(low == high, (low_of_others, high_of_others), (low, high))
         self.center_ = np.where(np.isnan(median), 0.0, median)
         # 1 / (high − low) overflows where the quartiles differ by less than floats can divide by
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

@@ -36,15 +36,18 @@ def test_robust_scale_and_smooth_clip():
         [
             rng.lognormal(0, 2, 101),
             np.where(np.arange(101) < 90, 0.0, rng.normal(size=101)),  # its quartiles are equal
+            np.repeat([0.0, 1.0], [90, 11]),  # and those of the other values
             np.full(101, 7.0),
             rng.normal(size=101),
         ]
     )
-    x[3, 3] = np.nan
+    x[3, 4] = np.nan
     found = SmoothClipScaler().fit_transform(x)
     for place, column in enumerate(x.T):
         known = column[~np.isnan(column)]
         low, median, high = np.quantile(known, [0.25, 0.5, 0.75])
+        if low == high and len(set(known)) > 1:
+            low, high = np.quantile(known[known != median], [0.25, 0.75])
         wide = known.max() - known.min()
         scale = 1 / (high - low) if high > low else 2 / wide if wide else 0.0
         z = (column - median) * scale
