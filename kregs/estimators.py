@@ -1,4 +1,4 @@
-"""`KregsClassifier` and `KregsRegressor`: the dense network as scikit-learn estimators."""
+"""`KregsClassifier` and `KregsRegressor`: the networks of tables as scikit-learn estimators."""
 
 from __future__ import annotations
 
@@ -22,19 +22,48 @@ from kregs.builders import mlp
 from kregs.builders.layer_factory import chain
 from kregs.inspection.calibration import with_temperature
 from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS, quantile_edges
-from kregs.presets import for_table
+from kregs.presets import TablePreset, batch_rows, epochs_of, for_table
 from kregs.regularization import Regularization
 from kregs.search.judging.scorer import ScoreCallback, check_metric
 from kregs.search.randomness import preserved_state
+from kregs.search.settings import default_patience
 from kregs.tables.final import calibrated
 from kregs.tables.frames import frame_encoder
+from kregs.tables.preprocessing import number_and_code_columns
 from kregs.tasks import NetworkHead, class_probabilities, network_head
 from kregs.training import compile_model, early_stopping
-from kregs.validation import check_choice, check_integer, check_number, check_seed, suggestion
+from kregs.validation import (
+    check_choice,
+    check_integer,
+    check_names,
+    check_number,
+    check_seed,
+    suggestion,
+)
 
 _EAGER_STEPS = 20  # up to so many training steps, tracing a graph costs more than it saves
 _REGULARIZATION = "regularization__"  # before a field's name, among the parameters
+_FIELDS = tuple(Regularization().get_config())
+_PRESET = "preset"
 _BLOCK = 512  # rows per call in prediction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Training:
+    """How a network is built and trained: what was given, and the network's own values else.
+
+    Args:
+        build: returns the compiled network, of the rows that are trained on, standardized
+            (n, columns), and a seed.
+        learning_rate, epochs, batch_size: as the estimators have them.
+        patience: epochs without improvement before training stops.
+    """
+
+    build: Callable[[np.ndarray, int], keras.Model]
+    learning_rate: Any
+    epochs: int
+    batch_size: int
+    patience: int
 
 
 # a dataclass, so that a parameter is written once: scikit-learn reads them from the signature
@@ -42,29 +71,29 @@ _BLOCK = 512  # rows per call in prediction
 class _KregsEstimator(BaseEstimator):
     """What the classifier and the regressor share: the parameters, training, outputs."""
 
-    units: Sequence[int] = (64,)
+    units: Sequence[int] | None = None
     _: dataclasses.KW_ONLY
-    activation: Any = "relu"
-    regularization: Regularization | None = None
-    optimizer: str = "adam"
-    learning_rate: Any = 1e-3
+    activation: Any = None
+    regularization: Regularization | Mapping[str, Any] | None = None
+    optimizer: str | None = None
+    learning_rate: Any = None
     weight_decay: float | None = None
-    epochs: int = 100
-    batch_size: int = 32
+    epochs: int | None = None
+    batch_size: int | None = None
     early_stopping: bool = True
     metric: str | None = None
     validation_fraction: float = 0.1
-    n_iter_no_change: int = 10
+    n_iter_no_change: int | None = None
     random_state: Any = None
     verbose: int = 0
-    network: Callable[..., keras.Model] | str | None = None
+    network: Callable[..., keras.Model] | str = _PRESET
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name.
 
         Args:
-            deep: with the fields of `regularization`, as `regularization__l2`; `None` counts as
-                `Regularization()`.
+            deep: with the fields of `regularization`, as `regularization__l2`; `None` where the
+                preset's own value stays.
 
         Example:
 
@@ -74,17 +103,21 @@ class _KregsEstimator(BaseEstimator):
         0.1
         """
         parameters = super().get_params(deep=deep)
-        value = Regularization() if self.regularization is None else self.regularization
+        value = _changeable(self.regularization, self.network)
         if deep and isinstance(value, Regularization):
-            fields = value.get_config().items()
-            parameters |= {f"{_REGULARIZATION}{name}": number for name, number in fields}
-        return parameters
+            fields = value.get_config()
+        elif deep and isinstance(value, Mapping):
+            fields = dict.fromkeys(_FIELDS) | dict(value)
+        else:
+            fields = {}
+        return parameters | {f"{_REGULARIZATION}{name}": fields[name] for name in fields}
 
     def set_params(self, **params: Any) -> Any:
         """Set parameters by name, and by `regularization__l2` and the like fields of that value.
 
-        The value is frozen: the estimator gets another with these fields changed, and whoever else
-        holds the old one keeps it.
+        A `Regularization` is frozen: the estimator gets another with these fields changed, and
+        whoever else holds the old one keeps it. Where none is given, the preset's is changed in
+        these fields; `None` leaves a field as it is there.
 
         Returns:
             The estimator itself.
@@ -96,7 +129,10 @@ class _KregsEstimator(BaseEstimator):
         Example:
 
         >>> KregsClassifier().set_params(regularization__l2=1e-3).regularization
-        Regularization(l2=0.001)
+        {'l2': 0.001}
+        >>> given = KregsClassifier(regularization=Regularization(dropout=0.1))
+        >>> given.set_params(regularization__l2=1e-3).regularization
+        Regularization(l2=0.001, dropout=0.1)
         """
         fields = {
             name.removeprefix(_REGULARIZATION): params.pop(name)
@@ -106,22 +142,24 @@ class _KregsEstimator(BaseEstimator):
         if not fields:
             return super().set_params(**params)
         given = params.get("regularization", self.regularization)
-        value = Regularization() if given is None else given
-        if not isinstance(value, Regularization):
-            raise TypeError(
-                "`regularization` must be a kregs.Regularization or None, to have fields to set. "
-                f"Received: regularization={value!r}"
-            )
-        known = value.get_config()
+        value = _changeable(given, params.get("network", self.network))
         for name in fields:
-            if name not in known:  # a ValueError, as of scikit-learn's own estimators
+            if name not in _FIELDS:  # a ValueError, as of scikit-learn's own estimators
                 raise ValueError(
                     f"Invalid parameter {_REGULARIZATION + name!r} for estimator {self}."
-                    f"{suggestion(name, known)} Valid fields are: {', '.join(known)}"
+                    f"{suggestion(name, _FIELDS)} Valid fields are: {', '.join(_FIELDS)}"
                 )
-        changed = value.replace(**fields)
-        if given is not None or changed != value:  # None stays where nothing restrains
-            params["regularization"] = changed
+        if isinstance(value, Mapping):
+            params["regularization"] = _checked_fields({**value, **fields}) or None
+        elif isinstance(value, Regularization):
+            changed = value.replace(**fields)
+            if given is not None or changed != value:  # None stays where nothing restrains
+                params["regularization"] = changed
+        else:
+            raise TypeError(
+                "`regularization` must be a kregs.Regularization, a dict of its fields or None, "
+                f"to have fields to set. Received: regularization={value!r}"
+            )
         return super().set_params(**params)
 
     def _train(
@@ -147,27 +185,9 @@ class _KregsEstimator(BaseEstimator):
                 their means, which are those of the rows that are trained on.
             calibrate: whether probabilities are scaled by the rows that are held out.
         """
-        epochs = check_integer("epochs", self.epochs, minimum=1)
-        batch_size = check_integer("batch_size", self.batch_size, minimum=1)
         check_choice("early_stopping", self.early_stopping, (True, False))
         check_choice("verbose", self.verbose, ("auto", 0, 1, 2))
-        is_model = isinstance(self.network, keras.Model)
-        if self.network not in (None, "preset") and (is_model or not callable(self.network)):
-            raise TypeError(
-                "`network` must be a function that builds a model, such as kregs.mlp, 'preset', or "
-                f"None. Received: network={self.network!r}"
-            )
-        if self.network == "preset" and standardize_targets and head.outputs > 1:
-            raise ValueError(
-                "`network='preset'` is for one target a row. "
-                f"Received: `y` of {head.outputs} targets"
-            )
         scorer = check_metric(self.metric, of_classes=stratify)
-        if not isinstance(self.optimizer, str):
-            raise TypeError(
-                "`optimizer` must be a Keras optimizer's name: every fit needs a fresh one. "
-                f"Received: optimizer={self.optimizer!r}"
-            )
         if isinstance(self.random_state, numbers.Number):
             check_seed("random_state", self.random_state)
         elif not isinstance(self.random_state, (np.random.RandomState, type(None))):
@@ -181,8 +201,11 @@ class _KregsEstimator(BaseEstimator):
             weights = weights / weights.mean()  # so that λ means the same under any scale
 
         train, validation = self._split(y, seed, stratify=stratify)
+        training = self._training(head, x.shape[1], len(train))
         train_weights = None if weights is None else weights[train]
         mean, scale = _standardizer(x[train], train_weights)
+        number_columns, _ = self._columns(x.shape[1])
+        mean[number_columns:], scale[number_columns:] = 0.0, 1.0  # codes stay as they are
         standardized = ((x - mean) / scale).astype("float32")
         target_units = None
         targets = y
@@ -194,39 +217,42 @@ class _KregsEstimator(BaseEstimator):
             arrays = (standardized[index], targets[index])
             return arrays if weights is None else (*arrays, weights[index].astype("float32"))
 
-        fit: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "verbose": self.verbose}
+        fit: dict[str, Any] = {
+            "epochs": training.epochs,
+            "batch_size": training.batch_size,
+            "verbose": self.verbose,
+        }
         if len(validation):
-            patience = check_integer("n_iter_no_change", self.n_iter_no_change, minimum=1)
             held_out = rows(validation)
-            stopping = [early_stopping("val_data_loss", patience=patience)]
+            stopping = [early_stopping("val_data_loss", patience=training.patience)]
             if scorer is not None:
                 x_held, y_held, *weight = held_out
                 stopping = [
                     ScoreCallback(scorer, x_held, y_held, weight[0] if weight else None),
-                    early_stopping(scorer.logged, mode=scorer.direction, patience=patience),
+                    early_stopping(
+                        scorer.logged, mode=scorer.direction, patience=training.patience
+                    ),
                 ]
             fit |= {"validation_data": held_out, "callbacks": stopping}
         data = dict(zip(("x", "y", "sample_weight"), rows(train), strict=False))
         with preserved_state():
             keras.utils.set_random_seed(seed)
-            if self.network == "preset":
-                network = self._preset(standardized[train], seed)
-            else:
-                network = self._built(x.shape[1], head, seed)
+            network = training.build(standardized[train], seed)
             network.jit_compile = False  # XLA compiles for longer than such a network trains
-            network.run_eagerly = epochs * math.ceil(len(train) / batch_size) <= _EAGER_STEPS
+            steps = training.epochs * math.ceil(len(train) / training.batch_size)
+            network.run_eagerly = steps <= _EAGER_STEPS
             history = network.fit(**data, **fit).history
             if fit.get("callbacks") and scorer is not None:
                 self._check_judged(history[scorer.logged], len(validation))
             if not all(np.isfinite(weight).all() for weight in network.get_weights()):
                 raise ValueError(
                     "training diverged: weights are not finite. Try a smaller `learning_rate`. "
-                    f"Received: learning_rate={self.learning_rate!r}"
+                    f"Received: learning_rate={training.learning_rate!r}"
                 )
             # a Sequential would turn the columns into float32 before a layer sees them
             columns = keras.Input((x.shape[1],), dtype="float64", name="columns")
             if calibrate:
-                network = self._calibrated(network, *rows(validation)[:2])
+                network = self._calibrated(network, *rows(validation))
             flat = isinstance(network, keras.Sequential)
             inside = network.layers if flat else [network]
             layers = [_scaling(mean, scale, "standardize"), *inside]
@@ -245,52 +271,155 @@ class _KregsEstimator(BaseEstimator):
                 f"Received: metric={self.metric!r}"
             )
 
-    def _built(self, columns: int, head: NetworkHead, seed: int) -> keras.Model:
-        """Return the compiled network that the parameters describe."""
-        build: Any = self.network or mlp
-        network = build(
-            (columns,),
-            head.outputs,
-            units=self.units,
-            activation=self.activation,
-            regularization=self.regularization,
-            head_activation=head.head_activation,
-            seed=seed,
-        )
-        return compile_model(
-            network,
-            head.loss,
-            optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            regularization=self.regularization,
+    def _training(self, head: NetworkHead, columns: int, rows: int) -> _Training:
+        """Return how the network is built and trained, of so many columns and rows to train on."""
+        is_model = isinstance(self.network, keras.Model)
+        if self.network != _PRESET and (is_model or not callable(self.network)):
+            raise TypeError(
+                "`network` must be a function that builds a model, such as kregs.mlp, or 'preset'. "
+                f"Received: network={self.network!r}"
+            )
+        if self._is_of_preset(head):
+            return self._preset_training(self._preset(), columns, rows)
+        return self._built_training(mlp if self.network == _PRESET else self.network, head)
+
+    def _is_of_preset(self, head: NetworkHead) -> bool:
+        """Whether the network is a preset, which has one target a row."""
+        one_target = head.head_activation is not None or head.outputs == 1
+        return self.network == _PRESET and one_target
+
+    def _built_training(self, build_network: Any, head: NetworkHead) -> _Training:
+        """Return the training of a network that a function builds."""
+        epochs = check_integer("epochs", _or(self.epochs, 100), minimum=1)
+        learning_rate = _or(self.learning_rate, 1e-3)
+        optimizer = _or(self.optimizer, "adam")
+        if not isinstance(optimizer, str):
+            raise TypeError(
+                "`optimizer` must be a Keras optimizer's name: every fit needs a fresh one. "
+                f"Received: optimizer={optimizer!r}"
+            )
+        regularization: Any = self.regularization
+        if isinstance(regularization, Mapping):
+            regularization = Regularization(**_checked_fields(regularization))
+
+        def build(x: np.ndarray, seed: int) -> keras.Model:
+            network = build_network(
+                x.shape[1:],
+                head.outputs,
+                units=_or(self.units, (64,)),
+                activation=_or(self.activation, "relu"),
+                regularization=regularization,
+                head_activation=head.head_activation,
+                seed=seed,
+            )
+            return compile_model(
+                network,
+                head.loss,
+                optimizer=optimizer,
+                learning_rate=learning_rate,
+                weight_decay=self.weight_decay,
+                regularization=regularization,
+            )
+
+        return _Training(
+            build=build,
+            learning_rate=learning_rate,
+            epochs=epochs,
+            batch_size=check_integer("batch_size", _or(self.batch_size, 32), minimum=1),
+            patience=check_integer("n_iter_no_change", _or(self.n_iter_no_change, 10), minimum=1),
         )
 
-    def _preset(self, rows: np.ndarray, seed: int) -> keras.Model:
-        """Return the compiled preset of the task.
+    def _preset_training(self, preset: TablePreset, columns: int, rows: int) -> _Training:
+        """Return the training of a preset with what was given, of so many columns and rows."""
+        epochs = check_integer("epochs", _or(self.epochs, epochs_of(preset, rows)), minimum=1)
+        patience = _or(self.n_iter_no_change, default_patience(epochs))
+        batch_size = check_integer("batch_size", _or(self.batch_size, batch_rows(rows)), minimum=1)
+        number_columns, cardinalities = self._columns(columns)
 
-        Args:
-            rows: what it is trained on, standardized (n, columns).
-            seed: of the weights and the dropout.
-        """
+        def build(x: np.ndarray, seed: int) -> keras.Model:
+            piecewise = preset.embedding == "piecewise" and number_columns
+            return preset.build(
+                number_columns,
+                self._classes,
+                rows=rows,
+                categories=cardinalities,
+                edges=quantile_edges(x[:, :number_columns], DEFAULT_BINS) if piecewise else None,
+                epochs=epochs,
+                batch_size=batch_size,
+                seed=seed,
+            )
+
+        return _Training(
+            build=build,
+            learning_rate=preset.learning_rate,
+            epochs=epochs,
+            batch_size=batch_size,
+            patience=check_integer("n_iter_no_change", patience, minimum=1),
+        )
+
+    def _preset(self) -> TablePreset:
+        """Return the preset of the task, with the parameters that were given in their places."""
+        if self.optimizer is not None:
+            raise ValueError(
+                "`optimizer` is no part of a preset, which AdamW trains: expected None, or with it "
+                "a network that takes it, such as network=kregs.mlp. "
+                f"Received: optimizer={self.optimizer!r}, network='preset'"
+            )
+        preset = for_table(self._classes)
+        changes: dict[str, Any] = {"regularization": self._preset_regularization(preset)}
+        for name in ("units", "activation"):
+            if getattr(self, name) is not None:
+                changes[name] = getattr(self, name)
+        if isinstance(self.learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            changes |= {"learning_rate": self.learning_rate, "schedule": "constant"}
+        elif self.learning_rate is not None:
+            rate = check_number("learning_rate", self.learning_rate, above=0.0)
+            changes["learning_rate"] = rate
+        return preset.replace(**changes)
+
+    def _preset_regularization(self, preset: TablePreset) -> Regularization:
+        """Return the preset's regularization, changed as the parameters say."""
+        value, decay = self.regularization, 0.0
+        if value is None:
+            value = preset.regularization
+        elif isinstance(value, Mapping):
+            fields = _checked_fields(value)
+            value, decay = preset.regularization.replace(**fields), fields.get("weight_decay", 0.0)
+        elif isinstance(value, Regularization):
+            decay = value.weight_decay
+        else:
+            raise TypeError(
+                "`regularization` must be a kregs.Regularization, a dict of its fields or None. "
+                f"Received: regularization={value!r}"
+            )
+        if self.weight_decay is None:
+            return value
+        given = check_number("weight_decay", self.weight_decay, minimum=0.0)
+        if decay not in (0.0, given):
+            raise ValueError(
+                f"`weight_decay` is set twice: in `regularization` ({decay:g}) and here. Give it "
+                f"once. Received: weight_decay={given!r}"
+            )
+        return value.replace(weight_decay=given)
+
+    @property
+    def _classes(self) -> int | None:
+        """How many classes there are; `None` for a regression."""
         classes = getattr(self, "classes_", None)
-        count = None if classes is None else len(classes)
-        preset = for_table(count)
-        piecewise = preset.embedding == "piecewise"
-        return preset.build(
-            rows.shape[1],
-            count,
-            rows=len(rows),
-            edges=quantile_edges(rows, DEFAULT_BINS) if piecewise else None,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            seed=seed,
-        )
+        return None if classes is None else len(classes)
 
-    def _calibrated(self, network: keras.Model, x: np.ndarray, y: np.ndarray) -> keras.Model:
+    def _columns(self, columns: int) -> tuple[int, list[int]]:
+        """Return how many columns hold numbers, and how many codes each column behind has."""
+        if self.encoder_ is None or "codes" not in self.encoder_.named_transformers_:
+            return columns, []
+        return number_and_code_columns(self.encoder_)
+
+    def _calibrated(
+        self, network: keras.Model, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+    ) -> keras.Model:
         """Return a classifier with the temperature that fits rows it was not trained on best."""
         outputs = np.asarray(network(x, training=False), dtype=np.float64)
-        self.calibration_ = calibrated(outputs, y)
+        self.calibration_ = calibrated(outputs, y, weights)
         return with_temperature(network, self.calibration_["temperature"])
 
     def _split(self, y: np.ndarray, seed: int, *, stratify: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -344,25 +473,32 @@ class _KregsEstimator(BaseEstimator):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class KregsClassifier(ClassifierMixin, _KregsEstimator):
-    """A multilayer perceptron for classes, as scikit-learn knows classifiers.
+    """A network for classes, as scikit-learn knows classifiers: the preset for tables, or another.
 
     It works in `cross_val_score`, `GridSearchCV` and pipelines, and can be cloned and pickled. The
     columns are standardized inside the model, by the rows that it is trained on: nothing leaks
     from a fold's validation rows. Training stops early by the loss without penalties.
 
+    A parameter that is `None` is the network's own: with `network="preset"` that of
+    `kregs.presets.for_table`, with a function that builds a network the value in parentheses below.
+    What is given takes its place.
+
     With an integer `random_state` the same call gives the same model, and no global state changes.
 
     Args:
-        units: units of each hidden layer.
-        activation: of the hidden layers, as in `kregs.mlp`.
-        regularization: a `kregs.Regularization` or `None`. Its fields are parameters, too:
+        units: units of each hidden layer (a function's: `(64,)`).
+        activation: of the hidden layers, as in `kregs.mlp` (`"relu"`).
+        regularization: a `kregs.Regularization`, all that restrains the network (nothing); or a
+            dict of some of its fields, which are changed in the network's own:
+            `{"dropout": 0.3}`. The fields are parameters, too:
             `set_params(regularization__l2=1e-3)`, or `{"regularization__l2": [1e-4, 1e-2]}` as
             the grid of a `GridSearchCV`.
-        optimizer: a Keras optimizer's name.
-        learning_rate: number > 0 or a Keras schedule.
+        optimizer: a Keras optimizer's name (`"adam"`); not with a preset, which AdamW trains.
+        learning_rate: number > 0 or a Keras schedule (0.001). Of a preset a number is the highest
+            of its schedule.
         weight_decay: as in `kregs.compile_model`.
-        epochs: the most epochs.
-        batch_size: rows per step.
+        epochs: the most epochs (100).
+        batch_size: rows per step (32).
         early_stopping: hold some rows out of training, stop when their loss no longer falls, and
             keep the best epoch's weights. `False`: train on all rows for all epochs.
         metric: what the best epoch is chosen by instead of the loss: `"log_loss"`, `"accuracy"`,
@@ -370,15 +506,18 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
             `"f1_macro"`, computed by scikit-learn on the rows held out.
         validation_fraction: the fraction of rows held out, in (0, 1), at least one row;
             stratified where every class has rows enough.
-        n_iter_no_change: epochs without improvement before training stops.
-        class_weight: `None`, `"balanced"` (each class counts the same), or weights by label.
+        n_iter_no_change: epochs without improvement before training stops (10; with a preset, as in
+            `kregs.tune`, a fifth of the epochs and at least 5).
+        class_weight: `None`, `"balanced"` (each class counts the same), or weights by label; as
+            `sample_weight`, they count in training, in the loss of the rows held out, in `metric`
+            and in the temperature.
         random_state: `None`, an integer >= 0 or a `numpy.random.RandomState`, of the weights, the
             dropout, the held-out rows and the order of batches.
         verbose: as in `keras.Model.fit`.
-        network: a function that builds the network, called as `kregs.mlp` is: with the shape of a
-            row and the number of outputs, and `units`, `activation`, `regularization`,
-            `head_activation`, `seed` by name; or `"preset"`: the network of `kregs.presets`, with
-            its own regularization and optimizer. Default: `kregs.mlp`.
+        network: `"preset"`: the network of `kregs.presets` for the task; or a function that builds
+            the network, such as `kregs.mlp` and called as that is: with the shape of a row and the
+            number of outputs, and `units`, `activation`, `regularization`, `head_activation`,
+            `seed` by name.
         calibrate: scale the probabilities by the temperature that fits the rows held out best;
             needs `early_stopping`.
 
@@ -391,7 +530,8 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
         n_iter_: the epochs trained.
         n_features_in_, feature_names_in_: as in scikit-learn.
         encoder_: the scikit-learn transformer that makes numbers of a DataFrame with words, before
-            `model_`; `None` where all columns are numbers.
+            `model_`: codes, which a preset embeds, or columns of 0 and 1; `None` where all columns
+            are numbers.
         calibration_: with `calibrate` the `temperature`, how many `rows` it fits, and their
             `log_loss_before` and `log_loss_after`.
 
@@ -467,11 +607,12 @@ class KregsClassifier(ClassifierMixin, _KregsEstimator):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class KregsRegressor(RegressorMixin, _KregsEstimator):
-    """A multilayer perceptron for numbers, as scikit-learn knows regressors.
+    """A network for numbers, as scikit-learn knows regressors: the preset for tables, or another.
 
     As `KregsClassifier`; the targets are standardized too while it is trained, by the rows that it
     is trained on, so that learning rate and λ do not depend on their units, and `model_` gives
-    them in their own units.
+    them in their own units. Presets are for one target a row: of several, `network="preset"` is
+    `kregs.mlp`.
 
     Args:
         units, activation, regularization, optimizer, learning_rate, weight_decay, epochs,
@@ -490,9 +631,7 @@ class KregsRegressor(RegressorMixin, _KregsEstimator):
 
     >>> from sklearn.datasets import load_diabetes
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> model = KregsRegressor(
-    ...     (16,), learning_rate=0.05, epochs=5, batch_size=128, random_state=0
-    ... ).fit(X, y)
+    >>> model = KregsRegressor((64,), epochs=10, batch_size=128, random_state=0).fit(X, y)
     >>> bool(model.score(X, y) > 0.4), model.predict(X[:2]).shape
     (True, (2,))
     """
@@ -550,7 +689,9 @@ def _checked_rows(estimator: BaseEstimator, *data: Any, **options: Any) -> Any:
             f"Received: shape {data[-1].shape}"
         )
     if options.get("reset", True):
-        estimator.encoder_ = frame_encoder(data[0])
+        several_targets = getattr(data[1], "ndim", 1) == 2 and data[1].shape[1] > 1
+        codes = estimator.network == _PRESET and not several_targets
+        estimator.encoder_ = frame_encoder(data[0], codes=codes)
     try:
         if estimator.encoder_ is None:
             return validate_data(estimator, *data, dtype=np.float64, **options)
@@ -575,6 +716,26 @@ def _encoded_rows(estimator: Any, x: Any, *y: Any, reset: bool = True, **options
     if not y:
         return check_array(numbers, dtype=np.float64, estimator=estimator)
     return check_X_y(numbers, *y, dtype=np.float64, estimator=estimator, **options)
+
+
+def _or(given: Any, default: Any) -> Any:
+    """Return a parameter, or where it is `None` the network's own value."""
+    return default if given is None else given
+
+
+def _changeable(regularization: Any, network: Any) -> Any:
+    """Return what has the fields that parameters name: a value, or of a preset those changed."""
+    if regularization is None:
+        return {} if network == _PRESET else Regularization()
+    return regularization
+
+
+def _checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a regularization that are not `None`, or raise if one is wrong."""
+    check_names("regularization", fields, _FIELDS)
+    given = {name: value for name, value in fields.items() if value is not None}
+    checked = Regularization(**given)
+    return {name: getattr(checked, name) for name in given}
 
 
 def _check_class_weight(class_weight: Any, classes: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import random
 
@@ -14,7 +15,7 @@ from scipy.special import softmax
 from scipy.stats import loguniform
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, make_classification
-from sklearn.metrics import recall_score
+from sklearn.metrics import log_loss, recall_score
 from sklearn.model_selection import (
     GridSearchCV,
     RandomizedSearchCV,
@@ -23,32 +24,63 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import check_regressors_train, estimator_checks_generator
 
 import kregs
+from kregs.presets import epochs_of
 from kregs.tables.frames import word_columns
 
 # few steps over all rows at once: scikit-learn's checks train more than a hundred times
-FEW_STEPS = {
-    "units": (32,),
-    "activation": "tanh",
-    "optimizer": "sgd",
-    "batch_size": 512,
-    "early_stopping": False,
-}
+ONE_STEP = {"units": (32,), "batch_size": 512, "early_stopping": False}
+FEW_STEPS = {**ONE_STEP, "activation": "tanh", "optimizer": "sgd", "network": kregs.mlp}
 CLASSIFIER = kregs.KregsClassifier(**FEW_STEPS, learning_rate=0.5, epochs=2)
 REGRESSOR = kregs.KregsRegressor(**FEW_STEPS, learning_rate=0.25, epochs=3)
+PRESETS = [
+    kregs.KregsClassifier(**ONE_STEP, learning_rate=0.05, epochs=3),
+    kregs.KregsRegressor(**ONE_STEP, epochs=1),
+]
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": "weighted and repeated rows are summed in "
     "another order: equal to 1e-5 in float32 (tested below), where the check wants 1e-7",
 }
+# which has its own test of the default epochs below
+IN_ONE_STEP = {"check_regressors_train": "one step is too little to learn in"}
+
+
+def checks_of(estimators, failing):
+    """Return scikit-learn's `parametrize_with_checks` without the parameters in the ids."""
+    pairs = [
+        pair
+        for estimator in estimators
+        for pair in estimator_checks_generator(
+            estimator, expected_failed_checks=failing(estimator), mark="xfail"
+        )
+    ]
+
+    def name_of(value):
+        if not isinstance(value, functools.partial):
+            return type(value).__name__
+        options = ",".join(f"{key}={option}" for key, option in value.keywords.items())
+        return f"{value.func.__name__}({options})" if options else value.func.__name__
+
+    return pytest.mark.parametrize(("estimator", "check"), pairs, ids=name_of)
 
 
 @pytest.mark.filterwarnings("ignore")  # scikit-learn's checks are not written for warnings=error
-@parametrize_with_checks(
-    [CLASSIFIER, REGRESSOR], expected_failed_checks=lambda estimator: EXPECTED_FAILURES
-)
+@checks_of([CLASSIFIER, REGRESSOR], lambda estimator: EXPECTED_FAILURES)
 def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@checks_of(
+    PRESETS,
+    lambda estimator: (
+        EXPECTED_FAILURES | (IN_ONE_STEP if isinstance(estimator, kregs.KregsRegressor) else {})
+    ),
+)
+def test_scikit_learn_checks_of_presets(estimator, check):
     check(estimator)
 
 
@@ -59,7 +91,8 @@ def iris():
 
 def quick(**parameters):
     # 20 steps at most on iris: the estimator then trains eagerly, without tracing a graph
-    defaults = {"learning_rate": 0.05, "epochs": 5, "batch_size": 45, "random_state": 0}
+    defaults = {"learning_rate": 0.05, "epochs": 5, "batch_size": 45, "random_state": 0,
+                "network": kregs.mlp}  # fmt: skip
     return kregs.KregsClassifier((16,), **defaults | parameters)
 
 
@@ -88,7 +121,7 @@ def test_cross_validation_learns(iris):
 def test_regressor_beats_the_mean_in_cross_validation():
     x, y = load_diabetes(return_X_y=True)
     estimator = kregs.KregsRegressor(
-        (16,), learning_rate=0.05, epochs=4, early_stopping=False, random_state=0
+        (16,), learning_rate=0.05, epochs=4, early_stopping=False, random_state=0, network=kregs.mlp
     )
     assert cross_val_score(estimator, x, y, cv=2).mean() > 0.4
 
@@ -106,7 +139,7 @@ def test_grid_search_over_regularization(iris):
 @pytest.mark.parametrize("make", [kregs.KregsRegressor, kregs.KregsClassifier])
 def test_fields_of_the_regularization_are_parameters(make):
     given = kregs.Regularization(dropout=0.25, max_norm=2)
-    estimator = make(regularization=given)
+    estimator = make(regularization=given, network=kregs.mlp)
     deep = estimator.get_params()
     assert deep["regularization"] is given
     names = {name for name in deep if name.startswith("regularization__")}
@@ -127,7 +160,7 @@ def test_fields_of_the_regularization_are_parameters(make):
     estimator.set_params(regularization__l1=0.1, regularization=kregs.Regularization(l2=0.2))
     assert estimator.regularization == kregs.Regularization(l1=0.1, l2=0.2)
     # in scikit-learn's own way of taking parameters back
-    default = make()
+    default = make(network=kregs.mlp)
     assert default.set_params(**default.get_params()).regularization is None
     assert default.set_params(regularization__l2=np.float32(0.5)).regularization.l2 == 0.5
     assert default.set_params(regularization=None).get_params()["regularization__l2"] == 0.0
@@ -185,7 +218,7 @@ def test_targets_are_standardized_by_the_rows_that_are_trained_on(weighted):
     train, held = train_test_split(np.arange(50), test_size=10, random_state=seed)
     y[held] += 1e6  # what is held out tells nothing
     model = kregs.KregsRegressor(
-        (4,), epochs=1, batch_size=50, validation_fraction=0.2, random_state=4
+        (4,), epochs=1, batch_size=50, validation_fraction=0.2, random_state=4, network=kregs.mlp
     ).fit(x, y, sample_weight=weights)
     units = model.model_.get_layer("target_units")
     shares = np.ones(40) if weights is None else weights[train]
@@ -251,7 +284,7 @@ def test_early_stopping_holds_rows_out_and_keeps_the_best_epoch(iris):
 def test_the_epoch_is_chosen_by_the_metric(make, metric, logged, best, iris):
     x, y = iris
     model = make((4,), epochs=12, learning_rate=0.2, n_iter_no_change=2, metric=metric,
-                 random_state=0).fit(x, y)  # fmt: skip
+                 random_state=0, network=kregs.mlp).fit(x, y)  # fmt: skip
     values = model.history_[logged]
     assert model.n_iter_ == min(12, int(best(values)) + 1 + 2)
     assert "val_data_loss" in model.history_
@@ -281,7 +314,8 @@ def people():
 def test_a_frame_with_categories(make, people):
     frame, labels = people
     y = labels if make is kregs.KregsClassifier else frame["age"].to_numpy()
-    model = make((8,), learning_rate=0.1, epochs=8, batch_size=90, random_state=0).fit(frame, y)
+    options = {"learning_rate": 0.1, "epochs": 8, "batch_size": 90, "network": kregs.mlp}
+    model = make((8,), **options, random_state=0).fit(frame, y)
     assert model.feature_names_in_.tolist() == frame.columns.tolist()
     # as pandas makes columns of the words
     words = frame[["city", "member", "grade"]].astype(object).fillna("(missing)").astype(str)
@@ -289,7 +323,7 @@ def test_a_frame_with_categories(make, people):
     np.testing.assert_array_equal(
         np.sort(model.encoder_.transform(frame), axis=1), np.sort(expected, axis=1)
     )
-    without = make((8,), learning_rate=0.1, epochs=8, batch_size=90, random_state=0)
+    without = make((8,), **options, random_state=0)
     without.fit(model.encoder_.transform(frame), y)
     np.testing.assert_array_equal(
         without.predict(model.encoder_.transform(frame)), model.predict(frame)
@@ -301,7 +335,8 @@ def test_a_frame_with_categories(make, people):
         model.predict(frame.to_numpy())
     with pytest.raises(ValueError, match="feature names should match"):
         model.predict(frame.drop(columns="city"))
-    assert make((2,), epochs=1, early_stopping=False).fit(expected, y).encoder_ is None
+    options = {"epochs": 1, "early_stopping": False, "network": kregs.mlp}
+    assert make((2,), **options).fit(expected, y).encoder_ is None
 
 
 @pytest.mark.slow
@@ -317,6 +352,18 @@ def test_calibrated_probabilities(iris):
     np.testing.assert_array_equal(scaled.predict(x), plain.predict(x))
     with pytest.raises(ValueError, match="early_stopping=True"):
         quick(calibrate=True, early_stopping=False).fit(x, y)
+
+
+def test_weights_of_classes_count_in_the_temperature():
+    x, y = make_classification(200, 4, weights=[0.8], flip_y=0.2, random_state=1)
+    options = {"class_weight": {0: 1.0, 1: 4.0}, "validation_fraction": 0.5, "epochs": 4}
+    plain, scaled = (quick(calibrate=flag, **options).fit(x, y) for flag in (False, True))
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    _, held = train_test_split(np.arange(200), test_size=100, random_state=seed, stratify=y)
+    expected = log_loss(
+        y[held], plain.predict_proba(x[held]), sample_weight=np.where(y[held] == 1, 4.0, 1.0)
+    )
+    assert scaled.calibration_["log_loss_before"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_network_of_one_s_own(iris):
@@ -392,34 +439,52 @@ def test_several_targets_in_their_own_units():
     x = rng.normal(size=(200, 3))
     y = np.column_stack([1e6 + 1e3 * x[:, 0], x[:, 1] / 1e3])
     model = kregs.KregsRegressor((16,), learning_rate=0.05, epochs=8, random_state=0).fit(x, y)
+    own = kregs.KregsRegressor(
+        (16,), learning_rate=0.05, epochs=8, random_state=0, network=kregs.mlp
+    ).fit(x, y)  # which a preset, of one target, gives place to
+    np.testing.assert_array_equal(model.predict(x), own.predict(x))
     assert model.predict(x).shape == (200, 2)
     assert model.score(x, y) > 0.9
     np.testing.assert_allclose(model.model_.predict(x, verbose=0), model.predict(x), rtol=1e-4)
 
 
 @pytest.mark.parametrize("make", [kregs.KregsClassifier, kregs.KregsRegressor])
+@pytest.mark.parametrize("network", [kregs.mlp, "preset"])
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
         ({"epochs": 0}, ValueError, "epochs=0"),
         ({"units": ()}, ValueError, "units"),
+        ({"activation": "rely"}, ValueError, "Did you mean 'relu'"),
         ({"batch_size": 1.5}, TypeError, "batch_size"),
         ({"validation_fraction": 1.0}, ValueError, "validation_fraction"),
         ({"validation_fraction": 0.999}, ValueError, "validation_fraction=0.999"),
         ({"n_iter_no_change": 0}, ValueError, "n_iter_no_change=0"),
         ({"early_stopping": "yes"}, ValueError, "early_stopping"),
-        ({"optimizer": "adm"}, ValueError, "Did you mean 'adam'"),
-        ({"optimizer": object()}, TypeError, "name"),
+        ({"optimizer": "adm"}, ValueError, "Did you mean 'adam'|`optimizer` is no part of a pres"),
         ({"learning_rate": 0}, ValueError, "learning_rate"),
+        ({"weight_decay": -1}, ValueError, "weight_decay"),
         ({"regularization": 0.1}, TypeError, "regularization"),
+        ({"regularization": {"l3": 0.1}}, TypeError, "`regularization` has no field 'l3'"),
+        ({"regularization": {"dropout": 2}}, ValueError, "`dropout` must be"),
         ({"regularization": kregs.Regularization(drop_path=0.1)}, ValueError, "drop_path"),
+        ({"regularization": {"weight_decay": 0.2}, "weight_decay": 0.1}, ValueError, "set twice"),
         ({"verbose": 9}, ValueError, "verbose"),
         ({"random_state": "x"}, ValueError, "'x'"),
+        ({"network": None}, TypeError, "`network` must be a function"),
     ],
 )
-def test_wrong_parameters(make, parameters, error, message, iris):
+def test_wrong_parameters(make, network, parameters, error, message, iris):
     with pytest.raises(error, match=message):
-        make(**parameters).fit(*iris)
+        make(**{"network": network} | parameters).fit(*iris)
+
+
+@pytest.mark.parametrize("make", [kregs.KregsClassifier, kregs.KregsRegressor])
+def test_optimizers_that_a_network_cannot_take(make, iris):
+    with pytest.raises(TypeError, match=r"`optimizer` must be a Keras optimizer's name"):
+        make(optimizer=object(), network=kregs.mlp).fit(*iris)
+    with pytest.raises(ValueError, match=r"`optimizer` is no part of a preset.*kregs\.mlp"):
+        make(optimizer="sgd").fit(*iris)
 
 
 def test_wrong_data(iris):
@@ -443,29 +508,176 @@ def test_wrong_data(iris):
 def test_divergence_is_said():
     x, y = load_diabetes(return_X_y=True)
     wild = kregs.KregsRegressor(
-        (8,), optimizer="sgd", learning_rate=1e6, epochs=5, early_stopping=False, batch_size=442
-    )
-    with pytest.raises(ValueError, match="diverged"):
+        (8,), optimizer="sgd", learning_rate=1e6, epochs=5, early_stopping=False, batch_size=442,
+        network=kregs.mlp,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"diverged.*learning_rate=1000000.0"):
         wild.fit(x, y)
 
 
 @pytest.mark.slow
-def test_the_preset_is_a_network_of_the_estimators(iris):
+def test_the_preset_is_the_network_of_the_estimators(iris):
     x, y = iris
-    model = kregs.KregsClassifier(
-        network="preset", epochs=2, batch_size=64, random_state=0, calibrate=True
-    ).fit(x, y)
+    model = kregs.KregsClassifier(epochs=2, batch_size=64, random_state=0, calibrate=True).fit(x, y)
     expected = kregs.presets.for_table(3).build(4, 3, rows=135)
     assert model.model_.count_params() > expected.count_params()  # and the scaling of columns
     assert model.score(x, y) > 0.8
     np.testing.assert_allclose(model.predict_proba(x).sum(axis=1), 1.0, rtol=1e-5)
     again = clone(model).fit(x, y)
     np.testing.assert_allclose(again.predict_proba(x), model.predict_proba(x), atol=1e-5)
+    restored = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(restored.predict_proba(x), model.predict_proba(x))
+    assert model.get_params()["network"] == "preset"
 
 
-def test_the_preset_is_for_one_target_a_row():
-    with pytest.raises(ValueError, match="`network='preset'` is for one target a row"):
-        kregs.KregsRegressor(network="preset").fit(np.ones((8, 2)), np.ones((8, 2)))
+def compiled_by(monkeypatch, fit):
+    """Return the network that an estimator trained, and the arguments of its training."""
+    seen = {}
+    train = keras.Model.fit
+
+    def spied(model, **arguments):
+        seen.update(model=model, **arguments)
+        model.run_eagerly = True
+        return train(model, **arguments | {"epochs": 1})
+
+    monkeypatch.setattr(keras.Model, "fit", spied)
+    fit()
+    return seen
+
+
+@pytest.mark.parametrize("make", [kregs.KregsClassifier, kregs.KregsRegressor])
+def test_a_preset_trains_as_it_says(make, iris, monkeypatch):
+    x, y = iris
+    preset = kregs.presets.for_table(3 if make is kregs.KregsClassifier else None)
+    seen = compiled_by(monkeypatch, lambda: make(random_state=0).fit(x, y))
+    network = seen["model"]
+    rate = network.optimizer.get_config()["learning_rate"]["config"]
+    assert rate["warmup_target"] == preset.learning_rate
+    assert rate["warmup_steps"] + rate["decay_steps"] == preset.epochs * 3  # of 64 of 135 rows
+    assert network.optimizer.weight_decay == preset.regularization.weight_decay
+    assert (seen["epochs"], seen["batch_size"]) == (preset.epochs, 64)
+    assert seen["callbacks"][0].patience == preset.epochs // 5  # as kregs.tune has it
+    assert network.get_layer("dense_2").units == preset.units[1]
+
+
+def test_a_preset_takes_fewer_epochs_of_a_long_table(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(6000, 2))
+    estimator = kregs.KregsRegressor((4,), batch_size=6000, early_stopping=False)
+    seen = compiled_by(monkeypatch, lambda: estimator.fit(x, x[:, 0]))
+    preset = kregs.presets.for_table(None)
+    assert seen["epochs"] == epochs_of(preset, 6000) < preset.epochs
+    rate = seen["model"].optimizer.get_config()["learning_rate"]["config"]
+    assert rate["warmup_steps"] + rate["decay_steps"] == seen["epochs"]
+
+
+@pytest.mark.parametrize("make", [kregs.KregsClassifier, kregs.KregsRegressor])
+def test_what_is_given_takes_the_place_of_the_preset_s(make, iris, monkeypatch):
+    x, y = iris
+    estimator = make(
+        (24,), learning_rate=0.02, weight_decay=0.3, epochs=6, batch_size=30, n_iter_no_change=4,
+        regularization={"dropout": 0.4}, activation="tanh",
+    )  # fmt: skip
+    seen = compiled_by(monkeypatch, lambda: estimator.fit(x, y))
+    network = seen["model"]
+    rate = network.optimizer.get_config()["learning_rate"]["config"]
+    assert rate["warmup_target"] == 0.02
+    assert rate["warmup_steps"] + rate["decay_steps"] == 6 * 5  # of 30 of 135 rows
+    assert network.optimizer.weight_decay == pytest.approx(0.3)
+    assert (seen["epochs"], seen["batch_size"]) == (6, 30)
+    assert seen["callbacks"][0].patience == 4
+    assert [layer.rate for layer in network.layers if "dropout" in layer.name] == [0.4]
+    assert network.get_layer("dense_1").units == 24
+    assert network.get_layer("dense_activation_1").activation is keras.activations.tanh
+    assert "dense_2" not in [layer.name for layer in network.layers]
+
+    # a whole value leaves nothing of the preset's: neither its decay nor its dropout
+    estimator.set_params(weight_decay=None, regularization=kregs.Regularization(l2=0.1))
+    estimator.set_params(learning_rate=keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5))
+    network = compiled_by(monkeypatch, lambda: estimator.fit(x, y))["model"]
+    assert network.optimizer.get_config()["learning_rate"]["class_name"] == "ExponentialDecay"
+    assert network.optimizer.weight_decay in (None, 0.0)
+    assert not [layer for layer in network.layers if "dropout" in layer.name]
+    assert network.get_layer("dense_1").kernel_regularizer.l2 == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("make", [kregs.KregsClassifier, kregs.KregsRegressor])
+def test_fields_change_the_preset_s_regularization(make):
+    estimator = make()
+    deep = estimator.get_params()
+    assert deep["regularization"] is None
+    assert deep["regularization__dropout"] is None
+    assert make().set_params(**deep).get_params() == deep
+    assert estimator.set_params(regularization__dropout=np.float32(0.5), epochs=7) is estimator
+    assert estimator.regularization == {"dropout": 0.5}
+    copy = clone(estimator).set_params(regularization__weight_decay=0.0)
+    assert copy.regularization == {"dropout": 0.5, "weight_decay": 0.0}
+    assert estimator.get_params()["regularization__dropout"] == 0.5
+    assert estimator.get_params()["regularization__weight_decay"] is None
+    assert estimator.set_params(regularization__dropout=None).regularization is None
+    for parameters, error, message in (
+        ({"regularization__droput": 0.1}, ValueError, "Did you mean 'dropout'"),
+        ({"epochs": 9, "regularization__dropout": 1.5}, ValueError, "`dropout` must be"),
+    ):
+        with pytest.raises(error, match=message):
+            estimator.set_params(**parameters)
+        assert estimator.epochs == 7
+    # in one call with the network, whichever it was before
+    assert make().set_params(network=kregs.mlp, regularization__l2=0.1).regularization == (
+        kregs.Regularization(l2=0.1)
+    )
+
+
+@pytest.mark.slow
+def test_a_grid_over_a_field_of_the_preset(iris):
+    options = {"epochs": 2, "early_stopping": False, "batch_size": 150, "random_state": 0}
+    search = GridSearchCV(
+        kregs.KregsClassifier((32,), learning_rate=0.05, **options),
+        {"regularization__dropout": [0.9, 0.0]},
+        cv=2,
+    ).fit(*iris)
+    best = search.best_estimator_
+    assert best.regularization == {"dropout": search.best_params_["regularization__dropout"]}
+    assert search.cv_results_["mean_test_score"][1] > search.cv_results_["mean_test_score"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [kregs.KregsClassifier, kregs.KregsRegressor])
+def test_the_preset_embeds_categories(make, people):
+    frame, labels = people
+    y = labels if make is kregs.KregsClassifier else frame["age"].to_numpy()
+    model = make((8,), epochs=2, batch_size=90, random_state=0).fit(frame, y)
+    rows = model.encoder_.transform(frame)
+    # as pandas numbers the words in order, from 1
+    expected = [frame["age"]]
+    for name in ("city", "member", "grade"):
+        words = frame[name].astype(object).fillna("(missing)").astype(str)
+        expected.append(words.astype("category").cat.codes + 1)
+    np.testing.assert_array_equal(rows, np.column_stack(expected))
+    embedding = next(
+        layer for layer in model.model_._flatten_layers() if layer.name == "category_embedding"
+    )
+    assert list(embedding.cardinalities) == [4, 3, 4]
+    scaling = model.model_.get_layer("standardize")
+    np.testing.assert_array_equal(np.ravel(scaling.mean)[1:], 0.0)
+    np.testing.assert_array_equal(np.ravel(scaling.variance)[1:], 1.0)
+    unseen = model.encoder_.transform(frame.assign(city="Rom"))
+    assert (unseen[:, 1] == 0).all()
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(frame), model.predict(frame))
+    words_only = frame[["city", "member"]]
+    assert len(make((8,), epochs=1, batch_size=90).fit(words_only, y).predict(words_only)) == 90
+    if make is kregs.KregsRegressor:  # several targets, of which there is no preset
+        several = make((8,), epochs=1).fit(frame, np.column_stack([y, y]))
+        assert several.model_.input_shape == (None, 9)
+
+
+@pytest.mark.nightly
+def test_the_default_learns(iris):
+    assert cross_val_score(kregs.KregsClassifier(random_state=0), *iris, cv=3).mean() > 0.9
+    x, y = load_diabetes(return_X_y=True)
+    estimator = kregs.KregsRegressor(random_state=0)
+    assert cross_val_score(estimator, x, y, cv=3).mean() > 0.35
+    check_regressors_train("KregsRegressor", estimator)
 
 
 def test_numbers_in_object_columns_are_numbers(iris):

@@ -276,10 +276,10 @@ def two_class_logits(logits: np.ndarray) -> np.ndarray:
     return np.hstack([np.zeros_like(values), values]) if values.shape[-1] == 1 else values
 
 
-def _nll(logits: np.ndarray, labels: np.ndarray) -> float:
+def _nll(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Return the mean negative log-likelihood of class numbers, in nats."""
     chosen = logits[np.arange(len(labels)), labels]
-    return float(np.mean(logsumexp(logits, axis=-1) - chosen))
+    return float(np.average(logsumexp(logits, axis=-1) - chosen, weights=weights))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -408,12 +408,15 @@ def temperature_scaling(
     return TemperatureScaling(temperature, scaled, before, after, *tests)
 
 
-def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
+def best_temperature(
+    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> float | None:
     """Return the temperature that makes the likelihood of some rows largest.
 
     Args:
         logits: one a class (n, classes), or logarithms of probabilities.
         labels: class numbers (n,).
+        weights: of the rows (n,), or `None`.
 
     Returns:
         `None` if there is none: all rows are predicted rightly, or worse than by chance.
@@ -427,7 +430,7 @@ def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
     if (logits.argmax(axis=-1) == labels).all():
         return None
     best = minimize_scalar(
-        lambda log_temperature: _nll(logits / np.exp(log_temperature), labels),
+        lambda log_temperature: _nll(logits / np.exp(log_temperature), labels, weights),
         bounds=_BOUNDS,
         method="bounded",
         options={"xatol": 1e-6},

@@ -24,6 +24,10 @@ from kregs.validation import check_integer
 _BLOCK = 1024  # rows at a time
 
 
+class NoFoldWeights(ValueError):
+    """No trial of a search kept the weights of all its folds, as when its time was up before."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FoldEnsemble:
     """Models of folds whose weighted mean predicts.
@@ -101,7 +105,7 @@ def choose_folds(
     with preserved_state():
         candidates = _candidates(result, runs, trials)
         if not candidates:
-            raise ValueError(
+            raise NoFoldWeights(
                 "`fold_ensemble` needs trials that kept the weights of all folds: search with "
                 "keep_folds=True. Received: a search in which none did"
             )
@@ -110,9 +114,10 @@ def choose_folds(
             [_out_of_fold(result.build_model(n), data, runs, own) for n, own in candidates]
         )
         judged = np.isfinite(predictions).reshape(*predictions.shape[:2], -1).all(axis=(0, 2))
-        y, value = _targets(data), _value_of(result, first)
         places = np.flatnonzero(judged)
-        picks = greedy_weights(predictions[:, places], y[places], value, size=size)
+        y, weight = _by_row(data, "y")[places], _by_row(data, "sample_weight")
+        value = _value_of(result, first, None if weight is None else weight[places])
+        picks = greedy_weights(predictions[:, places], y, value, size=size)
         mean = np.tensordot(picks / size, predictions, 1)
         models, weights, folds, counts = [], [], [], {}
         for (number, own), count in zip(candidates, picks.tolist(), strict=True):
@@ -125,7 +130,7 @@ def choose_folds(
                 models.append(model)
                 weights.append(count / size / len(runs))
                 folds.append(int(run.fold or 0))
-    score = result.protocol.sign * value(y[places], mean[places].astype("float32"))
+    score = result.protocol.sign * value(y, mean[places].astype("float32"))
     return FoldEnsemble(
         counts, models, np.array(weights), folds, list(data.fold_transformers), mean, float(score)
     )
@@ -153,7 +158,7 @@ def _out_of_fold(
 
     The mean over seeds and over repeats of the folds; NaN where no fold was judged on a row.
     """
-    rows = len(_targets(data))
+    rows = len(_by_row(data, "y"))
     total: Any = None
     times = np.zeros(rows)
     for run in runs:
@@ -168,30 +173,41 @@ def _out_of_fold(
         return total / times.reshape(-1, *[1] * (total.ndim - 1))
 
 
-def _targets(data: Data) -> np.ndarray:
-    """Return the targets of the rows as the search was given them."""
-    y = data.fit["y"]
-    if not isinstance(y, np.ndarray):
+def _by_row(data: Data, name: str) -> Any:
+    """Return the targets or weights of the rows as the search was given them; `None` for none."""
+    values = data.fit.get(name)
+    if values is None:
+        return None
+    if not isinstance(values, np.ndarray):
         raise ValueError("`fold_ensemble` is for one target a row. Received: several outputs")
     splits: Any = data.splits
     if splits[0].offset is None:
-        return y
+        return values
     # prepared rows stand there once for each fold
     rows = 1 + max(int(max(split.train.max(), split.validation.max())) for split in splits)
-    targets = np.zeros((rows, *y.shape[1:]), y.dtype)
+    given = np.zeros((rows, *values.shape[1:]), values.dtype)
     for split in splits:
-        targets[split.train] = y[split.train_places]
-        targets[split.validation] = y[split.validation_places]
-    return targets
+        given[split.train] = values[split.train_places]
+        given[split.validation] = values[split.validation_places]
+    return given
 
 
-def _value_of(result: SearchResult, model: keras.Model) -> Callable[[Any, np.ndarray], float]:
+def _value_of(
+    result: SearchResult, model: keras.Model, weight: np.ndarray | None
+) -> Callable[[Any, np.ndarray], float]:
     """Return what is made small: the objective if scikit-learn computes it, else the loss."""
-    if result.protocol.scorer is None:
-        loss = data_loss_of(model)
-        return lambda y, outputs: float(np.mean(loss(y, outputs)))
-    score, sign = make_scorer(result.protocol.scorer).of_model(model), result.protocol.sign
-    return lambda y, outputs: sign * score(y, outputs, None)
+    if result.protocol.scorer is not None:
+        score, sign = make_scorer(result.protocol.scorer).of_model(model), result.protocol.sign
+        return lambda y, outputs: sign * score(y, outputs, weight)
+    loss = data_loss_of(model)
+    if isinstance(loss, keras.losses.Loss):
+        return lambda y, outputs: float(loss(y, outputs, weight))
+
+    def mean(y: Any, outputs: np.ndarray) -> float:
+        by_row = np.reshape(loss(y, outputs), (len(y), -1)).mean(axis=1)
+        return float(np.mean(by_row if weight is None else by_row * weight))
+
+    return mean
 
 
 def outputs_of(model: keras.Model, x: Any) -> np.ndarray:

@@ -194,6 +194,17 @@ def check_settings(
     )
 
 
+def default_patience(epochs: int) -> int:
+    """Return after how many epochs without improvement a training of at most so many stops.
+
+    Example:
+
+    >>> default_patience(10), default_patience(60)
+    (5, 12)
+    """
+    return max(5, epochs // 5)
+
+
 def _callbacks(
     callbacks: Any, objective: keras_tuner.Objective, epochs: int | None, score_at: str
 ) -> list[keras.callbacks.Callback]:
@@ -205,7 +216,7 @@ def _callbacks(
             early_stopping(
                 objective.name,
                 mode=objective.direction,
-                patience=max(5, (epochs or 0) // 5),
+                patience=default_patience(epochs or 0),
                 restore_best_weights=False,
             )
         ]

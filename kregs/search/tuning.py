@@ -113,7 +113,9 @@ def tune(
         class_weight: weights by class number, for training, or `"balanced"`: each class counts the
             same, as scikit-learn's `compute_class_weight` has it. The classes are counted on the
             rows that are trained on; with `folds` on all rows, so that all folds have one weight
-            a class; by `refit` on the rows that it is given. Not together with `sample_weight`.
+            a class; by `refit` on the rows that it is given. As in Keras they are not for
+            validation: what epochs and trials are chosen by counts each row once, where
+            `sample_weight` counts there, too. Not together with `sample_weight`.
         oracle: what proposes trials: `"random"`, `"random_from_defaults"` (the default values
             first), `"bayesian"` (a Gaussian process), `"hyperband"` (many short trials, the best go
             on), `"grid"`, or a `keras_tuner.Oracle` object.

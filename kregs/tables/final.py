@@ -38,7 +38,13 @@ class Plan:
 
 
 def make_plan(
-    result: SearchResult, y: np.ndarray, *, ensemble: bool, classes: bool, members: int = MEMBERS
+    result: SearchResult,
+    y: np.ndarray,
+    *,
+    ensemble: bool,
+    classes: bool,
+    members: int = MEMBERS,
+    weights: np.ndarray | None = None,
 ) -> Plan:
     """Choose what is trained last, and how its probabilities are scaled.
 
@@ -49,7 +55,10 @@ def make_plan(
             most; else one, of the chosen trial.
         classes: whether the targets are class numbers.
         members: how many are several.
+        weights: of the rows (n,), for the temperature; `None`: each counts the same.
     """
+    from kregs.search.fold_ensemble import NoFoldWeights
+
     members = members if ensemble else 1
     counts = {result.chosen_trial: members}
     record: dict[str, Any] = {"ensemble": None, "calibration": None}
@@ -59,7 +68,7 @@ def make_plan(
             # who asked for the most restrained trial gets no others
             free = ensemble and result.protocol.selection == "best"
             chosen = result.fold_ensemble(members, trials=None if free else [result.chosen_trial])
-        except ValueError:  # the time was up before any trial had trained all folds
+        except NoFoldWeights:  # the time was up before any trial had trained all folds
             chosen = None
         if chosen is not None:
             counts, out_of_fold, score = chosen.counts, chosen.out_of_fold, chosen.score
@@ -79,17 +88,21 @@ def make_plan(
         }
     if classes and out_of_fold is not None:
         judged = np.isfinite(out_of_fold).all(axis=1)
-        record["calibration"] = calibrated(out_of_fold[judged], y[judged])
+        judged_weights = None if weights is None else weights[judged]
+        record["calibration"] = calibrated(out_of_fold[judged], y[judged], judged_weights)
         temperature = record["calibration"]["temperature"]
     return Plan(counts, temperature, record)
 
 
-def calibrated(outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def calibrated(
+    outputs: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> dict[str, Any]:
     """Return the best temperature of some predictions, and their log loss before and after.
 
     Args:
         outputs: probabilities (n, classes), or of the second of two classes alone (n, 1).
         labels: class numbers (n,).
+        weights: of the rows (n,), or `None`.
 
     Example:
 
@@ -100,10 +113,11 @@ def calibrated(outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     from kregs.inspection.calibration import best_temperature
 
     logits = np.log(np.maximum(class_probabilities(outputs), 1e-30))
-    temperature = best_temperature(logits, labels) or 1.0
+    temperature = best_temperature(logits, labels, weights) or 1.0
 
     def loss(scaled: np.ndarray) -> float:
-        return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]))
+        by_row = logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]
+        return float(np.average(by_row, weights=weights))
 
     return {
         "temperature": temperature,
@@ -114,7 +128,11 @@ def calibrated(outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def train_last(
-    result: SearchResult, plan: Plan, sets: Sequence[tuple[pd.DataFrame, np.ndarray]]
+    result: SearchResult,
+    plan: Plan,
+    sets: Sequence[tuple[pd.DataFrame, np.ndarray]],
+    *,
+    class_weight: str | None = None,
 ) -> list[Refit]:
     """Train what is planned on each of several sets of rows, all of them as one population.
 
@@ -122,13 +140,12 @@ def train_last(
         result: of the search.
         plan: what `make_plan` returned.
         sets: features and targets of each, as the search was given them.
+        class_weight: `"balanced"`, counted in each set, or `None`.
     """
     from kregs.inspection.calibration import with_temperature
-    from kregs.search.refit import searched_class_weight
     from kregs.search.refit_ensemble import refit_on
 
-    weights = searched_class_weight(result)
-    refits = refit_on(result, sets, counts=plan.counts, class_weight=weights)
+    refits = refit_on(result, sets, counts=plan.counts, class_weight=class_weight)
     if plan.temperature == 1.0:
         return refits
     return [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from kregs.tasks import class_probabilities
+
+_SCORES_OF_CLASSES = ("accuracy", "balanced_accuracy", "log_loss", "roc_auc")
+_SCORES_OF_NUMBERS = ("r2", "rmse", "mae")
 
 
 def split_rows(
@@ -66,7 +67,7 @@ def _every_class(
 
 
 def score_outputs(task: str, y: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
-    """Return scikit-learn's metrics of a model on the test rows.
+    """Return scikit-learn's metrics of a model on the test rows, by name.
 
     Args:
         task: `"classification"` or `"regression"`.
@@ -74,34 +75,21 @@ def score_outputs(task: str, y: np.ndarray, outputs: np.ndarray) -> dict[str, fl
         outputs: probabilities (n, classes), or of the second of two classes alone (n, 1); or
             targets (n, 1).
 
+    Returns:
+        Numbers; `roc_auc` is NaN of rows that lack a class.
+
     Example:
 
     >>> scores = score_outputs("regression", np.array([1.0, 2.0]), np.array([[1.0], [2.5]]))
     >>> scores["mae"]
     0.25
     """
-    from sklearn import metrics
+    from kregs.search.judging.scorer import make_scorer
 
-    if task == "regression":
-        predictions = outputs[:, 0]
-        return {
-            "r2": metrics.r2_score(y, predictions),
-            "rmse": metrics.root_mean_squared_error(y, predictions),
-            "mae": metrics.mean_absolute_error(y, predictions),
-        }
-    probabilities = class_probabilities(outputs)
-    labels = np.arange(probabilities.shape[1])
-    predictions = probabilities.argmax(axis=1)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "y_pred contains classes")  # of a test by time
-        balanced = metrics.balanced_accuracy_score(y, predictions)
-    auc = float("nan")  # of rows that lack a class
-    if len(np.unique(y)) == len(labels):
-        scores = probabilities[:, 1] if len(labels) == 2 else probabilities
-        auc = metrics.roc_auc_score(y, scores, multi_class="ovr", labels=labels)
-    return {
-        "accuracy": metrics.accuracy_score(y, predictions),
-        "balanced_accuracy": balanced,
-        "log_loss": metrics.log_loss(y, probabilities, labels=labels),
-        "roc_auc": auc,
-    }
+    of_classes = task == "classification"
+    predictions = class_probabilities(outputs) if of_classes else outputs
+    names = _SCORES_OF_CLASSES if of_classes else _SCORES_OF_NUMBERS
+    scores = {name: make_scorer(name).value(y, predictions) for name in names}
+    if of_classes and len(np.unique(y)) < predictions.shape[1]:
+        scores["roc_auc"] = float("nan")  # not the mean of the classes that are there
+    return scores

@@ -37,10 +37,12 @@ def make_preprocessing(
     Args:
         features: as in `Table` (n, features).
         columns: what they are.
-        rows: numbers (m,) of the rows that decide which categories are frequent, which columns have
+        rows: numbers (m,) of the rows that decide which categories have columns, which columns have
             gaps, and which parts of dates differ. Default: all.
         scaling: of numbers: `"robust"`, `"quantile"` or `"standard"`.
-        categories: `"one-hot"`, or `"codes"`: whole numbers behind all others.
+        categories: `"one-hot"`, or `"codes"`: whole numbers behind all others. There is a code for
+            every category of `features`; those of fewer than two of the rows that it is fitted on
+            are 0.
         classes: how many classes the target has; `None` for a regression.
 
     Example:
@@ -85,8 +87,10 @@ def make_preprocessing(
     if many:
         encode = CrossFittedTargetEncoder(classes)
         steps.append(("targets", make_pipeline(fill, encode, StandardScaler()), many))
+    # codes for what later rows hold, too: what is fitted on these knows it, in the same columns
+    listed, missing = (features, False) if categories == "codes" else (trained_on, True)
     words = {
-        name: frequent_categories(trained_on[name], missing=categories == "one-hot")
+        name: frequent_categories(listed[name], missing=missing)
         for name in texts
         if name not in many
     }
@@ -152,13 +156,16 @@ def add_one(codes: np.ndarray) -> np.ndarray:
 def _category_encoders(categories: str, words: list[list[str]]) -> list[Any]:
     from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder
 
+    from kregs.tables.transformers import FrequentCodes
+
     listed = [np.array(names, dtype=object) for names in words]
     if categories == "one-hot":
         return [OneHotEncoder(categories=listed, handle_unknown="ignore", sparse_output=False)]
     encoder = OrdinalEncoder(
         categories=listed, handle_unknown="use_encoded_value", unknown_value=-1
     )
-    return [encoder, FunctionTransformer(add_one, feature_names_out="one-to-one")]
+    from_one = FunctionTransformer(add_one, feature_names_out="one-to-one")
+    return [encoder, from_one, FrequentCodes(_FEWEST_ROWS)]
 
 
 def _scaler(scaling: str, rows: int) -> Any:

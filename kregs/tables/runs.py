@@ -30,12 +30,23 @@ from kregs.tables.final import (
 from kregs.tables.holdout import score_outputs
 from kregs.tables.networks import TableNetwork
 from kregs.tables.prediction import network_outputs
-from kregs.tables.preprocessing import SCALING_OPTIONS, number_and_code_columns
+from kregs.tables.preprocessing import (
+    SCALING_OPTIONS,
+    make_preprocessing,
+    number_and_code_columns,
+)
 from kregs.tables.record import FORMAT, call_of
 from kregs.tables.scaling_search import scaling_losses
 from kregs.tables.splitting import divide
 from kregs.tables.table import Table, read_table
-from kregs.validation import check_choice, check_flag, check_integer, check_number, check_seed
+from kregs.validation import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_seed,
+    suggestion,
+)
 
 if TYPE_CHECKING:
     from kregs.search import SearchResult
@@ -136,8 +147,10 @@ def tune_table(
             `"f1_macro"`; `"rmse"`, `"mae"`, `"mse"`, `"r2"`, of targets in standard deviations; or
             scikit-learn's name of such a scorer. Default: the loss without penalties.
         class_weight: `"balanced"`: every class is given the same weight in training, also of the
-            models beside. The probabilities are then those of a world where all classes are equally
-            frequent: right for finding rare classes, too high for these as plain frequencies.
+            models beside, and in the loss by which epochs, trials and the temperature are chosen; a
+            `metric` counts each row once. The probabilities are then those of a world where all
+            classes are equally frequent: right for finding rare classes, too high for these as
+            plain frequencies.
         preset: how the first network is built and trained, which the others are variations of;
             default: `kregs.presets.for_table` of the task.
         ensemble: train several networks at the end, each of one of the trials whose folds help each
@@ -235,6 +248,7 @@ def tune_table(
             for warning in table.warnings:
                 warnings.warn(warning, stacklevel=2)
     _check_goal(table, metric, class_weight)
+    _check_seconds(max_time)
     if preset is not None and not isinstance(preset, TablePreset):
         raise TypeError(
             f"`preset` must be a kregs.presets.TablePreset or None. Received: preset={preset!r}"
@@ -249,13 +263,21 @@ def tune_table(
 
     losses = scaling_losses(table, train, seed) if scaling == "search" else {}
     scaling = min(losses, key=lambda name: losses[name]) if losses else scaling
-    preprocessing = table.preprocessing(train, scaling=scaling, categories="codes")
+    classes = None if table.classes is None else len(table.classes)
+    # of all rows, those of a test file too: what is trained on them at the end knows their words
+    preprocessing = make_preprocessing(
+        split.features,
+        table.columns,
+        train,
+        scaling=scaling,
+        categories="codes",
+        classes=classes,
+    )
     x_train, x_test = split.features.iloc[train], split.features.iloc[test]
     center, scale = _target_units(table, train)
     y = split.target if table.classes is not None else (split.target - center) / scale
     transformed = np.asarray(preprocessing.fit_transform(x_train, y[train]))
     numbers, categories = number_and_code_columns(preprocessing)
-    classes = None if table.classes is None else len(table.classes)
     preset = for_table(classes) if preset is None else preset
     fold_rows = _rows_of_a_fold(split.folds, len(train))
     network = TableNetwork(
@@ -271,6 +293,9 @@ def tune_table(
         # of all rows that may be trained on, whatever the fold: they say nothing of the target
         edges=tuple(map(tuple, quantile_edges(transformed[:, :numbers], bin_count(fold_rows)))),
     )
+    weights = _row_weights(split.target[train], class_weight)
+    # weights of rows count in validation, too; those of classes do not, as in Keras
+    by_row = metric is None and weights is not None
     result = kregs.tune(
         network,
         x_train,
@@ -278,7 +303,8 @@ def tune_table(
         folds=split.folds,
         groups=split.groups,
         preprocess=preprocessing,
-        class_weight=class_weight,
+        sample_weight=weights if by_row else None,
+        class_weight=None if by_row else class_weight,
         objective=metric or "val_data_loss",
         selection=selection,
         oracle=oracle,
@@ -302,11 +328,13 @@ def tune_table(
         ensemble=ensemble,
         classes=classes is not None,
         members=MEMBERS_OF_ENSEMBLES if network.preset.ensemble else MEMBERS,
+        weights=weights,
     )
     if verbose != 0:
         count = sum(plan.counts.values())
         print(f"training {count} networks on {len(train)} rows to test them, and on all {len(y)}")
-    tested, saved = train_last(result, plan, [(x_train, y[train]), (split.features, y)])
+    sets = [(x_train, y[train]), (split.features, y)]
+    tested, saved = train_last(result, plan, sets, class_weight=class_weight)
 
     files = {
         "model": result.path / MODEL_FILE,
@@ -315,7 +343,7 @@ def tune_table(
         "trials": result.path / TRIALS_FILE,
         "result": result.path / RESULT_FILE,
     }
-    seen = x_train.select_dtypes(object)
+    seen = split.features.select_dtypes(object)  # what is saved is trained on all rows
     network_rows = tested.transformer.transform(x_test)
     by_model = {"network": network_outputs(tested.model, network_rows) * scale + center}
     one_hot = table.preprocessing(train, scaling=scaling)  # for models that embed no codes
@@ -324,7 +352,7 @@ def tune_table(
         table.task,
         (x_train, x_linear),
         split.target[train],
-        _row_weights(split.target[train], class_weight),
+        weights,
         (x_test, one_hot.transform(x_test)),
         seed=seed,
     )
@@ -398,6 +426,17 @@ def _check_goal(table: Table, metric: Any, class_weight: Any) -> None:
             f"Received: class_weight={class_weight!r} and a regression of {table.target_name!r}"
         )
     check_metric(metric, of_classes=table.classes is not None)
+
+
+def _check_seconds(max_time: Any) -> None:
+    """Raise if a time for the search is no number of seconds, `"auto"` or `None`."""
+    if isinstance(max_time, str) and max_time != "auto":
+        raise ValueError(
+            "`max_time` must be a number of seconds, 'auto' or None. "
+            f"Received: max_time={max_time!r}.{suggestion(max_time, ['auto'])}"
+        )
+    if max_time is not None and max_time != "auto":
+        check_number("max_time", max_time, above=0.0)
 
 
 def _row_weights(labels: np.ndarray, class_weight: str | None) -> np.ndarray | None:

@@ -107,7 +107,7 @@ class Table:
         and the weekday beside them, where these differ. Categories of at most 50 values: one column
         each, of which missing is one; rare and unseen ones are 0 in all of a column's columns. Of
         more: what scikit-learn's `TargetEncoder` knows of the target, each row without its own.
-        It makes the same columns in every fold, since which categories are frequent, and which
+        It makes the same columns in every fold, since which categories have columns, and which
         columns have gaps, is decided here.
 
         Args:
@@ -116,8 +116,9 @@ class Table:
             scaling: of numbers: `"robust"` (by median and quartiles, with a smooth clip: far
                 values end near ± 3), `"quantile"` (to a normal distribution), or `"standard"`.
             categories: `"one-hot"`, or `"codes"`, for learned embeddings: behind all columns of
-                numbers one column of whole numbers a column; 0 is missing, rare and unseen.
-                `kregs.tables.number_and_code_columns` tells how many there are.
+                numbers one column of whole numbers a column; 0 is missing, rare and unseen in the
+                rows that it is fitted on. All rows decide how many codes there are:
+                `kregs.tables.number_and_code_columns` tells.
 
         Returns:
             A `sklearn.compose.ColumnTransformer`. Where categories are target-encoded, it is fitted

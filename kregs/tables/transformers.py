@@ -149,6 +149,38 @@ class DateParts(TransformerMixin, BaseEstimator):
         return tags
 
 
+class FrequentCodes(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Makes 0 of codes that too few of the rows have that it is fitted on.
+
+    Args:
+        fewest: rows of a code that stays.
+
+    Example:
+
+    >>> FrequentCodes(2).fit_transform([[1.0], [1.0], [2.0]]).ravel().tolist()
+    [1.0, 1.0, 0.0]
+    """
+
+    def __init__(self, fewest: int = 2) -> None:
+        self.fewest = fewest
+
+    def fit(self, X: Any, y: Any = None) -> FrequentCodes:
+        """Count the codes of the columns of `X` (n, features)."""
+        x = validate_data(self, X, dtype="float64")
+        self.codes_ = []
+        for column in x.T:
+            codes, rows = np.unique(column, return_counts=True)
+            self.codes_.append(codes[rows >= self.fewest])
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the codes (n, features), 0 in the place of all others."""
+        check_is_fitted(self)
+        x = validate_data(self, X, reset=False, dtype="float64")
+        kept = [np.isin(column, codes) for column, codes in zip(x.T, self.codes_, strict=True)]
+        return np.where(np.column_stack(kept), x, 0.0)
+
+
 class CrossFittedTargetEncoder(TransformerMixin, BaseEstimator):
     """scikit-learn's `TargetEncoder` with the same columns in every fold of a table's rows.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from typing import Any
 
 import keras
@@ -29,24 +30,57 @@ _LARGER_IS_BETTER = re.compile(
 
 
 class _StrictEarlyStopping(keras.callbacks.EarlyStopping):
-    """Keras's early stopping, except that a monitor missing from the logs is an error."""
+    """Keras's early stopping, except that a monitor missing from the logs is an error.
+
+    Epochs without validation (`validation_freq`) are passed over, as Keras does.
+    """
+
+    _was_logged, _unvalidated = False, 0  # in this training: the monitor; epochs before it
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
+        self._was_logged, self._unvalidated = False, 0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = numbers_of(logs or {})  # parts of an array metric have names, too
-        if self.monitor not in logs:
-            no_validation = self.monitor.startswith("val_") and not any(
-                name.startswith("val_") for name in logs
-            )
-            hint = (
-                " There are no validation metrics: pass validation data to `fit`."
-                if no_validation
-                else suggestion(self.monitor, logs)
-            )
-            raise ValueError(
-                f"`monitor` must be one of the logged metrics: {', '.join(logs)}. "
-                f"Received: monitor={self.monitor!r}.{hint}"
-            )
-        super().on_epoch_end(epoch, logs)
+        if self.monitor in logs:
+            self._was_logged = True
+            super().on_epoch_end(epoch, logs)
+        elif not self._was_logged:
+            if not self._is_of_validation() or _validated(logs):
+                raise self._missing(logs)
+            self._last_logs, self._unvalidated = logs, self._unvalidated + 1
+            if self._unvalidated == 2:  # whoever forgot the data should not wait for the end
+                warnings.warn(
+                    f"early stopping waits for {self.monitor!r}: two epochs had no validation. "
+                    "Without validation data it cannot stop",
+                    stacklevel=2,
+                )
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_end(logs)
+        ended_early = self.model is not None and self.model.stop_training
+        if self._unvalidated and not self._was_logged and not ended_early:
+            raise self._missing(self._last_logs)
+
+    def _is_of_validation(self) -> bool:
+        return self.monitor.startswith("val_")
+
+    def _missing(self, logs: dict[str, Any]) -> ValueError:
+        hint = (
+            " There are no validation metrics: pass validation data to `fit`."
+            if self._is_of_validation() and not _validated(logs)
+            else suggestion(self.monitor, logs)
+        )
+        return ValueError(
+            f"`monitor` must be one of the logged metrics: {', '.join(logs)}. "
+            f"Received: monitor={self.monitor!r}.{hint}"
+        )
+
+
+def _validated(logs: dict[str, Any]) -> bool:
+    """Whether an epoch's logs have metrics of validation rows."""
+    return any(name.startswith("val_") for name in logs)
 
 
 def early_stopping(
@@ -66,8 +100,9 @@ def early_stopping(
     which may fall while the fit of the validation data gets worse.
 
     Args:
-        monitor: the metric to watch. If it is not in the logs, the end of the first epoch raises a
-            `ValueError` with the nearest name, where Keras only warns.
+        monitor: the metric to watch. If it is not in the logs, the end of the first epoch that is
+            validated raises a `ValueError` with the nearest name, where Keras only warns; without
+            any validation the end of the training does, after a warning in the second epoch.
         patience: epochs without improvement before training stops.
         min_delta: change that counts as improvement.
         restore_best_weights: whether training ends with the best epoch's weights.

@@ -369,25 +369,34 @@ def estimator_cases() -> list[Case]:
 
     def fitted(kind: type, y: np.ndarray):
         def fit(X=x, y=y, sample_weight=None, **parameters):
-            return kind(**{"epochs": 1, "units": (2,), **parameters}).fit(X, y, sample_weight)
+            small = {"epochs": 1, "units": (2,), "network": kregs.mlp}
+            return kind(**{**small, **parameters}).fit(X, y, sample_weight)
 
         fit.__qualname__ = kind.__name__
         return fit
 
+    counts = [value for value in NO_COUNTS if value is not None]
     parameters = {
-        "units": [None, 64, "64", (), (0,), (2.5,), ("8",)],
+        "units": [64, "64", (), (0,), (2.5,), ("8",)],
         "activation": ["rely", 3, ["relu"]],
-        "regularization": [0.1, "l2", kregs.Regularization, kregs.Regularization(drop_path=0.1)],
-        "optimizer": ["adma", "", None, 3, keras.optimizers.Adam()],
+        "regularization": [
+            0.1,
+            "l2",
+            kregs.Regularization,
+            kregs.Regularization(drop_path=0.1),
+            Bad({"droput": 0.1}, "dropout"),
+            Bad({"dropout": 2}, "dropout"),
+        ],
+        "optimizer": ["adma", "", 3, keras.optimizers.Adam()],
         "learning_rate": POSITIVE,
         "weight_decay": [*(v for v in NO_NUMBERS if v is not None), -0.1, math.nan],
-        "epochs": NO_COUNTS,
-        "batch_size": NO_COUNTS,
+        "epochs": counts,
+        "batch_size": counts,
         "early_stopping": [None, "yes", "", [True], 2],
         "metric": ["", "acuracy", 3, True, ["accuracy"], np.mean],
-        "network": ["mlp", 3, True, keras.Sequential(), [kregs.mlp]],
+        "network": [None, "mlp", 3, True, keras.Sequential(), [kregs.mlp]],
         "validation_fraction": [*NO_RATES, 0.0, 0.999],
-        "n_iter_no_change": NO_COUNTS,
+        "n_iter_no_change": counts,
         "random_state": ["0", 1.5, -1, 2**32, [0], math.nan],
         "verbose": [None, 3, -1, "yes", [1]],
         "unit": [Bad((2,), "'unit'")],
@@ -412,6 +421,8 @@ def estimator_cases() -> list[Case]:
     for kind, y in ((kregs.KregsClassifier, labels), (kregs.KregsRegressor, targets)):
         fit = fitted(kind, y)
         cases += bad(fit, {}, parameters, **own)
+        of_preset = {name: values for name, values in parameters.items() if name != "network"}
+        cases += bad(fit, {"network": "preset"}, of_preset, **own)
         cases += bad(
             fit,
             {},

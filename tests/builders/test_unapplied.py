@@ -217,7 +217,7 @@ def test_estimators_apply_them():
     x = rng.normal(size=(80, 6))
     model = kregs.KregsRegressor(
         (8,), regularization=Regularization(proximal_l1=0.1), epochs=40, learning_rate=0.02,
-        early_stopping=False, random_state=0,
+        early_stopping=False, random_state=0, network=kregs.mlp,
     ).fit(x, 3 * x[:, 0])  # fmt: skip
     kernel = model.model_.get_layer("dense_1").get_weights()[0]
     assert (kernel == 0).mean() > 0.3

@@ -93,6 +93,24 @@ def test_the_choice_is_caruana_s(result):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"preprocess": StandardScaler()}])
+def test_weights_of_rows_count_in_the_choice(options, tmp_path):
+    weight = np.array([0.1, 1.0, 3.0])[Y]
+    result = search(tmp_path, of_one_structure, sample_weight=weight, max_trials=3, **options)
+
+    def loss(p):  # Keras divides by the number of rows
+        p = p / p.sum(axis=1, keepdims=True)
+        return np.mean(weight * -np.log(p[np.arange(150), Y]))
+
+    trials = result.trials()["trial"].tolist()
+    single = {t: result.fold_ensemble(1, trials=[t]) for t in trials}
+    for found in single.values():
+        assert found.score == pytest.approx(loss(found.out_of_fold), rel=1e-5)
+    best = min(trials, key=lambda t: loss(single[t].out_of_fold))
+    assert result.fold_ensemble(1).counts == {best: 1}
+
+
+@pytest.mark.slow
 def test_it_predicts_the_mean_of_its_members(result):
     both = result.fold_ensemble(SIZE)
     expected = 0.0

@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
+from kregs.search.fold_ensemble import NoFoldWeights
 from kregs.tables.final import MEMBERS, calibrated, make_plan
 
 RNG = np.random.default_rng(0)
@@ -24,7 +25,7 @@ def result(*, selection="best", folds=True, kept=True):
     def fold_ensemble(size, *, trials):
         asked.append((size, trials))
         if not kept:
-            raise ValueError("in which none did")
+            raise NoFoldWeights("in which none did")
         counts = {0: 5, 1: 3} if trials is None else {trials[0]: size}
         return SimpleNamespace(counts=counts, out_of_fold=P, score=0.5)
 
@@ -66,6 +67,17 @@ def test_which_networks_are_trained(search, ensemble, counts, asked):
         assert plan.record["ensemble"] is None
 
 
+def test_other_errors_of_the_ensemble_are_not_hidden():
+    found = result()
+
+    def fold_ensemble(size, *, trials):
+        raise ValueError("a file is broken")
+
+    found.fold_ensemble = fold_ensemble
+    with pytest.raises(ValueError, match="a file is broken"):
+        make_plan(found, Y, ensemble=True, classes=True)
+
+
 def test_no_temperature_for_numbers():
     plan = make_plan(result(), RNG.normal(size=200), ensemble=True, classes=False)
     assert plan.temperature == 1.0
@@ -80,6 +92,21 @@ def test_the_temperature_is_scipys_minimum():
     found = calibrated(P, Y)
     assert found["temperature"] == pytest.approx(best.x, rel=1e-4)
     assert found["log_loss_before"] == pytest.approx(log_loss(Y, P))
+    assert found["log_loss_after"] == pytest.approx(loss(best.x))
+
+
+def test_weights_of_rows_count_in_the_temperature():
+    weights = np.array([0.2, 1.0, 5.0])[Y]
+
+    def loss(temperature):
+        return log_loss(Y, softmax(np.log(P) / temperature, axis=1), sample_weight=weights)
+
+    best = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-7})
+    plan = make_plan(result(), Y, ensemble=True, classes=True, weights=weights)
+    assert plan.temperature == pytest.approx(best.x, rel=1e-4)
+    assert plan.temperature != pytest.approx(calibrated(P, Y)["temperature"], rel=1e-2)
+    found = plan.record["calibration"]
+    assert found["log_loss_before"] == pytest.approx(loss(1.0))
     assert found["log_loss_after"] == pytest.approx(loss(best.x))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics
 
 import kregs
 from kregs.tables.holdout import score_outputs, split_rows
@@ -31,3 +32,37 @@ def test_test_rows_may_lack_a_class(classes):
     assert all(np.isfinite(score) for score in scores.values())
     scores = score_outputs("classification", np.arange(20) % classes, outputs)
     assert 0 < scores["roc_auc"] < 1
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_scores_of_classes_are_scikit_learn_s(classes):
+    probabilities = np.random.default_rng(1).dirichlet(np.ones(classes), 30)
+    y = np.arange(30) % classes
+    found = score_outputs(
+        "classification", y, probabilities[:, 1:] if classes == 2 else probabilities
+    )
+    predicted = probabilities.argmax(axis=1)
+    assert found == pytest.approx(
+        {
+            "accuracy": metrics.accuracy_score(y, predicted),
+            "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted),
+            "log_loss": metrics.log_loss(y, probabilities),
+            "roc_auc": metrics.roc_auc_score(
+                y, probabilities[:, 1] if classes == 2 else probabilities, multi_class="ovr"
+            ),
+        },
+        rel=1e-12,
+    )
+    assert list(found) == ["accuracy", "balanced_accuracy", "log_loss", "roc_auc"]
+
+
+def test_scores_of_numbers_are_scikit_learn_s():
+    y, outputs = np.random.default_rng(1).normal(size=(2, 30))
+    assert score_outputs("regression", y, outputs[:, None]) == pytest.approx(
+        {
+            "r2": metrics.r2_score(y, outputs),
+            "rmse": metrics.root_mean_squared_error(y, outputs),
+            "mae": metrics.mean_absolute_error(y, outputs),
+        },
+        rel=1e-12,
+    )

@@ -17,6 +17,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.metrics import accuracy_score, log_loss, r2_score
 from sklearn.model_selection import KFold
+from sklearn.utils.class_weight import compute_sample_weight
 
 import kregs
 from kregs.cli import main
@@ -209,6 +210,52 @@ def test_classes_are_weighted_if_asked_for(tmp_path):
     assert again.record["test"] == run.record["test"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("by_file", [False, True])
+def test_what_is_saved_knows_the_categories_of_the_test_rows(by_file, tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"size": rng.normal(size=100), "day": range(100)})
+    frame["city"] = np.where(frame["day"] < 80, rng.choice(["Bonn", "Ulm"], 100), "Rom")
+    frame["y"] = frame["size"] + (frame["city"] == "Rom")
+    rows = {"test_file": frame[80:]} if by_file else {"time": "day"}
+    run = kregs.tune_table(
+        frame[:80] if by_file else frame, "y", **rows, folds=2, max_trials=1, epochs=1,
+        ensemble=False, directory=tmp_path, verbose=0,
+    )  # fmt: skip
+    assert run.record["rows"]["saved_model"] == 100
+    assert run.record["categories"]["city"] == ["Bonn", "Rom", "Ulm"]
+    codes = run.search.preprocess_.transform(frame[["size", "day", "city"]].astype({"day": float}))
+    assert set(codes[:80, -1]) == {1, 3}
+    assert set(codes[80:, -1]) == {2}
+    kregs.predict_table(run.search.path, frame[80:])  # without a warning, which is an error here
+    with pytest.warns(UserWarning, match="1 of 1 values were never seen in training"):
+        kregs.predict_table(run.search.path, frame[:1].assign(city="Köln"))
+
+
+@pytest.mark.slow
+def test_balanced_classes_count_the_same_in_what_is_chosen(tmp_path):
+    rng = np.random.default_rng(0)
+    y = (np.arange(200) % 10 == 0).astype(int)
+    frame = pd.DataFrame({"a": rng.normal(size=200) + y, "b": rng.normal(size=200), "y": y})
+    run = kregs.tune_table(
+        frame, "y", folds=2, max_trials=1, epochs=2, class_weight="balanced", ensemble=False,
+        directory=tmp_path, verbose=0,
+    )  # fmt: skip
+    assert run.record["class_weight"] == "balanced"
+    assert run.search.objective == "val_data_loss"
+    chosen = run.search.fold_ensemble(1)
+    train, _ = split_rows(y, 2, 0.2, seed=0)
+    y_rows = y[train]
+    p = np.hstack([1 - chosen.out_of_fold, chosen.out_of_fold])
+    balanced = log_loss(y_rows, p, sample_weight=compute_sample_weight("balanced", y_rows))
+    assert chosen.score == pytest.approx(balanced, rel=1e-5)
+    assert run.record["calibration"]["log_loss_before"] == pytest.approx(balanced, rel=1e-5)
+    assert chosen.score != pytest.approx(log_loss(y_rows, p), rel=0.02)
+    # the best epochs of the folds, whose sizes are equal
+    by_fold = run.search.history(0).groupby("fold")["val_data_loss"].min()
+    assert by_fold.mean() == pytest.approx(balanced, rel=1e-4)
+
+
 @pytest.mark.nightly
 def test_a_real_table_with_injected_gaps_beats_the_guess(tabular, tmp_path):
     x, y, _ = tabular("credit-g")
@@ -266,6 +313,10 @@ def test_wrong_arguments(tmp_path, people):
         kregs.tune_table(table, metric="acuracy", directory=tmp_path)
     with pytest.raises(ValueError, match="`class_weight` must be"):
         kregs.tune_table(table, class_weight="rare", directory=tmp_path)
+    with pytest.raises(ValueError, match=r"`max_time` must be .* 'auto' or None.*'soon'"):
+        kregs.tune_table(table, max_time="soon", directory=tmp_path)
+    with pytest.raises(ValueError, match=r"`max_time` must be .*> 0"):
+        kregs.tune_table(table, max_time=0, directory=tmp_path)
     with pytest.raises(ValueError, match=r"`groups` is for kregs\.read_table.*'city'"):
         kregs.tune_table(table, groups="city", directory=tmp_path)
     alone = pd.DataFrame({"word": [f"w{i}" for i in range(40)], "y": [0, 1] * 20})

@@ -12,12 +12,19 @@ from sklearn.utils.estimator_checks import check_estimator
 import kregs
 from kregs.tables import number_and_code_columns
 from kregs.tables.scaling_search import scaling_losses
-from kregs.tables.transformers import CrossFittedTargetEncoder, DateParts, SmoothClipScaler
+from kregs.tables.transformers import (
+    CrossFittedTargetEncoder,
+    DateParts,
+    FrequentCodes,
+    SmoothClipScaler,
+)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "transformer", [SmoothClipScaler(), DateParts(), CrossFittedTargetEncoder()], ids=repr
+    "transformer",
+    [SmoothClipScaler(), DateParts(), CrossFittedTargetEncoder(), FrequentCodes()],
+    ids=repr,
 )
 def test_the_contract_of_scikit_learn(transformer):
     check_estimator(transformer, on_skip=None)
@@ -141,6 +148,20 @@ def test_numbers_come_first_then_codes(mixed, scaling):
     )
     assert one_hot.transform(mixed.features).shape == (400, 15 + 3 + 3)
     assert number_and_code_columns(one_hot) == (21, [])
+
+
+def test_codes_are_those_of_the_rows_that_it_is_fitted_on():
+    frame = pd.DataFrame(
+        {"colour": [*["red", "blue"] * 20, *["green"] * 10, "grey"], "x": np.arange(51.0) ** 2}
+    )
+    table = kregs.read_table(frame.assign(y=np.arange(51) % 2), "y")
+    made = table.preprocessing(np.arange(40), categories="codes")
+    early, all_rows = clone(made).fit(table.features[:40]), clone(made).fit(table.features)
+    assert number_and_code_columns(early) == number_and_code_columns(all_rows) == (1, [4])
+    colours = [{"blue": 1, "red": 3}, {"blue": 1, "green": 2, "red": 3}]  # grey: one row
+    for fitted, codes in zip((early, all_rows), colours, strict=True):
+        expected = frame["colour"].map(lambda colour, codes=codes: codes.get(colour, 0))
+        np.testing.assert_array_equal(fitted.transform(table.features)[:, -1], expected)
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import warnings
 
 import keras
 import numpy as np
@@ -91,7 +93,7 @@ def test_stops_and_restores_in_fit():
     [
         ("val_data_los", True, "Did you mean 'val_data_loss'"),
         ("val_accuracy", True, r"one of the logged metrics: data_loss, loss, val_data_loss"),
-        ("val_data_loss", False, "pass validation data to `fit`"),
+        ("data_los", False, "Did you mean 'data_loss'"),
     ],
 )
 def test_missing_monitor_is_an_error_after_the_first_epoch(monitor, validation, hint, eager):
@@ -104,6 +106,60 @@ def test_missing_monitor_is_an_error_after_the_first_epoch(monitor, validation, 
     with pytest.raises(ValueError, match=hint):
         model_of().fit(X, Y, epochs=3, callbacks=[counter, stopping], verbose=0, **data)
     assert epochs == [0]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_without_validation_the_end_is_an_error(epochs, eager):
+    stopping = kregs.early_stopping()
+    waits = pytest.warns(UserWarning, match="waits for 'val_data_loss'")
+    ends = pytest.raises(ValueError, match="pass validation data to `fit`")
+    with waits if epochs > 1 else contextlib.nullcontext(), ends:
+        model_of().fit(X, Y, epochs=epochs, callbacks=[stopping], verbose=0)
+    # a training that something else ended is no such case
+    nan = kregs.compile_model(model_of(), "mse", optimizer="sgd", learning_rate=1e30)
+    ending = [keras.callbacks.TerminateOnNaN(), kregs.early_stopping()]
+    data = {"validation_data": (X, Y), "validation_freq": 50}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nan.fit(X, Y, epochs=20, callbacks=ending, verbose=0, **data)
+
+
+@pytest.mark.parametrize("options", [{"patience": 1}, {"patience": 2, "start_from_epoch": 3}])
+def test_epochs_without_validation_are_passed_over_as_by_keras(options, eager):
+    data = {"validation_data": (X + 1, Y), "validation_freq": 2, "epochs": 40, "verbose": 0}
+    stock = keras.callbacks.EarlyStopping(
+        "val_data_loss", mode="min", restore_best_weights=True, **options
+    )
+    histories, weights = [], []
+    for stopping in (kregs.early_stopping(**options), stock):
+        keras.utils.set_random_seed(0)
+        model = model_of()
+        with warnings.catch_warnings():
+            if stopping is stock:
+                warnings.simplefilter("ignore")  # it warns in every other epoch
+            histories.append(model.fit(X, Y, callbacks=[stopping], **data).history)
+        weights.append(model.get_weights())
+    assert histories[0] == histories[1]
+    assert 4 <= len(histories[0]["loss"]) < 40
+    for ours, keras_own in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, keras_own)
+    with pytest.raises(ValueError, match="Did you mean 'val_data_loss'"):
+        model_of().fit(X, Y, callbacks=[kregs.early_stopping("val_data_los", mode="min")], **data)
+
+
+def test_a_population_passes_over_epochs_without_validation():
+    models = [model_of(), model_of()]
+    data = {"validation_data": (X + 1, Y), "validation_freq": 2, "epochs": 40}
+    expected = model_of()
+    expected.set_weights(models[0].get_weights())
+    history = expected.fit(
+        X, Y, batch_size=40, callbacks=[kregs.early_stopping(patience=1)], verbose=0, **data
+    ).history
+    population = kregs.Population.from_models(models)
+    population.fit(X, Y, batch_size=40, early_stopping=kregs.early_stopping(patience=1), **data)
+    np.testing.assert_allclose(
+        population.history[0]["val_data_loss"], history["val_data_loss"], rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
