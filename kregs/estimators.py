@@ -21,8 +21,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from kregs.builders import mlp
 from kregs.builders.layer_factory import chain
 from kregs.inspection.calibration import with_temperature
-from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS, quantile_edges
-from kregs.presets import TablePreset, batch_rows, epochs_of, for_table
+from kregs.layers import quantile_edges
+from kregs.presets import TablePreset, batch_rows, bin_count, epochs_of, for_table
 from kregs.regularization import Regularization
 from kregs.search.judging.scorer import ScoreCallback, check_metric
 from kregs.search.randomness import preserved_state
@@ -337,13 +337,15 @@ class _KregsEstimator(BaseEstimator):
         number_columns, cardinalities = self._columns(columns)
 
         def build(x: np.ndarray, seed: int) -> keras.Model:
-            piecewise = preset.embedding == "piecewise" and number_columns
+            edges = None
+            if preset.embedding == "piecewise" and number_columns:
+                edges = quantile_edges(x[:, :number_columns], bin_count(rows))
             return preset.build(
                 number_columns,
                 self._classes,
                 rows=rows,
                 categories=cardinalities,
-                edges=quantile_edges(x[:, :number_columns], DEFAULT_BINS) if piecewise else None,
+                edges=edges,
                 epochs=epochs,
                 batch_size=batch_size,
                 seed=seed,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kregs
-from kregs.presets import TABLES, TablePreset, batch_rows, for_table
+from kregs.presets import TABLES, TablePreset, batch_rows, epochs_of, for_table
 
 CLASSES = {"binary": 2, "multiclass": 3, "regression": None}
 
@@ -70,6 +70,15 @@ def test_batches(rows, batch):
     assert batch_rows(rows) == batch
 
 
+def test_steps_grow_as_the_root_of_the_rows_of_long_tables():
+    preset = TABLES["regression"].replace(epochs=200)
+    assert epochs_of(preset, 300) == epochs_of(preset, 4096) == 200
+    steps = [epochs_of(preset, rows) * rows for rows in (4096, 8 * 4096)]
+    assert steps[1] / steps[0] == pytest.approx(2.0, rel=0.02)  # the cube root of 8
+    assert epochs_of(preset.replace(epochs=3), 10**7) == 3  # never more than asked for
+    assert epochs_of(preset, 10**7) == 10
+
+
 @pytest.mark.parametrize("classes", [0, 1, 2.5, "two"])
 def test_bad_classes(classes):
     with pytest.raises((TypeError, ValueError), match=r"`classes` must be an integer"):
@@ -81,15 +90,4 @@ def test_the_presets_are_what_the_study_chose():
 
     record = json.loads(files("kregs.tuning").joinpath("results/presets.json").read_text())
     for task, name in study.choose(record).items():
-        structure, numbers = name.split("/")
-        preset, values = TABLES[task], study.NUMBERS[numbers]
-        for option, value in study.STRUCTURES[structure].items():
-            if (task, option) == ("regression", "ensemble"):
-                continue  # longer instead: `kregs.presets` says why
-            assert getattr(preset, option) == value, (task, option)
-        assert preset.units == study.UNITS
-        assert preset.learning_rate == values["learning_rate"]
-        assert preset.regularization.weight_decay == values.get("decay", 0.0)
-        assert preset.regularization.dropout == values.get("dropout", 0.0)
-        assert preset.schedule == values["schedule"]
-        assert preset.regularization.label_smoothing == values.get("smoothing", 0.0)
+        assert TABLES[task] == study.candidates(task, name.split(":")[0])[name], task

@@ -87,7 +87,12 @@ def divide(
         words = f"whole groups by {table.groups_name!r}, at random"
     else:
         train, test = split_rows(target, len(table.classes or []), test_share, seed)
-    if isinstance(folds, str) and folds == "auto":
+    if isinstance(folds, str):
+        if folds != "auto":
+            raise TypeError(
+                "`folds` must be 'auto', an integer >= 2, a scikit-learn splitter, folds in a list "
+                f"or None. Received: folds={folds!r}"
+            )
         folds = fold_count(len(train))
     if table.times is not None:
         train = train[np.argsort(table.times[train], kind="stable")]

@@ -293,6 +293,23 @@ def test_the_preset_without_a_search_predicts_in_another_process(tmp_path, peopl
     assert "prediction" in done.stdout
 
 
+@pytest.mark.slow
+def test_a_preset_of_ones_own_is_what_is_trained(tmp_path, people, eager):
+    preset = kregs.presets.TablePreset(units=(6, 5), activation="tanh", epochs=2)
+    with eager():
+        run = kregs.tune_table(
+            people(), "y", preset=preset, folds=2, max_trials=0, ensemble=False, verbose=0,
+            directory=tmp_path,
+        )  # fmt: skip
+    layers = run.search.best_model()._flatten_layers(include_self=False)
+    dense = [layer for layer in layers if layer.name.startswith("dense_")]
+    assert [layer.units for layer in dense] == [6, 5]
+    assert dense[0].activation is keras.activations.tanh
+    assert len(run.search.trials()) == 1
+    assert run.search.protocol.epochs == 2
+    assert "preset=TablePreset(units=(6, 5), activation='tanh'" in run.record["call"]
+
+
 def test_wrong_arguments(tmp_path, people):
     table = kregs.read_table(people(), "y")
     with pytest.raises(ValueError, match="a Table has its target"):
@@ -307,6 +324,10 @@ def test_wrong_arguments(tmp_path, people):
         kregs.tune_table(table, max_trials=-1, directory=tmp_path)
     with pytest.raises(ValueError, match="folds"):
         kregs.tune_table(table, folds=1, directory=tmp_path)
+    with pytest.raises(TypeError, match=r"`folds` must be .*'auto'.*'many'"):
+        kregs.tune_table(table, folds="many", directory=tmp_path)
+    with pytest.raises(TypeError, match=r"`preset` must be a kregs\.presets\.TablePreset.*'big'"):
+        kregs.tune_table(table, preset="big", directory=tmp_path)
     with pytest.raises(ValueError, match="`metric` must be one of a classification: log_loss"):
         kregs.tune_table(table, metric="rmse", directory=tmp_path)
     with pytest.raises(ValueError, match=r"`metric`.*Did you mean 'accuracy'"):

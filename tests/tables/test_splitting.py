@@ -154,3 +154,11 @@ def test_a_test_file(tmp_path):
         divide(table, test_share=0.2, test_file=frame.assign(y="z"))
     with pytest.raises(ValueError, match="lack column 'x'"):
         divide(table, test_share=0.2, test_file=frame.drop(columns="x"))
+
+
+@pytest.mark.parametrize(("rows", "folds"), [(100, 5), (6250, 5), (6300, 3), (25_100, 2)])
+def test_long_tables_are_divided_into_fewer_folds(rows, folds):
+    frame = pd.DataFrame({"x": np.cos(np.arange(rows)), "y": np.arange(rows) % 2})
+    table = kregs.read_table(frame, "y", keep=["x"])
+    assert divide(table, test_share=0.2).folds == folds
+    assert divide(table, test_share=0.2, folds=4).folds == 4
