@@ -21,6 +21,7 @@ from keras_tuner.errors import FailedTrialError
 
 from kregs.files import disk_full, is_disk_full
 from kregs.population.capacity import most_members
+from kregs.population.undrawn import InitialWeights
 from kregs.search.failures import reason_of, traceback_of
 from kregs.search.fingerprint import check_same_model, fingerprint
 from kregs.search.judging.model_restraints import kernel_summary, model_restraints
@@ -56,6 +57,7 @@ class TrialUnderWay:
     Args:
         trial: keras-tuner's.
         build: returns a fresh model with the initial weights of one of the seeds.
+        initial_weights: of all models of the search.
         facts: what that model is, as `kregs.search.fingerprint` tells it.
         engine, unstacked, arguments: what trains it, why it is not stacked, and arguments of `fit`
             that are its own, as in `TrialRecord`.
@@ -63,6 +65,7 @@ class TrialUnderWay:
 
     trial: Any
     build: Callable[[int], keras.Model]
+    initial_weights: InitialWeights
     facts: dict[str, Any] | None = None
     engine: str | None = None
     unstacked: str | None = None
@@ -75,7 +78,8 @@ class TrialUnderWay:
     def model(self, seed: int) -> keras.Model:
         """Return the model that all runs of one seed share."""
         if seed not in self.models:
-            self.models[seed] = self.build(seed)
+            with self.initial_weights.drawn_late():  # the models themselves are never trained
+                self.models[seed] = self.build(seed)
         return self.models[seed]
 
     @property
@@ -114,6 +118,7 @@ class SearchLoop:
         self._stacked_jobs: collections.deque[RunJob] = collections.deque()
         self._alone_jobs: collections.deque[RunJob] = collections.deque()
         self._under_way: dict[str, TrialUnderWay] = {}
+        self._initial_weights = InitialWeights()
         self._asked = 0
         self._cut_short = False
 
@@ -213,7 +218,10 @@ class SearchLoop:
 
     def _begin(self, trial: Any) -> TrialUnderWay:
         under_way = TrialUnderWay(
-            trial, build=lambda seed: self._build(under_way, seed), unstacked=self._unstacked
+            trial,
+            build=lambda seed: self._build(under_way, seed),
+            initial_weights=self._initial_weights,
+            unstacked=self._unstacked,
         )
         return under_way
 

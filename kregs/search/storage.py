@@ -262,7 +262,11 @@ class TrialRecord:
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write the record into a trial's directory."""
-        values = {"format": FORMAT, **dataclasses.asdict(self)}
+        # `asdict` would copy all of a large model's facts
+        values = {
+            "format": FORMAT,
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
+        }
         write_json(Path(folder) / TRAINING_FILE, values, indent=None)
 
     @classmethod
