@@ -423,13 +423,14 @@ class SearchLoop:
         self, under_way: TrialUnderWay, outcomes: list[RunOutcome], record: TrialRecord
     ) -> None:
         """Record what restrains the built model, and how large its kernels became in each run."""
-        model = next((o.model for o in outcomes if o.model is not None), None)
+        built = next((o for o in outcomes if o.model is not None), RunOutcome())
+        model = built.model
         if model is None:  # all runs had ended before the search was killed
             model = self._built(under_way.model(self._tuner.runs[0].seed))
         if not model.built:  # the shape of its inputs is not known before it is trained
             return
         record.model = under_way.facts
-        record.restraints = model_restraints(model)
+        record.restraints = model_restraints(model, built.member)
         weights = [None if o.state is None else o.state.weights for o in outcomes]
         record.kernels = [None if w is None else kernel_summary(model, w) for w in weights]
 

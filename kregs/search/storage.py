@@ -378,7 +378,7 @@ def outcome_file(folder: str | os.PathLike[str], run: Run) -> Path:
     return Path(folder, f"run_{run.number:03}.npz")
 
 
-_UNWRITTEN = ("state", "last", "job", "error", "refusal", "model", "signature")
+_UNWRITTEN = ("state", "last", "job", "error", "refusal", "model", "signature", "member")
 
 
 def write_outcome(folder: str | os.PathLike[str], run: Run, outcome: RunOutcome) -> None:

@@ -68,6 +68,7 @@ def searched(folder, build, **arguments):
     return result, trials, weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "arguments"),
     [
