@@ -65,7 +65,7 @@ class TrialUnderWay:
 
     trial: Any
     build: Callable[[int], keras.Model]
-    initial_weights: InitialWeights
+    initial_weights: InitialWeights = dataclasses.field(default_factory=InitialWeights)
     facts: dict[str, Any] | None = None
     engine: str | None = None
     unstacked: str | None = None
