@@ -7,11 +7,12 @@ refuses. When the last run of a trial has ended, the trial is judged and the ora
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ class SearchLoop:
         self._alone_jobs: collections.deque[RunJob] = collections.deque()
         self._under_way: dict[str, TrialUnderWay] = {}
         self._initial_weights = InitialWeights()
+        self._directions: dict[str, str] = {}  # of metrics
         self._asked = 0
         self._cut_short = False
 
@@ -454,10 +456,28 @@ class SearchLoop:
 
     def _complete(self, trial: Any, record: TrialRecord, judgement: Judgement) -> None:
         objective = self._oracle.objective.name
-        self._oracle.update_trial(trial.trial_id, judgement.metrics, step=judgement.epoch)
+        with self._directions_known(trial, judgement.metrics):
+            self._oracle.update_trial(trial.trial_id, judgement.metrics, step=judgement.epoch)
         trial.status = "COMPLETED"
         self._add_judgement(record, judgement)
         self._end(trial, record, judgement.metrics[objective])
+
+    @contextlib.contextmanager
+    def _directions_known(self, trial: Any, metrics: Iterable[str]) -> Iterator[None]:
+        """Spare keras-tuner to infer again whether more of a metric is better.
+
+        It makes a Keras metric of each name, of each trial.
+        """
+        if getattr(type(self._oracle), "update_trial", None) is not keras_tuner.Oracle.update_trial:
+            yield  # a worker's, or a user's own
+            return
+        tracked = self._oracle.trials[trial.trial_id].metrics
+        names = [name for name in metrics if not tracked.exists(name)]
+        if self._directions.keys() >= set(names):
+            for name in names:
+                tracked.register(name, self._directions[name])
+        yield
+        self._directions |= {name: each.direction for name, each in tracked.metrics.items()}
 
     @staticmethod
     def _add_judgement(record: TrialRecord, judgement: Judgement) -> None:
