@@ -68,6 +68,26 @@ def searched(folder, build, **arguments):
     return result, trials, weights
 
 
+def counted(monkeypatch):
+    """Return lists of what is made to be drawn late, and of what is drawn of it."""
+    made, drawn = [], []
+    wait, draw = UndrawnVariable.wait, UndrawnVariable._draw
+    monkeypatch.setattr(UndrawnVariable, "wait", lambda *given: made.append(given) or wait(*given))
+    monkeypatch.setattr(
+        UndrawnVariable, "_draw", lambda variable: drawn.append(variable) or draw(variable)
+    )
+    return made, drawn
+
+
+def test_the_space_is_found_without_a_draw(tmp_path, monkeypatch):
+    made, drawn = counted(monkeypatch)
+    tuner = kregs.PopulationTuner(build, "val_data_loss", max_trials=1, directory=tmp_path)
+    space = tuner.oracle.get_space()
+    assert {"l2", "dropout", "learning_rate"} <= {hp.name for hp in space.space}
+    assert len(made) > 10
+    assert drawn == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "arguments"),
@@ -81,13 +101,8 @@ def searched(folder, build, **arguments):
     ids=["split", "folds", "seeds", "frozen", "callbacks"],
 )
 def test_a_search_measures_and_keeps_the_same(tmp_path, monkeypatch, build, arguments):
-    made, drawn = [], []
-    wait, draw = UndrawnVariable.wait, UndrawnVariable._draw
     with monkeypatch.context() as counting:
-        counting.setattr(UndrawnVariable, "wait", lambda *given: made.append(given) or wait(*given))
-        counting.setattr(
-            UndrawnVariable, "_draw", lambda variable: drawn.append(variable) or draw(variable)
-        )
+        made, drawn = counted(counting)
         late, *measured = searched(tmp_path / "late", build, **arguments)
     monkeypatch.setattr(InitialWeights, "drawn_late", lambda self: contextlib.nullcontext())
     at_once, *expected = searched(tmp_path / "at once", build, **arguments)
