@@ -17,6 +17,8 @@
     holds (`capacity.py`), and yields each job when it has ended (`training.py`). Keras callbacks
     are called for each member, which they see as a Keras model of its own (`callbacks.py`).
 5.  A job then has its history and weights; `Population` hands them back as plain Keras models.
+    Models that are built to be read only, as a search's are, draw what something reads of their
+    initial weights (`undrawn.py`).
 
 Every private name of Keras that this needs is in `keras_internals.py`.
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -576,6 +578,40 @@ def _swaps_for_validation(callback: keras.callbacks.Callback) -> bool:
     return isinstance(callback, keras.callbacks.SwapEMAWeights) and not callback.swap_on_epoch
 
 
+@contextlib.contextmanager
+def _compared_by_numpy(callback: Any) -> Iterator[None]:
+    """Let a callback that monitors a metric compare numbers without an operation of TensorFlow."""
+    of_library = type(callback).__module__.partition(".")[0] in ("keras", "kregs")
+    given = getattr(callback, "monitor_op", None) if of_library else None
+    comparison = _COMPARISONS.get(given)
+    if comparison is None:
+        yield
+        return
+    callback.monitor_op = functools.partial(_compare, given, comparison)
+    try:
+        yield
+    finally:
+        callback.monitor_op = given
+
+
+_COMPARISONS: dict[Any, Callable[[Any, Any], Any]] = {
+    keras.ops.less: operator.lt,
+    keras.ops.greater: operator.gt,
+}
+# TensorFlow takes smaller ones for 0
+_SMALLEST, _LARGEST = float(np.finfo("float32").tiny), float(np.finfo("float32").max)
+
+
+def _compare(given: Any, comparison: Callable[[Any, Any], Any], one: Any, other: Any) -> bool:
+    """Compare as Keras does, which rounds Python's numbers to single precision before."""
+    for number in (one, other):
+        if type(number) is not float or not (
+            number == 0.0 or _SMALLEST < abs(number) < _LARGEST or math.isnan(number)
+        ):
+            return bool(given(one, other))
+    return bool(comparison(np.float32(one), np.float32(other)))
+
+
 # ---- how they are called -----------------------------------------------------------------------
 
 
@@ -643,7 +679,8 @@ class MemberCallbacks:
 
     def _call(self, callback: keras.callbacks.Callback, hook: str, *arguments: Any) -> None:
         if _is_known(callback):
-            getattr(callback, hook)(*arguments)
+            with _compared_by_numpy(callback):
+                getattr(callback, hook)(*arguments)
             if hook == "on_train_end":  # it may have restored weights
                 self._own.stale()
             return

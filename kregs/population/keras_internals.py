@@ -8,15 +8,19 @@ here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import inspect
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 # what Keras's loss classes are made of; it exports the classes only
 from keras.src.losses.losses import LossFunctionWrapper
@@ -30,6 +34,9 @@ from keras.src.ops.numpy import NotEqual as NotEqualOperation
 
 # how Keras names and counts what is given no name
 from keras.src.utils.naming import to_snake_case
+
+# knows the device of `tf.device`, which TensorFlow shows of no thread
+from tensorflow.python.eager import context
 
 from kregs.training.stock_optimizers import unwrapped
 
@@ -47,10 +54,13 @@ __all__ = [
     "calls_of",
     "decays_weight",
     "gathered_by",
+    "generator_seed",
     "has_automatic_name",
     "has_mask",
     "inner_functional",
+    "is_on_default_device",
     "is_plain_function_loss",
+    "is_stateless",
     "learning_rate_of",
     "loss_attributes",
     "merge",
@@ -69,6 +79,7 @@ __all__ = [
     "unwrapped",
     "user_loss_weights",
     "user_metrics",
+    "variables_handed_to",
 ]
 
 # attributes that only say whether a metric or layer has seen data
@@ -438,6 +449,87 @@ def profiles_batches(callback: keras.callbacks.TensorBoard) -> bool:
     return callback._should_trace
 
 
+# ---- variables that are being made ----------------------------------------------------------
+
+
+_Taker = Callable[[Any, Any], bool]
+_takers: dict[int, list[_Taker]] = {}  # of each thread
+_taking = threading.Lock()
+
+
+@contextlib.contextmanager
+def variables_handed_to(take: _Taker) -> Iterator[None]:
+    """Show the variables that this thread makes in the block to a function before they are filled.
+
+    Why: a Keras variable calls its initializer as it is made, and there is no public way between.
+
+    Args:
+        take: called with a variable and its initializer or value; returns whether it fills it.
+    """
+    thread = threading.get_ident()
+    with _taking:
+        if not _takers:
+            for name in _FILLING:
+                setattr(keras.Variable, name, functools.partialmethod(_take_or_fill, name))
+        _takers.setdefault(thread, []).append(take)
+    try:
+        yield
+    finally:
+        with _taking:
+            _takers[thread].pop()
+            if not _takers[thread]:
+                del _takers[thread]
+            if not _takers:
+                for name in _FILLING:  # those of its base are back
+                    delattr(keras.Variable, name)
+
+
+_FILLING = ("_initialize", "_initialize_with_initializer")
+
+
+def _take_or_fill(variable: Any, name: str, initial: Any) -> None:
+    """Fill a variable as the thread's latest taker does, or as Keras does.
+
+    Why: it stands in the place of Keras's own methods.
+    """
+    takers = _takers.get(threading.get_ident())
+    if type(variable) is not keras.Variable or not takers or not takers[-1](variable, initial):
+        getattr(super(keras.Variable, variable), name)(initial)
+
+
+def generator_seed(initializer: Any) -> int | None:
+    """Return the seed that a function fills a new seed generator's state with, `None` of others.
+
+    Why: it is a function inside of the generator's `__init__`.
+    """
+    name = getattr(initializer, "__qualname__", "")
+    if name != "SeedGenerator.__init__.<locals>.seed_initializer":
+        return None
+    return inspect.getclosurevars(initializer).nonlocals.get("seed")
+
+
+def is_stateless() -> bool:
+    """Return whether variables have the values of a `keras.StatelessScope`.
+
+    Why: the scope that is entered is not public.
+    """
+    return in_stateless_scope()
+
+
+def is_on_default_device() -> bool:
+    """Return whether a variable made now would be a plain one, where TensorFlow puts all.
+
+    Why: neither the device of a thread nor who creates variables in its stead is public.
+    """
+    creators = tf.compat.v1.get_default_graph()._variable_creator_stack
+    return (
+        tf.executing_eagerly()
+        and not tf.distribute.has_strategy()
+        and not context.context().device_name
+        and not creators
+    )
+
+
 # ---- optimizers and layers -----------------------------------------------------------------
 
 
@@ -470,7 +562,15 @@ def decays_weight(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
 
     Why: `exclude_from_weight_decay` writes to private lists only.
     """
-    return unwrapped(optimizer)._use_weight_decay(variable)
+    optimizer = unwrapped(optimizer)
+    stock = keras.optimizers.Optimizer._use_weight_decay
+    asked = getattr(optimizer._use_weight_decay, "__func__", None)
+    waits = isinstance(variable, keras.Variable) and vars(variable).get("_value") is None
+    if waits and asked is stock:
+        # TensorFlow's variable, by which it could be excluded, is not made yet
+        pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+        return pattern is None or re.search(pattern, variable.name) is None
+    return optimizer._use_weight_decay(variable)
 
 
 def scratch_like(variable: Any) -> keras.Variable:

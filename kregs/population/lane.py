@@ -166,7 +166,7 @@ class Lane:
         if self._goes_on:
             self.feed.data.restart()  # type: ignore[union-attr]
         states = [job.state or self.layout.state_of(job.member) for job in jobs]
-        weights = [job.weights or [v.value.numpy() for v in job.member.weights] for job in jobs]
+        weights = [job.weights or [v.numpy() for v in job.member.weights] for job in jobs]
         self._written |= set(positions)
         with self._here():
             self._program.fill(

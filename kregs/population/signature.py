@@ -35,6 +35,7 @@ from kregs.population.objective import smoothing_kind
 from kregs.population.optimizers import optimizer_form
 from kregs.population.registry import Call, NotStackable, class_of, form_of
 from kregs.population.restraints import other_constraint, other_regularizer
+from kregs.population.undrawn import is_drawn
 from kregs.training.data_loss import DataLoss, TotalDataLoss
 from kregs.training.label_smoothing import without_smoothing
 from kregs.training.proximal import group_axes, is_proximal
@@ -97,7 +98,8 @@ def read_member(model: keras.Model) -> Member:
         raise ValueError(f"`models` must be compiled. Received: model {model.name!r}, which is not")
     graph = read_graph(model)
     layers = list(dict.fromkeys(node.layer for node in graph.nodes))
-    own = {id(each) for variable in model.weights for each in (variable, variable.value)}
+    own = {id(variable) for variable in model.weights}
+    own |= {id(variable.value) for variable in model.weights if is_drawn(variable)}
     positions = {id(layer): position for position, layer in enumerate(layers)}
     structures = [_digest(_layer_structure(layer, own)) for layer in layers]
     weights: dict[int, int] = {}  # which are the same says which layers share them

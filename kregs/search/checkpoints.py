@@ -141,7 +141,7 @@ class Checkpoints:
                 model.save_weights(temporary)
             return
         variables = [*model.weights, *model.optimizer.variables]
-        values = [*(state.weights or []), *(v.value.numpy() for v in model.optimizer.variables)]
+        values = [*(state.weights or []), *(v.numpy() for v in model.optimizer.variables)]
         if signature not in self._writers:
             self._writers[signature] = CheckpointWriter(model, variables)
         self._writers[signature].write(path, model, variables, values)

@@ -23,6 +23,7 @@ from keras_tuner.src.distribute import utils as distribute_utils
 
 from kregs.files import write_text
 from kregs.population.keras_internals import built_with_fresh_names
+from kregs.population.undrawn import InitialWeights
 
 # an oracle's state is written when that takes at most this share of the time
 _SHARE_FOR_STATE = 0.02
@@ -84,7 +85,8 @@ class QuietTuner(keras_tuner.Tuner):
 
     def _populate_initial_space(self) -> None:
         if not self.space_is_whole:
-            super()._populate_initial_space()
+            with InitialWeights().drawn_late():  # these models are only to be built
+                super()._populate_initial_space()
 
     def save(self) -> None:
         """Write the tuner's file whole, which keras-tuner does not, and the oracle's."""

@@ -7,11 +7,12 @@ refuses. When the last run of a trial has ended, the trial is judged and the ora
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from keras_tuner.errors import FailedTrialError
 
 from kregs.files import disk_full, is_disk_full
 from kregs.population.capacity import most_members
+from kregs.population.undrawn import InitialWeights
 from kregs.search.failures import reason_of, traceback_of
 from kregs.search.fingerprint import check_same_model, fingerprint
 from kregs.search.judging.model_restraints import kernel_summary, model_restraints
@@ -56,6 +58,7 @@ class TrialUnderWay:
     Args:
         trial: keras-tuner's.
         build: returns a fresh model with the initial weights of one of the seeds.
+        initial_weights: of all models of the search.
         facts: what that model is, as `kregs.search.fingerprint` tells it.
         engine, unstacked, arguments: what trains it, why it is not stacked, and arguments of `fit`
             that are its own, as in `TrialRecord`.
@@ -63,6 +66,7 @@ class TrialUnderWay:
 
     trial: Any
     build: Callable[[int], keras.Model]
+    initial_weights: InitialWeights = dataclasses.field(default_factory=InitialWeights)
     facts: dict[str, Any] | None = None
     engine: str | None = None
     unstacked: str | None = None
@@ -75,7 +79,8 @@ class TrialUnderWay:
     def model(self, seed: int) -> keras.Model:
         """Return the model that all runs of one seed share."""
         if seed not in self.models:
-            self.models[seed] = self.build(seed)
+            with self.initial_weights.drawn_late():  # the models themselves are never trained
+                self.models[seed] = self.build(seed)
         return self.models[seed]
 
     @property
@@ -114,6 +119,8 @@ class SearchLoop:
         self._stacked_jobs: collections.deque[RunJob] = collections.deque()
         self._alone_jobs: collections.deque[RunJob] = collections.deque()
         self._under_way: dict[str, TrialUnderWay] = {}
+        self._initial_weights = InitialWeights()
+        self._directions: dict[str, str] = {}  # of metrics
         self._asked = 0
         self._cut_short = False
 
@@ -213,7 +220,10 @@ class SearchLoop:
 
     def _begin(self, trial: Any) -> TrialUnderWay:
         under_way = TrialUnderWay(
-            trial, build=lambda seed: self._build(under_way, seed), unstacked=self._unstacked
+            trial,
+            build=lambda seed: self._build(under_way, seed),
+            initial_weights=self._initial_weights,
+            unstacked=self._unstacked,
         )
         return under_way
 
@@ -415,13 +425,14 @@ class SearchLoop:
         self, under_way: TrialUnderWay, outcomes: list[RunOutcome], record: TrialRecord
     ) -> None:
         """Record what restrains the built model, and how large its kernels became in each run."""
-        model = next((o.model for o in outcomes if o.model is not None), None)
+        built = next((o for o in outcomes if o.model is not None), RunOutcome())
+        model = built.model
         if model is None:  # all runs had ended before the search was killed
             model = self._built(under_way.model(self._tuner.runs[0].seed))
         if not model.built:  # the shape of its inputs is not known before it is trained
             return
         record.model = under_way.facts
-        record.restraints = model_restraints(model)
+        record.restraints = model_restraints(model, built.member)
         weights = [None if o.state is None else o.state.weights for o in outcomes]
         record.kernels = [None if w is None else kernel_summary(model, w) for w in weights]
 
@@ -445,10 +456,28 @@ class SearchLoop:
 
     def _complete(self, trial: Any, record: TrialRecord, judgement: Judgement) -> None:
         objective = self._oracle.objective.name
-        self._oracle.update_trial(trial.trial_id, judgement.metrics, step=judgement.epoch)
+        with self._directions_known(trial, judgement.metrics):
+            self._oracle.update_trial(trial.trial_id, judgement.metrics, step=judgement.epoch)
         trial.status = "COMPLETED"
         self._add_judgement(record, judgement)
         self._end(trial, record, judgement.metrics[objective])
+
+    @contextlib.contextmanager
+    def _directions_known(self, trial: Any, metrics: Iterable[str]) -> Iterator[None]:
+        """Spare keras-tuner to infer again whether more of a metric is better.
+
+        It makes a Keras metric of each name, of each trial.
+        """
+        if getattr(type(self._oracle), "update_trial", None) is not keras_tuner.Oracle.update_trial:
+            yield  # a worker's, or a user's own
+            return
+        tracked = self._oracle.trials[trial.trial_id].metrics
+        names = [name for name in metrics if not tracked.exists(name)]
+        if self._directions.keys() >= set(names):
+            for name in names:
+                tracked.register(name, self._directions[name])
+        yield
+        self._directions |= {name: each.direction for name, each in tracked.metrics.items()}
 
     @staticmethod
     def _add_judgement(record: TrialRecord, judgement: Judgement) -> None:

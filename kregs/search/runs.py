@@ -222,6 +222,7 @@ class RunOutcome:
         refusal: why this trainer cannot train it; another one may.
         model: one that has the structure of what was trained, for the checkpoint.
         signature: equal for models of one structure, `None` if that is not known.
+        member: the model as it was read for stacking, `None` if it was not, or only a part of it.
     """
 
     history: Histories = dataclasses.field(default_factory=dict)
@@ -239,6 +240,7 @@ class RunOutcome:
     refusal: str | None = None
     model: Any = None
     signature: Any = None
+    member: Any = None
     logged_epochs: dict[str, list[int]] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @property

@@ -262,7 +262,11 @@ class TrialRecord:
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write the record into a trial's directory."""
-        values = {"format": FORMAT, **dataclasses.asdict(self)}
+        # `asdict` would copy all of a large model's facts
+        values = {
+            "format": FORMAT,
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
+        }
         write_json(Path(folder) / TRAINING_FILE, values, indent=None)
 
     @classmethod
@@ -374,7 +378,7 @@ def outcome_file(folder: str | os.PathLike[str], run: Run) -> Path:
     return Path(folder, f"run_{run.number:03}.npz")
 
 
-_UNWRITTEN = ("state", "last", "job", "error", "refusal", "model", "signature")
+_UNWRITTEN = ("state", "last", "job", "error", "refusal", "model", "signature", "member")
 
 
 def write_outcome(folder: str | os.PathLike[str], run: Run, outcome: RunOutcome) -> None:

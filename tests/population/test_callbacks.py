@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 import math
 
 import h5py
@@ -13,9 +14,10 @@ import pytest
 import tensorflow as tf
 from keras import callbacks as C
 from keras import layers
+from keras.src.backend.tensorflow import numpy as backend_numpy
 
 from kregs.population import NotStackable, Population
-from kregs.population.callbacks import batch_hooks
+from kregs.population.callbacks import _COMPARISONS, _compare, batch_hooks
 from kregs.population.program import Program
 
 RNG = np.random.default_rng(0)
@@ -659,3 +661,40 @@ def test_averages_are_written_before_callbacks_hear_of_the_end():
         )
         for one, other in pairs:
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+NUMBERS = [
+    0.0, -0.0, 0.1, 0.1 + 1e-10, 0.1 + 1e-8, -0.1, 1e-40, 2e-40, -1e-40, 1e30, 3.5e38, 1e300,
+    float("inf"), -float("inf"), float("nan"), 1 / 3, np.float64(0.1), np.float64(0.1 + 1e-10),
+    np.float32(0.1), 3, 1.1754943508222875e-38,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [keras.ops.less, keras.ops.greater], ids=["less", "greater"])
+def test_numbers_are_compared_as_keras_does(given):
+    def compared(compare, *numbers):
+        try:
+            return bool(compare(*numbers))
+        except ValueError as error:  # TensorFlow refuses numbers beyond single precision
+            return str(error)
+
+    quick = functools.partial(_compare, given, _COMPARISONS[given])
+    for pair in itertools.product(NUMBERS, repeat=2):
+        assert compared(quick, *pair) == compared(given, *pair), pair
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_early_stopping_runs_no_operation_and_stays_as_it_is(monkeypatch, mode):
+    given = {"min": keras.ops.less, "max": keras.ops.greater}[mode]
+    stopping = keras.callbacks.EarlyStopping("loss", mode=mode, patience=2)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    population = Population.from_models([model])
+    calls = []
+    for name in ("less", "greater"):
+        monkeypatch.setattr(backend_numpy, name, lambda *_: calls.append(1))
+    x = np.ones((8, 2), "float32")
+    population.fit(x, x[:, :1], epochs=5, callbacks=[[stopping]])
+    assert len(population.history[0]["loss"]) == (5 if mode == "min" else 3)
+    assert stopping.monitor_op is given
+    assert calls == []

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from keras_tuner.errors import FatalError, FatalValueError
+from keras_tuner.src.engine import metrics_tracking
 
 import kregs
 from kregs.search import PopulationTuner, SequentialFallback, nested
@@ -421,3 +422,22 @@ def test_a_grid_without_a_bound_is_whole(linear_data, tmp_path):
     assert len(bounded.oracle.trials) == 5
     few = PopulationTuner(build, "val_loss", directory=tmp_path / "random")
     assert few.oracle.max_trials == 10
+
+
+def test_directions_of_metrics_are_inferred_once_for_all_trials(
+    build, linear_data, tmp_path, monkeypatch
+):
+    infer, asked = metrics_tracking.infer_metric_direction, []
+    monkeypatch.setattr(
+        metrics_tracking, "infer_metric_direction", lambda name: asked.append(name) or infer(name)
+    )
+    kregs.tune(build, *linear_data, max_trials=3, epochs=1, directory=tmp_path, verbose=0)
+    trials = [json.loads(path.read_text()) for path in tmp_path.rglob("trial.json")]
+    directions = [
+        {name: metric["direction"] for name, metric in trial["metrics"]["metrics"].items()}
+        for trial in trials
+    ]
+    assert directions[0] == directions[1] == directions[2]
+    assert directions[0].pop("val_data_loss") == "min"
+    assert directions[0] == {name: infer(name) or "min" for name in directions[0]}
+    assert sorted(asked) == sorted(directions[0])

@@ -31,7 +31,7 @@ ZERO = 1e-4
 _Number = tuple[str, str, float]  # kind, place, value
 
 
-def model_restraints(model: keras.Model) -> dict[str, Any]:
+def model_restraints(model: keras.Model, member: Member | None = None) -> dict[str, Any]:
     """Return what restrains a compiled model, each number by its kind and place.
 
     Kinds are `l1`, `l2`, `max_norm` (the bound), `proximal_l1` and `group_l1` (of the optimizer's
@@ -42,6 +42,7 @@ def model_restraints(model: keras.Model) -> dict[str, Any]:
 
     Args:
         model: built and compiled.
+        member: the model as it was read for stacking; default: it is read.
 
     Returns:
         `structure`, equal for models whose places are the same, `None` where they cannot be told;
@@ -59,7 +60,7 @@ def model_restraints(model: keras.Model) -> dict[str, Any]:
     """
     structure, weights = None, model.weights
     try:
-        member = read_member(model)
+        member = read_member(model) if member is None else member
     except (NotStackable, ValueError):
         numbers = list(_numbers_of_layers(all_layers(model)))
     else:

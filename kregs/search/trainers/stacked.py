@@ -101,6 +101,7 @@ class StackedTrainer:
         self._said: set[str] = set()  # digests of frozen parts
         self._frozen_parts: weakref.WeakKeyDictionary[keras.Model, FrozenPart | None]
         self._frozen_parts = weakref.WeakKeyDictionary()
+        self._last_read: Member | None = None  # the folds of a trial share it
         # jobs of which it is known what trains with them: models of their structure on their feed
         self._waiting: dict[tuple, list[tuple[RunJob, Job]]] = {}
         self._feed_of: dict[tuple, Feed] = {}
@@ -179,7 +180,7 @@ class StackedTrainer:
                     f"the model cannot be built from the shape of a row: {reason_of(error)}"
                 ) from error
         if look_at_models(callbacks):  # which want the whole model
-            member = read_member(model)
+            member = self._read(model)
         else:
             member, key, feed = self._without_frozen_part(model, key, feed)
         start = job.start or RunState(None)
@@ -232,7 +233,7 @@ class StackedTrainer:
         parts = self._frozen_parts[model]
         computed = None if parts is None else self._feeds.after(key, feed, parts)
         if parts is None or computed is None:
-            return read_member(model), key, feed
+            return self._read(model), key, feed
         if parts.digest not in self._said:
             self._said.add(parts.digest)
             count = sum(math.prod(v.shape) for v in parts.trunk.weights)
@@ -241,6 +242,13 @@ class StackedTrainer:
             )
         member = dataclasses.replace(read_member(parts.head), whole=model)
         return member, (key, parts.digest), computed
+
+    def _read(self, model: keras.Model) -> Member:
+        if self._own_fit is not None:  # which may have compiled it anew
+            return read_member(model)
+        if self._last_read is None or self._last_read.model is not model:
+            self._last_read = read_member(model)
+        return self._last_read
 
     @staticmethod
     def _check_frequency(frequency: Any) -> None:
@@ -365,6 +373,7 @@ class StackedTrainer:
             job=job,
             model=member_job.member.whole_model,
             signature=member_job.member.signature,
+            member=None if member_job.member.whole is not None else member_job.member,
         )
 
     @staticmethod
