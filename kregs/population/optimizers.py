@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from kregs.layers.flat_cosine_dropout import flat_cosine
 from kregs.population.keras_internals import learning_rate_of, slot_variables
-from kregs.population.stacked import per_member
+from kregs.population.stacked import per_member, sum_by_member
 from kregs.training.optimizer_additions import DEFAULTS as ADDITIONS
 from kregs.training.optimizer_additions import is_extended
 from kregs.training.proximal import (
@@ -70,6 +70,7 @@ class StackedOptimizer:
         thresholds: per variable, the proximal l1 and group_l1 of every member, variables `(K,)`.
         momentum_step: of every member, see `OptimizerState`, `(K,)`.
         clips: which of `CLIPS` any member uses; set by the program.
+        compiled: whether steps are compiled with XLA; set by the program.
         schedules_decay: whether the decay of any falls; set by the program.
         thresholded: which of `thresholds` any has, bool `(variables, 2)`; set by the program.
         group_axes: per variable, the axes of a member's that count its groups; set by the program.
@@ -106,6 +107,7 @@ class StackedOptimizer:
             np.zeros(members), dtype=keras.config.floatx(), trainable=False
         )
         self.clips: tuple[str, ...] = ()
+        self.compiled = False
         self.schedules_decay = False
         self.thresholded = np.zeros([len(self.variables), 2], bool)
         self.group_axes: list[tuple[int, ...]] = [()] * len(self.variables)
@@ -327,12 +329,9 @@ class StackedOptimizer:
     def _clip(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """Clip in every way that a member uses; of the others its bound is infinite."""
         if "clipnorm" in self.clips:
-            gradients = [
-                g * self._norm_scale(tf.reduce_sum(tf.square(g), _inner(g)), "clipnorm", g)
-                for g in gradients
-            ]
+            gradients = [g * self._norm_scale(self._squares(g), "clipnorm", g) for g in gradients]
         if "global_clipnorm" in self.clips:
-            squares = [tf.reduce_sum(tf.square(g), _inner(g)) for g in gradients]
+            squares = [self._squares(g) for g in gradients]
             total = tf.add_n([tf.cast(s, squares[0].dtype) for s in squares])
             gradients = [g * self._norm_scale(total, "global_clipnorm", g) for g in gradients]
         if "clipvalue" in self.clips:
@@ -354,9 +353,9 @@ class StackedOptimizer:
         scale = tf.where(tf.math.is_inf(bound), tf.ones_like(norm), bound / tf.maximum(norm, bound))
         return per_member(tf.cast(scale, gradient.dtype), len(gradient.shape))
 
-
-def _inner(tensor: tf.Tensor) -> list[int]:
-    return list(range(1, len(tensor.shape)))
+    def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
+        """The squared norm of each member's gradient, `(K,)`."""
+        return sum_by_member(tf.square(gradient), compiled=self.compiled)
 
 
 class StackedSGD(StackedOptimizer):

@@ -164,7 +164,7 @@ class Program:
                 and not self.layout.has_other_restraints
                 and all(form.accelerated for form in self.model.forms)
             )
-        self.accelerated = accelerate
+        self.accelerated = self.model.compiled = self.optimizer.compiled = accelerate
         self._functions: dict[_Kind, Callable] = {}
         self._predict: Callable | None = None
         self.kept_weights: dict[str, list[tf.Variable]] = {}

@@ -13,7 +13,7 @@ from kregs.population.graph import in_order_of_inputs, input_source
 from kregs.population.layout import ACTIVITY_NUMBERS, ConstraintKey, Layout, Settings
 from kregs.population.registry import Context, StackedLayer, form_of
 from kregs.population.restraints import by_member, other_regularizer
-from kregs.population.stacked import Stacked, per_member
+from kregs.population.stacked import Stacked, per_member, sum_by_member
 
 
 class StackedModel:
@@ -29,6 +29,7 @@ class StackedModel:
         dtype: of numbers and penalties: float64 if any weight is.
         smoothing: label smoothing of each member, `(K,)` for each loss.
         forms: of all layers.
+        compiled: whether training steps are compiled with XLA; set by the program.
     """
 
     def __init__(self, layout: Layout, members: int) -> None:
@@ -56,6 +57,7 @@ class StackedModel:
         self._bounds = {key: vector() for key in layout.constraints}
         self.smoothing = [vector() for _ in layout.settings[0].smoothing]
         self.forms: list[type[StackedLayer]] = []
+        self.compiled = False
         self._build_layers()
 
     def _build_layers(self) -> None:
@@ -162,7 +164,7 @@ class StackedModel:
             real = tf.reshape(rows, tf.concat([tf.shape(rows), [1] * (rank - 2)], 0)) > 0
             amount = tf.where(real, amount, tf.zeros([], self.dtype))
             count = tf.maximum(tf.reduce_sum(rows, 1), 1.0)
-        return tf.reduce_sum(amount, list(range(1, rank))), count
+        return sum_by_member(amount, compiled=self.compiled), count
 
     def weight_penalties(self) -> list[tf.Tensor]:
         """Return the l1 and l2 terms of all weights, `(K,)` each."""
@@ -170,7 +172,7 @@ class StackedModel:
         for (index, power), coefficient in self._penalties.items():
             weight = self.weights[index]
             amount = tf.square(weight) if power == 1 else tf.abs(weight)
-            total = tf.reduce_sum(amount, list(range(1, len(weight.shape))))
+            total = sum_by_member(amount, compiled=self.compiled)
             terms.append(tf.cast(coefficient, total.dtype) * total)
         for index, regularizer in self.layout.other_regularizers.items():
             terms.append(by_member(regularizer, tf.convert_to_tensor(self.weights[index])))

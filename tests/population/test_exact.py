@@ -490,6 +490,19 @@ def test_accelerated_model(double):
     check_equal([build(0.0), build(0.1)], numbers(ROWS, 5), numbers(ROWS, 3), accelerate=(True,))
 
 
+@pytest.mark.nightly
+def test_accelerated_sums_of_many_numbers(double):
+    """Those of penalties and norms, which XLA adds up in another order."""
+
+    def build(n):
+        body = [layers.Dense(64, "tanh", kernel_regularizer=l2(n), activity_regularizer=l2(n / 2))]
+        return make(body, (16,), optimizers.Adam(1e-2, global_clipnorm=0.2 + n))
+
+    models = [build(0.02), build(0.1)]
+    x, y = numbers(96, 16), numbers(96, 3)
+    check_equal(models, x, y, batch_size=8, epochs=2, accelerate=(False, True))
+
+
 def test_float32_is_close():
     def build(n):
         body = [
