@@ -82,7 +82,7 @@ class TableNetwork:
             regularization=Regularization.from_hp(
                 hp,
                 base=preset.regularization,
-                weight_decay=(1e-3, 1.0),
+                weight_decay=(1e-2, 3.0),
                 l2=(0, 1e-6, 1e-2),
                 dropout=(0.0, 0.5),
             ),
