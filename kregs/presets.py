@@ -200,11 +200,23 @@ TABLES = {
 }
 
 
-def for_table(classes: int | None) -> TablePreset:
+# of those without members that share kernels, where it is another one
+_SEARCHED = TABLES | {
+    "multiclass": _COMMON.replace(
+        embedding="piecewise",
+        learning_rate=2e-3,
+        regularization=Regularization(dropout=0.3, weight_decay=0.5, label_smoothing=0.1),
+    )
+}
+
+
+def for_table(classes: int | None, *, searched: bool = False) -> TablePreset:
     """Return the preset of a table's task.
 
     Args:
         classes: how many classes the target has; `None` for a regression.
+        searched: the best single network, for a search that trains many of them and takes the mean
+            of several: members that share kernels would only be slower.
 
     Raises:
         TypeError, ValueError: `classes` is no integer >= 2, nor `None`.
@@ -214,7 +226,8 @@ def for_table(classes: int | None) -> TablePreset:
     >>> for_table(classes=None) is TABLES["regression"]
     True
     """
+    presets = _SEARCHED if searched else TABLES
     if classes is None:
-        return TABLES["regression"]
+        return presets["regression"]
     classes = check_integer("classes", classes, minimum=2)
-    return TABLES["binary" if classes == 2 else "multiclass"]
+    return presets["binary" if classes == 2 else "multiclass"]

@@ -89,5 +89,8 @@ def test_the_presets_are_what_the_study_chose():
     from kregs.tuning import presets as study
 
     record = json.loads(files("kregs.tuning").joinpath("results/presets.json").read_text())
-    for task, name in study.choose(record).items():
-        assert TABLES[task] == study.candidates(task, name.split(":")[0])[name], task
+    classes = {"binary": 2, "multiclass": 5, "regression": None}
+    for searched in (False, True):
+        for task, name in study.choose(record, members=not searched).items():
+            chosen = study.candidates(task, name.split(":")[0])[name]
+            assert for_table(classes[task], searched=searched) == chosen, task

@@ -7,6 +7,8 @@ their numbers as Python floats and clip a stacked variable as one.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -518,11 +520,30 @@ def schedule_table(optimizer: Any, first: int, count: int) -> np.ndarray:
     if count < 1:  # a training that has ended, whose callbacks change weights
         return np.zeros(0)
     schedule = learning_rate_of(optimizer)
+    kind = type(schedule)
+    if kind.__module__.partition(".")[0] not in ("keras", "kregs"):
+        return _table(schedule, first, count)
+    try:
+        configuration = json.dumps(schedule.get_config(), sort_keys=True)  # it says it all
+    except TypeError:  # such as NumPy's numbers
+        return _table(schedule, first, count)
+    return _stock_table(kind, configuration, keras.config.floatx(), first, count)
+
+
+@functools.lru_cache(maxsize=256)
+def _stock_table(kind: type, configuration: str, floatx: str, first: int, count: int) -> np.ndarray:
+    """Return the rates of one of Keras's or kregs's schedules: folds of a trial have the same."""
+    table = _table(kind.from_config(json.loads(configuration)), first, count)
+    table.flags.writeable = False
+    return table
+
+
+def _table(schedule: Any, first: int, count: int) -> np.ndarray:
     steps = np.arange(first, first + count)
     probes = sorted({0, count // 2, count - 1})
     # most schedules are arithmetic, which takes all steps at once; one with branches takes one step
     # at a time, in a graph if it can
-    for at_all in (schedule, tf.function(_step_by_step(schedule), autograph=False)):
+    for at_all in (schedule, _step_by_step(schedule)):
         try:
             table = np.asarray(at_all(tf.constant(steps, tf.float32)), np.float64)
             single = [float(schedule(steps[i])) for i in probes]
@@ -534,7 +555,9 @@ def schedule_table(optimizer: Any, first: int, count: int) -> np.ndarray:
 
 
 def _step_by_step(schedule: Callable) -> Callable[[tf.Tensor], tf.Tensor]:
+    @functools.partial(tf.function, autograph=False)
     def rates(steps: tf.Tensor) -> tf.Tensor:
         return tf.map_fn(lambda step: tf.cast(schedule(step), tf.float32), steps)
 
-    return rates
+    # called by itself it would warn of many functions that are traced once each
+    return lambda steps: rates.get_concrete_function(steps)(steps)

@@ -152,7 +152,7 @@ def tune_table(
             classes are equally frequent: right for finding rare classes, too high for these as
             plain frequencies.
         preset: how the first network is built and trained, which the others are variations of;
-            default: `kregs.presets.for_table` of the task.
+            default: what `kregs.presets.for_table` returns for the task.
         ensemble: train several networks at the end, each of one of the trials whose folds help each
             other most, as one population; what is saved is their mean. With a `selection` other
             than `"best"` all are of the chosen trial. `False`: one network, of the chosen trial.
@@ -278,7 +278,8 @@ def tune_table(
     y = split.target if table.classes is not None else (split.target - center) / scale
     transformed = np.asarray(preprocessing.fit_transform(x_train, y[train]))
     numbers, categories = number_and_code_columns(preprocessing)
-    preset = for_table(classes) if preset is None else preset
+    if preset is None:
+        preset = for_table(classes, searched=max_trials > 0 and ensemble)
     fold_rows = _rows_of_a_fold(split.folds, len(train))
     network = TableNetwork(
         numbers=numbers,

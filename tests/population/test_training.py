@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import kregs
 from kregs.population.jobs import Job
 from kregs.population.layout import Layout
 from kregs.population.program import Program
@@ -263,3 +264,38 @@ def test_callbacks_see_what_a_driver_has_put_in_place():
     # begin and end of each epoch: the third begins with what was put there
     assert [bool((kernel == 1).all()) for kernel in seen[1]] == [False] * 4 + [True, False]
     assert not any((kernel == 1).any() for kernel in seen[0])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        keras.optimizers.schedules.CosineDecay(0.0, 40, warmup_target=0.3, warmup_steps=7),
+        keras.optimizers.schedules.PiecewiseConstantDecay([3, 9], [0.1, 0.02, 0.003]),
+        kregs.CosLog4(0.1, steps=50),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_the_rates_of_a_schedule_are_tabled_once(schedule, monkeypatch):
+    from kregs.population import optimizers
+
+    made = []
+    table = optimizers._table
+    monkeypatch.setattr(optimizers, "_table", lambda *args: made.append(1) or table(*args))
+    optimizers._stock_table.cache_clear()
+    expected = [float(schedule(step)) for step in range(5, 35)]
+    for _ in range(3):
+        other = type(schedule).from_config(schedule.get_config())
+        found = optimizers.schedule_table(keras.optimizers.SGD(other), 5, 30)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+    assert len(made) == 1
+
+    class Own(keras.optimizers.schedules.LearningRateSchedule):  # may do what its config hides
+        def __call__(self, step):
+            return 0.1
+
+        def get_config(self):
+            return {}
+
+    for _ in range(2):
+        optimizers.schedule_table(keras.optimizers.SGD(Own()), 0, 3)
+    assert len(made) == 3

@@ -114,9 +114,17 @@ class StackedTrainer:
             yield from self._sort(jobs)
             if not self._waiting:
                 return
-            # the largest group first: later results may still add to the others
-            group = max(self._waiting, key=lambda g: len(self._waiting[g]))
-            yield from self._train(group, jobs)
+            yield from self._train(self._next_group(), jobs)
+
+    def _next_group(self) -> tuple:
+        """Return the largest group, since later results may still add to the others.
+
+        Where time is limited it is the one that waits longest: the first trial may be the one that
+        somebody knows to be good, and in the end there may be no time for the others.
+        """
+        if self._settings.tuner.time_left is not None:
+            return next(iter(self._waiting))
+        return max(self._waiting, key=lambda group: len(self._waiting[group]))
 
     # ---- grouping --------------------------------------------------------------------------
 

@@ -175,3 +175,34 @@ def test_folds_hold_the_rows_once(tmp_path, class_weight):
     for one, other in zip(outcomes, alone, strict=True):
         for name in ("loss", "val_loss", "val_accuracy"):
             np.testing.assert_allclose(one.history[name], other.history[name], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("max_time", "first"), [(None, "8"), (600.0, "4")])
+def test_where_time_is_limited_the_structure_of_the_first_trial_is_trained_first(
+    max_time, first, tmp_path
+):
+    trained_units = []
+
+    def build(hp):
+        units = hp.Choice("units", [4, 8])
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(units, name="dense")])
+        model.compile("sgd", "mse")
+        return model
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            trained_units.append(str(self.model.get_layer("dense").units))
+
+    class Ordered(keras_tuner.oracles.RandomSearchOracle):
+        def populate_space(self, trial_id):
+            units = 4 if int(trial_id) == 0 else 8
+            return {"status": "RUNNING", "values": {"units": units}}
+
+    tuner = PopulationTuner(
+        build, oracle=Ordered("val_loss", max_trials=4, seed=1), directory=tmp_path,
+        max_time=max_time,
+    )  # fmt: skip
+    y = np.zeros((40, 1))
+    tuner.search(X[:40], y, validation_data=(X[:8], y[:8]), epochs=1, callbacks=[Note()], verbose=0)
+    assert len(trained_units) == 4
+    assert trained_units[0] == first
