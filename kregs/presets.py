@@ -187,8 +187,8 @@ TABLES = {
     "multiclass": _COMMON.replace(
         embedding="piecewise",
         ensemble=8,
-        learning_rate=3e-3,
-        regularization=Regularization(dropout=0.15, weight_decay=0.1, label_smoothing=0.1),
+        learning_rate=2e-3,
+        regularization=Regularization(dropout=0.3, weight_decay=0.5),
     ),
     "regression": _COMMON.replace(
         embedding="piecewise",
@@ -203,7 +203,7 @@ TABLES = {
 # of those without members that share kernels, where it is another one
 _SEARCHED = TABLES | {
     "multiclass": _COMMON.replace(
-        embedding="piecewise",
+        embedding="periodic",
         learning_rate=2e-3,
         regularization=Regularization(dropout=0.3, weight_decay=0.5, label_smoothing=0.1),
     )

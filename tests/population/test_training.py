@@ -286,7 +286,7 @@ def test_the_rates_of_a_schedule_are_tabled_once(schedule, monkeypatch):
     for _ in range(3):
         other = type(schedule).from_config(schedule.get_config())
         found = optimizers.schedule_table(keras.optimizers.SGD(other), 5, 30)
-        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)  # of float32
     assert len(made) == 1
 
     class Own(keras.optimizers.schedules.LearningRateSchedule):  # may do what its config hides
