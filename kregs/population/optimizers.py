@@ -520,7 +520,7 @@ def schedule_table(optimizer: Any, first: int, count: int) -> np.ndarray:
     if count < 1:  # a training that has ended, whose callbacks change weights
         return np.zeros(0)
     schedule = learning_rate_of(optimizer)
-    kind = type(schedule)
+    kind: Any = type(schedule)
     if kind.__module__.partition(".")[0] not in ("keras", "kregs"):
         return _table(schedule, first, count)
     try:
@@ -531,7 +531,7 @@ def schedule_table(optimizer: Any, first: int, count: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=256)
-def _stock_table(kind: type, configuration: str, floatx: str, first: int, count: int) -> np.ndarray:
+def _stock_table(kind: Any, configuration: str, floatx: str, first: int, count: int) -> np.ndarray:
     """Return the rates of one of Keras's or kregs's schedules: folds of a trial have the same."""
     table = _table(kind.from_config(json.loads(configuration)), first, count)
     table.flags.writeable = False
