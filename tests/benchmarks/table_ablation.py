@@ -1,109 +1,105 @@
 """What each ingredient of the presets for tables gains: the preset with it taken out, beside it.
 
-    python tests/benchmarks/table_ablation.py [--tables wdbc yacht ...] [--splits 2] [--rows 1000]
+    python tests/benchmarks/table_ablation.py [--halves first second] [--splits 2] [--minutes N]
 
-`kregs.tune_table(max_trials=0)` on the tables of `tables.py`, a fifth of the rows to test on, in
-each line with one ingredient less. The number is by how many percent the log loss or the RMSE is
-higher than the whole preset's: the geometric mean over tables, and on how many it is higher.
-Results are written to `tuning/results/table_ablation.json` as they are there, and a later call
-goes on.
+Single networks on the tables and splits of `kregs.tuning.presets` (at most 1,000 rows, a fifth to
+choose the epoch on and one to test on). The number is by how many percent the log loss or the RMSE
+of the test rows is higher than the whole preset's: the geometric mean, and in how many splits it is
+higher. Variants that differ in numbers are one population. Results are written to
+`tuning/results/table_ablation.json` as they are there, and a later call goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tables import REPOSITORY, read, score, split, tables, with_kregs
+from kregs.tuning import presets as study
 
-from kregs.presets import TablePreset, for_table
+from kregs.presets import TABLES, TablePreset
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("KREGS_SHARED") or REPOSITORY.parent / "shared") / "data"
 RESULTS = REPOSITORY / "tuning" / "results" / "table_ablation.json"
-TABLES = [
-    "credit-g", "diabetes", "spambase", "pmlb_churn", "credit-approval", "segment", "satimage",
-    "optdigits", "concrete", "energy", "wine-quality-red", "yacht",
-]  # fmt: skip
 WHOLE = "the whole preset"
 
 
-def without(preset: TablePreset) -> dict[str, dict[str, Any]]:
-    """Return by name the arguments of `tune_table` that take one ingredient out of a preset."""
+def variants(preset: TablePreset) -> list[dict[str, TablePreset]]:
+    """Return a preset without each of its ingredients, by name; those of one structure together."""
     restrained = preset.regularization
-    presets = {
+
+    def without(**fields: Any) -> TablePreset:
+        return preset.replace(regularization=restrained.replace(**fields))
+
+    numbers = {
+        "no dropout": without(dropout=0.0),
+        "no weight decay": without(weight_decay=0.0),
+        "no label smoothing": without(label_smoothing=0.0),
+        "a constant learning rate": preset.replace(schedule="constant"),
+        "beta_2 of 0.999 for 0.95": preset.replace(beta_2=0.999),
+    }
+    structures = {
         "no embedding of numbers": preset.replace(embedding=None),
         "no scaling layer": preset.replace(scaling=False),
-        "no dropout": preset.replace(regularization=restrained.replace(dropout=0.0)),
-        "no weight decay": preset.replace(regularization=restrained.replace(weight_decay=0.0)),
-        "a constant learning rate": preset.replace(schedule="constant"),
-        "Adam's beta_2 0.999 for 0.95": preset.replace(beta_2=0.999),
-        "ReLU for its activation": preset.replace(activation="relu"),
-        "no shared kernels (TabM)": preset.replace(ensemble=None),
-        "no label smoothing": preset.replace(
-            regularization=restrained.replace(label_smoothing=0.0)
-        ),
+        "ReLU for mish": preset.replace(activation="relu"),
+        "one network for members that share kernels": preset.replace(ensemble=None),
     }
-    changed = {name: {"preset": other} for name, other in presets.items() if other != preset}
-    return {WHOLE: {}, **changed, "one network for the mean of several": {"ensemble": False}}
+    changed = {name: other for name, other in numbers.items() if other != preset}
+    alone = [{name: other} for name, other in structures.items() if other != preset]
+    return [{WHOLE: preset, **changed}, *alone]
 
 
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--tables", nargs="+", default=TABLES, choices=list(tables()))
-    parser.add_argument("--splits", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--halves", nargs="+", default=["second"], choices=["first", "second"])
+    parser.add_argument("--splits", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no network after these")
-    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    record: dict[str, Any] = {"rows": arguments.rows, "runs": {}}
-    if arguments.output.exists():
-        record = json.loads(arguments.output.read_text())
-        if record["rows"] != arguments.rows:
-            parser.error(f"{arguments.output} holds runs with --rows {record['rows']}")
+    record: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     end = time.monotonic() + 60 * arguments.minutes
-    for seed in range(arguments.splits):
-        for table in arguments.tables:
-            run_table(record, table, tables()[table], seed, end, arguments.output)
-    print(report(record))
+    halves = {"first": study.FIRST_HALF, "second": study.SECOND_HALF}
+    for seed, half in itertools.product(range(arguments.splits), arguments.halves):
+        for task, names in halves[half].items():
+            for name in names:
+                run_table(record.setdefault(task, {}), name, task, seed, end)
+                RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+    for task, runs in record.items():
+        print(report(task, runs))
 
 
-def run_table(
-    record: dict[str, Any], table: str, task: str, seed: int, end: float, output: Path
-) -> None:
+def run_table(runs: dict[str, Any], name: str, task: str, seed: int, end: float) -> None:
     """Train what one split of a table lacks."""
-    frame, y = read(table, task)
-    train, test = split(y, task, seed, record["rows"])
-    x, x_test = (frame.iloc[part].reset_index(drop=True) for part in (train, test))
-    labels = np.unique(y[train])
-    scores = record["runs"].setdefault(f"{table}/{seed}", {})
-    classes = None if task == "regression" else len(labels)
-    for name, options in without(for_table(classes)).items():
-        if name in scores:
+    scores = runs.setdefault(f"{name}/{seed}", {})
+    data = None
+    for presets in variants(TABLES[task]):
+        if presets.keys() <= scores.keys() or time.monotonic() > end:
             continue
-        if time.monotonic() > end:
-            return
-        made = with_kregs(max_trials=0, **options)(x, y[train], x_test, task, seed)
-        measured = score(task, y[test], made, labels)
-        scores[name] = float(measured["rmse" if task == "regression" else "log_loss"])
-        output.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"{table} split {seed}: {name:36s} {scores[name]:.4f}", flush=True)
+        data = study.read(DATA, name, task, seed) if data is None else data
+        if not data.numbers:  # nothing to embed
+            presets = {key: preset.replace(embedding=None) for key, preset in presets.items()}
+        for key, found in study.train_structure(presets, data).items():
+            scores[key] = found["rmse" if task == "regression" else "log_loss"]
+        print(f"{name}, split {seed}: {', '.join(presets)}", flush=True)
 
 
-def report(record: dict[str, Any]) -> str:
-    """Return for each ingredient what its loss costs."""
+def report(task: str, runs: dict[str, Any]) -> str:
+    """Return for each ingredient of a task's preset what its loss costs."""
     ratios: dict[str, list[float]] = {}
-    for scores in record["runs"].values():
+    for scores in runs.values():
         for name in scores.keys() - {WHOLE}:
             ratios.setdefault(name, []).append(scores[name] / scores[WHOLE])
-    lines = [f"{'':38s}{'error in %':>12s}{'higher on':>12s}"]
+    lines = [f"{task:46s}{'error in %':>12s}{'higher in':>12s}"]
     for name, values in sorted(ratios.items(), key=lambda item: -np.mean(np.log(item[1]))):
         percent = 100 * (np.exp(np.mean(np.log(values))) - 1)
         higher = f"{sum(value > 1 for value in values)} of {len(values)}"
-        lines.append(f"{name:38s}{percent:+12.1f}{higher:>12s}")
+        lines.append(f"  {name:44s}{percent:+12.1f}{higher:>12s}")
     return "\n".join(lines)
 
 
