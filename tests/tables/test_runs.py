@@ -301,10 +301,11 @@ def test_a_preset_of_ones_own_is_what_is_trained(tmp_path, people, eager):
             people(), "y", preset=preset, folds=2, max_trials=0, ensemble=False, verbose=0,
             directory=tmp_path,
         )  # fmt: skip
-    layers = run.search.best_model()._flatten_layers(include_self=False)
-    dense = [layer for layer in layers if layer.name.startswith("dense_")]
-    assert [layer.units for layer in dense] == [6, 5]
-    assert dense[0].activation is keras.activations.tanh
+    layers = {layer.name: layer for layer in run.search.best_model()._flatten_layers()}
+    assert (layers["dense_1"].units, layers["dense_2"].units) == (6, 5)
+    assert {layer.activation for name, layer in layers.items() if "activation_" in name} == {
+        keras.activations.tanh
+    }
     assert len(run.search.trials()) == 1
     assert run.search.protocol.epochs == 2
     assert "preset=TablePreset(units=(6, 5), activation='tanh'" in run.record["call"]
