@@ -210,8 +210,10 @@ def test_classes_are_weighted_if_asked_for(tmp_path):
     assert again.record["test"] == run.record["test"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("by_file", [False, True])
+@pytest.mark.parametrize(
+    "by_file",
+    [pytest.param(False, marks=pytest.mark.nightly), pytest.param(True, marks=pytest.mark.slow)],
+)
 def test_what_is_saved_knows_the_categories_of_the_test_rows(by_file, tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"size": rng.normal(size=100), "day": range(100)})
@@ -232,7 +234,7 @@ def test_what_is_saved_knows_the_categories_of_the_test_rows(by_file, tmp_path):
         kregs.predict_table(run.search.path, frame[:1].assign(city="Köln"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_balanced_classes_count_the_same_in_what_is_chosen(tmp_path):
     rng = np.random.default_rng(0)
     y = (np.arange(200) % 10 == 0).astype(int)
