@@ -258,7 +258,9 @@ def _measured(
     return Calibration(
         confidence=probabilities.max(axis=1),
         correct=predicted == labels,
-        nll=_nll(np.log(np.maximum(probabilities, 1e-300)) if logits is None else logits, labels),
+        nll=mean_nll(
+            np.log(np.maximum(probabilities, 1e-300)) if logits is None else logits, labels
+        ),
         brier=float(squared / 2 if classes == 2 else squared),
         bins=bins,
     )
@@ -276,7 +278,7 @@ def two_class_logits(logits: np.ndarray) -> np.ndarray:
     return np.hstack([np.zeros_like(values), values]) if values.shape[-1] == 1 else values
 
 
-def _nll(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+def mean_nll(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Return the mean negative log-likelihood of class numbers, in nats."""
     chosen = logits[np.arange(len(labels)), labels]
     return float(np.average(logsumexp(logits, axis=-1) - chosen, weights=weights))
@@ -430,7 +432,7 @@ def best_temperature(
     if (logits.argmax(axis=-1) == labels).all():
         return None
     best = minimize_scalar(
-        lambda log_temperature: _nll(logits / np.exp(log_temperature), labels, weights),
+        lambda log_temperature: mean_nll(logits / np.exp(log_temperature), labels, weights),
         bounds=_BOUNDS,
         method="bounded",
         options={"xatol": 1e-6},

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import logsumexp
 
 from kregs.tasks import class_probabilities
 
@@ -110,20 +109,15 @@ def calibrated(
     >>> round(found["temperature"], 2), round(found["log_loss_after"], 3)
     (3.64, 0.562)
     """
-    from kregs.inspection.calibration import best_temperature
+    from kregs.inspection.calibration import best_temperature, mean_nll
 
     logits = np.log(np.maximum(class_probabilities(outputs), 1e-30))
     temperature = best_temperature(logits, labels, weights) or 1.0
-
-    def loss(scaled: np.ndarray) -> float:
-        by_row = logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]
-        return float(np.average(by_row, weights=weights))
-
     return {
         "temperature": temperature,
         "rows": len(labels),
-        "log_loss_before": loss(logits),
-        "log_loss_after": loss(logits / temperature),
+        "log_loss_before": mean_nll(logits, labels, weights),
+        "log_loss_after": mean_nll(logits / temperature, labels, weights),
     }
 
 
