@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kregs.regularization import Regularization
 from kregs.tasks import network_head
-from kregs.validation import check_integer
+from kregs.validation import check_flag, check_integer
 
 if TYPE_CHECKING:
     import keras
@@ -145,6 +145,7 @@ def batch_rows(rows: int) -> int:
     >>> batch_rows(500), batch_rows(5000), batch_rows(10**6)
     (64, 128, 1024)
     """
+    rows = check_integer("rows", rows, minimum=1)
     return next((size for most, size in _BATCHES if rows <= most), _LARGEST_BATCH)
 
 
@@ -158,6 +159,7 @@ def bin_count(rows: int) -> int:
     >>> bin_count(500), bin_count(2000), bin_count(10**6)
     (8, 15, 32)
     """
+    rows = check_integer("rows", rows, minimum=1)
     return min(max(round(math.sqrt(rows) / 3), _FEWEST_BINS), _MOST_BINS)
 
 
@@ -172,6 +174,7 @@ def epochs_of(preset: TablePreset, rows: int) -> int:
     >>> [epochs_of(TablePreset(units=(8,), epochs=60), rows) for rows in (500, 20_000, 10**6)]
     [60, 21, 10]
     """
+    rows = check_integer("rows", rows, minimum=1)
     share = min(1.0, (_ROWS_OF_ALL_EPOCHS / rows) ** (2 / 3))
     return min(preset.epochs, max(_FEWEST_EPOCHS, round(preset.epochs * share)))
 
@@ -219,13 +222,14 @@ def for_table(classes: int | None, *, searched: bool = False) -> TablePreset:
             of several: members that share kernels would only be slower.
 
     Raises:
-        TypeError, ValueError: `classes` is no integer >= 2, nor `None`.
+        TypeError, ValueError: `classes` is no integer >= 2, nor `None`; `searched` is no boolean.
 
     Example:
 
     >>> for_table(classes=None) is TABLES["regression"]
     True
     """
+    check_flag("searched", searched)
     presets = _SEARCHED if searched else TABLES
     if classes is None:
         return presets["regression"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kregs
-from kregs.presets import TABLES, TablePreset, batch_rows, epochs_of, for_table
+from kregs.presets import TABLES, TablePreset, batch_rows, bin_count, epochs_of, for_table
 
 CLASSES = {"binary": 2, "multiclass": 3, "regression": None}
 
@@ -83,6 +83,20 @@ def test_steps_grow_as_the_root_of_the_rows_of_long_tables():
 def test_bad_classes(classes):
     with pytest.raises((TypeError, ValueError), match=r"`classes` must be an integer"):
         for_table(classes)
+
+
+@pytest.mark.parametrize("rows", [0, -1, 2.5, "many"])
+@pytest.mark.parametrize(
+    "of_rows", [batch_rows, bin_count, lambda rows: epochs_of(TABLES["binary"], rows)]
+)
+def test_bad_rows(of_rows, rows):
+    with pytest.raises((TypeError, ValueError), match=r"`rows` must be an integer >= 1"):
+        of_rows(rows)
+
+
+def test_searched_is_a_flag():
+    with pytest.raises(TypeError, match=r"`searched` must be .*'yes'"):
+        for_table(2, searched="yes")
 
 
 def test_the_presets_are_what_the_study_chose():
