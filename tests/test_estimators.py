@@ -518,7 +518,9 @@ def test_divergence_is_said():
 @pytest.mark.slow
 def test_the_preset_is_the_network_of_the_estimators(iris):
     x, y = iris
-    model = kregs.KregsClassifier(epochs=2, batch_size=64, random_state=0, calibrate=True).fit(x, y)
+    model = kregs.KregsClassifier(
+        epochs=2, batch_size=64, random_state=0, calibrate=True, folds=None
+    ).fit(x, y)
     expected = kregs.presets.for_table(3).build(4, 3, rows=135)
     assert model.model_.count_params() > expected.count_params()  # and the scaling of columns
     assert model.score(x, y) > 0.8
@@ -549,7 +551,7 @@ def compiled_by(monkeypatch, fit):
 def test_a_preset_trains_as_it_says(make, iris, monkeypatch):
     x, y = iris
     preset = kregs.presets.for_table(3 if make is kregs.KregsClassifier else None)
-    seen = compiled_by(monkeypatch, lambda: make(random_state=0).fit(x, y))
+    seen = compiled_by(monkeypatch, lambda: make(random_state=0, folds=None).fit(x, y))
     network = seen["model"]
     rate = network.optimizer.get_config()["learning_rate"]["config"]
     assert rate["warmup_target"] == preset.learning_rate
@@ -575,7 +577,7 @@ def test_what_is_given_takes_the_place_of_the_preset_s(make, iris, monkeypatch):
     x, y = iris
     estimator = make(
         (24,), learning_rate=0.02, weight_decay=0.3, epochs=6, batch_size=30, n_iter_no_change=4,
-        regularization={"dropout": 0.4}, activation="tanh",
+        regularization={"dropout": 0.4}, activation="tanh", folds=None,
     )  # fmt: skip
     seen = compiled_by(monkeypatch, lambda: estimator.fit(x, y))
     network = seen["model"]

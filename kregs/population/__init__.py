@@ -46,6 +46,9 @@ faithful: callbacks, early stopping and metrics of each member are Keras's
     test_metrics.py::test_metric_is_that_of_keras
 drop-in: an epoch has the rows that Keras's has, of arrays and of datasets
     test_steps.py::test_epochs_are_those_of_keras, test_streams.py::test_members_end_where_fit_ends
+rows of its own: with `splits` a member is what `fit` makes of its rows, of no others
+    test_splits.py::test_each_member_is_what_fit_makes_of_its_rows,
+    test_splits.py::test_shuffled_folds_see_all_their_rows_and_no_others
 any layer and optimizer: what has no stacked form is called once a member
     layers/test_by_member.py::test_members_end_where_keras_ends,
     test_optimizer_by_member.py::test_members_end_where_keras_ends

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ from kregs.population.callbacks import check_callbacks
 from kregs.population.registry import NotStackable
 from kregs.population.rows import Rows, Stream, in_steps, is_dataset, split_rows
 from kregs.population.steps import batch_sizes
-from kregs.training.data_checks import check_rows
+from kregs.training.data_checks import check_row_numbers, check_rows
 from kregs.validation import check_integer, check_number, in_words
 
 
@@ -59,6 +59,64 @@ def split(fraction: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, 
         raise TypeError("`y` must be given with arrays. Received: y=None")
     train, held_out = split_rows((x, y, sample_weight), fraction)
     return *train, held_out if sample_weight is not None else held_out[:2]
+
+
+def check_no_other_rows(x: Any, validation_data: Any, validation_split: float) -> None:
+    """Raise if members cannot have rows of their own, or are to be validated on others."""
+    if is_dataset(x):
+        raise ValueError(
+            "`splits` must be None if `x` is a dataset, whose rows have no numbers. "
+            f"Received: x of type {type(x).__name__}"
+        )
+    for name, given in (
+        ("validation_data", validation_data is not None),
+        ("validation_split", bool(validation_split)),
+    ):
+        if given:
+            raise ValueError(
+                f"`{name}` must not be given with `splits`, whose second parts are validated on. "
+                f"Received: both"
+            )
+
+
+def check_splits(splits: Any, rows: int, members: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the numbers of the rows that each member trains on and is validated on.
+
+    Args:
+        splits: a pair a member.
+        rows: how many there are.
+        members: how many of them.
+    """
+    if isinstance(splits, (str, Mapping)) or not isinstance(splits, Iterable):
+        raise TypeError(
+            "`splits` must be a list with a pair of row numbers for each member, (train, "
+            f"validation). Received: {in_words(splits)}"
+        )
+    pairs = list(splits)
+    if len(pairs) != members:
+        raise ValueError(
+            f"`splits` must be one pair a member ({members}). Received: {len(pairs)} pairs"
+        )
+    checked = []
+    for number, pair in enumerate(pairs):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(
+                "`splits` must be pairs (train, validation) of row numbers. "
+                f"Received: {in_words(pair)} in split {number}"
+            )
+        train, held_out = (check_row_numbers("splits", part, rows, number) for part in pair)
+        if not len(train):
+            raise ValueError(
+                f"`splits` must have rows to train on in every split. Received: none in {number}"
+            )
+        checked.append((train, held_out))
+    judged = sum(len(held_out) > 0 for _, held_out in checked)
+    if 0 < judged < members:
+        raise ValueError(
+            "`splits` must have rows to validate on in every split, or in none. "
+            f"Received: in {judged} of {members}"
+        )
+    return checked
 
 
 def batches(

@@ -22,6 +22,8 @@ from kregs.population.arguments import (
     batches,
     check_counts,
     check_frequency,
+    check_no_other_rows,
+    check_splits,
     check_validation,
     each_member,
     member_callbacks,
@@ -158,6 +160,7 @@ class Population:
         *,
         validation_data: Any = None,
         validation_split: float = 0.0,
+        splits: Iterable[tuple[Any, Any]] | None = None,
         epochs: int | Sequence[int] = 1,
         initial_epoch: int = 0,
         batch_size: int | None = None,
@@ -193,6 +196,9 @@ class Population:
             batch_size, initial_epoch, steps_per_epoch, shuffle: as in `keras.Model.fit`.
             validation_split, validation_batch_size, validation_steps, validation_freq: as in
                 `keras.Model.fit`.
+            splits: rows of `x` of its own for each member, a pair a member: numbers of the rows
+                that it trains on, and of those that it is validated on, such as
+                `KFold(5).split(x)` for 5 members. Either no second part has rows, or all have.
             verbose: 0: nothing is printed; 1 or `"auto"`: one progress bar over the epochs of all
                 members; 2: a line for each epoch of each. Callbacks find it among their `params`.
             sample_weight: `(rows,)`, for all outputs.
@@ -247,6 +253,8 @@ class Population:
             check_flag("accelerate", accelerate)
         callbacks_of_members = member_callbacks(callbacks, early_stopping, len(self))
         model = self.models[0]
+        if splits is not None:
+            check_no_other_rows(x, validation_data, validation_split)
         if validation_split and validation_data is None:
             x, y, sample_weight, validation_data = split(validation_split, x, y, sample_weight)
         class_weight = check_class_weight(class_weight)
@@ -267,8 +275,14 @@ class Population:
         steps = whole_executions(steps_per_epoch, per_execution)
         held_out_steps = whole_executions(validation_steps, per_execution)
         data = as_source(x, y, sample_weight, class_weight, batch_order=batch_order, steps=steps)
-        validation = None
-        if validation_data is not None:
+        validation: Rows | Stream | None = None
+        own_rows: list[Any] = [(None, None)] * len(self)
+        if isinstance(data, Rows) and splits is not None:
+            own_rows = check_splits(splits, len(data), len(self))
+            if any(len(held_out) for _, held_out in own_rows):
+                # class weights count where rows are trained on only
+                validation = data if class_weight is None else as_rows(x, y, sample_weight)
+        elif validation_data is not None:
             validation = as_validation(validation_data, steps=held_out_steps)
         feed = Feed(data, validation, KERAS_BATCH_SIZE, shuffle=shuffle)
         batch_size, validation_batch_size = batch_sizes(sizes, *feed.counts)
@@ -292,6 +306,8 @@ class Population:
                 state=self._states[k],
                 # the order of rows goes on, whatever number the first epoch has
                 epochs_before=self._epochs[k] - initial_epoch,
+                train_rows=own_rows[k][0],
+                validation_rows=None if validation is None else own_rows[k][1],
                 validation_freq=validation_freq,
                 keep_end=True,
             )

@@ -23,6 +23,7 @@ from sklearn.model_selection import (
 )
 
 from kregs.search.runs import Halves, Split, disjoint_folds
+from kregs.training.data_checks import check_row_numbers
 from kregs.validation import check_integer
 
 # splitters of scikit-learn that need groups
@@ -86,7 +87,9 @@ def make_splits(
         )
     splits = []
     for number, (train, validation) in enumerate(pairs):
-        train, validation = (_row_numbers(part, rows, number) for part in (train, validation))
+        train, validation = (
+            check_row_numbers("folds", part, rows, number) for part in (train, validation)
+        )
         for part, taken in (("train", train), ("judge", validation)):
             if len(taken) == 0:
                 raise ValueError(
@@ -100,7 +103,7 @@ def make_splits(
                     f"`folds`: fold {number} would be trained without class {missing[0]}, which "
                     f"it is judged on; the class has {(labels == missing[0]).sum()} of {rows} rows"
                 )
-        splits.append(Split(train.astype(np.int32), validation.astype(np.int32)))
+        splits.append(Split(train, validation))
     return splits, " ".join(str(splitter).split())
 
 
@@ -237,26 +240,6 @@ def shuffled_split(
         np.arange(rows), test_size=held, random_state=seed, shuffle=True, stratify=labels
     )
     return left, out, labels is not None
-
-
-def _row_numbers(part: Any, rows: int, fold: int) -> np.ndarray:
-    """Return the row numbers of a fold, or raise if there are no such rows."""
-    try:
-        numbers = np.asarray(part)
-    except ValueError:
-        numbers = np.asarray(None)
-    if numbers.dtype == bool and numbers.shape == (rows,):
-        numbers = np.flatnonzero(numbers)
-    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise TypeError(
-            f"`folds` must be pairs of lists of row numbers. Received: {part!r} in fold {fold}"
-        )
-    if numbers.size and not (numbers.min() >= 0 and numbers.max() < rows):
-        raise ValueError(
-            f"`folds` must hold row numbers in [0, {rows}). "
-            f"Received: {numbers.min()} to {numbers.max()} in fold {fold}"
-        )
-    return numbers.astype(np.int32)
 
 
 def _splitter(folds: Any, labels: Any, groups: Any, rows: int, seed: int) -> Any:

@@ -180,6 +180,39 @@ def check_sample_weight(name: str, weights: Any, rows: int) -> np.ndarray | None
     return array
 
 
+def check_row_numbers(name: str, part: Any, rows: int, number: int) -> np.ndarray:
+    """Return row numbers as int32, or raise if there are no such rows.
+
+    Args:
+        name: of the argument, in the plural, such as `"folds"`.
+        part: row numbers, or a mask of all rows.
+        rows: how many rows there are.
+        number: of the fold or split, for the message.
+
+    Example:
+
+    >>> check_row_numbers("folds", [False, True, True], 3, 0)
+    array([1, 2], dtype=int32)
+    """
+    place = f"{name.removesuffix('s')} {number}"
+    try:
+        numbers = np.asarray(part)
+    except ValueError:
+        numbers = np.asarray(None)
+    if numbers.dtype == bool and numbers.shape == (rows,):
+        numbers = np.flatnonzero(numbers)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise TypeError(
+            f"`{name}` must be pairs of lists of row numbers. Received: {part!r} in {place}"
+        )
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < rows):
+        raise ValueError(
+            f"`{name}` must hold row numbers in [0, {rows}). "
+            f"Received: {numbers.min()} to {numbers.max()} in {place}"
+        )
+    return numbers.astype(np.int32)
+
+
 def _dataset_batches(data: tf.data.Dataset, name: str) -> Iterator[tuple[Any, Any]]:
     cardinality = int(data.cardinality())
     for element in data if cardinality >= 0 else data.take(1):

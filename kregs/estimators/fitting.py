@@ -1,0 +1,189 @@
+"""One network on some rows, or one for each fold: trained and stopped early."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+from kregs.inspection.ensemble import ensemble
+from kregs.population import Population
+from kregs.search.folds import Split
+from kregs.search.judging.scorer import ScoreCallback, Scorer
+from kregs.search.randomness import derived_seed
+from kregs.training import early_stopping
+
+_EAGER_STEPS = 20  # up to so many training steps, tracing a graph costs more than it saves
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a network is built and trained: what was given, and the network's own values else.
+
+    Args:
+        build: returns the compiled network, of the rows that are trained on, standardized
+            (n, columns), and a seed.
+        learning_rate, epochs, batch_size: as the estimators have them.
+        patience: epochs without improvement before training stops.
+    """
+
+    build: Callable[[np.ndarray, int], keras.Model]
+    learning_rate: Any
+    epochs: int
+    batch_size: int
+    patience: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """What networks are trained on.
+
+    Args:
+        x: standardized (n, columns).
+        y: class numbers (n,), or standardized targets (n, outputs).
+        weights: (n,), or `None`.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None
+
+    def __getitem__(self, index: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the arrays of some rows, as `fit` takes validation data."""
+        arrays = (self.x[index], self.y[index])
+        return arrays if self.weights is None else (*arrays, self.weights[index])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """What came of training.
+
+    Args:
+        model: the network, or the mean of several.
+        histories: of each network.
+        left_out: numbers of the rows that a network was not trained on, of all networks.
+        outputs: of those rows, by the network that was not trained on them.
+    """
+
+    model: keras.Model
+    histories: list[dict[str, list[float]]]
+    left_out: np.ndarray
+    outputs: np.ndarray
+
+
+def fit_network(
+    training: Training, rows: Rows, split: Split, scorer: Scorer | None, *, seed: int, verbose: Any
+) -> Fitted:
+    """Train one network on a split's rows, stopped by those it holds out, if there are any."""
+    network = training.build(rows.x[split.train], seed)
+    network.jit_compile = False  # XLA compiles for longer than such a network trains
+    steps = training.epochs * math.ceil(len(split.train) / training.batch_size)
+    network.run_eagerly = steps <= _EAGER_STEPS
+    fit: dict[str, Any] = {}
+    if len(split.validation):
+        fit = {
+            "validation_data": rows[split.validation],
+            "callbacks": _stopping(training, rows, split, scorer),
+        }
+    data = dict(zip(("x", "y", "sample_weight"), rows[split.train], strict=False))
+    history = network.fit(
+        **data, **fit, epochs=training.epochs, batch_size=training.batch_size, verbose=verbose
+    ).history
+    _check_finite(training, [network])
+    outputs = np.asarray(network(rows.x[split.validation], training=False), dtype=np.float64)
+    return Fitted(network, [history], split.validation, outputs)
+
+
+def fit_folds(
+    training: Training,
+    rows: Rows,
+    splits: Sequence[Split],
+    scorer: Scorer | None,
+    *,
+    stops: bool,
+    seed: int,
+    verbose: Any,
+) -> Fitted:
+    """Train a network for each split, all of them as one population, and take their mean.
+
+    Args:
+        stops: whether each is stopped early, by the rows that it leaves out.
+    """
+    networks = [
+        training.build(rows.x[split.train], derived_seed(seed, number))
+        for number, split in enumerate(splits)
+    ]
+    population = Population.from_models(
+        networks, seeds=[derived_seed(seed, number) for number in range(len(splits))]
+    )
+    nothing = np.zeros(0, np.int32)
+    histories = population.fit(
+        rows.x,
+        rows.y,
+        sample_weight=rows.weights,
+        splits=[(split.train, split.validation if stops else nothing) for split in splits],
+        callbacks=[_stopping(training, rows, split, scorer) if stops else [] for split in splits],
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        verbose=verbose,
+    )
+    outputs = population.predict(rows.x)
+    networks = population.unstack()
+    _check_finite(training, networks)
+    return Fitted(
+        ensemble(networks),
+        histories,
+        np.concatenate([split.validation for split in splits]),
+        np.concatenate(
+            [of_all[split.validation] for of_all, split in zip(outputs, splits, strict=True)]
+        ).astype(np.float64),
+    )
+
+
+def _stopping(
+    training: Training, rows: Rows, split: Split, scorer: Scorer | None
+) -> list[keras.callbacks.Callback]:
+    """Return the callbacks that stop a network by the rows that a split holds out."""
+    if scorer is None:
+        return [early_stopping("val_data_loss", patience=training.patience)]
+    x, y, *weight = rows[split.validation]
+    return [
+        ScoreCallback(scorer, x, y, weight[0] if weight else None),
+        early_stopping(scorer.logged, mode=scorer.direction, patience=training.patience),
+    ]
+
+
+def _check_finite(training: Training, networks: Sequence[keras.Model]) -> None:
+    """Raise if training diverged."""
+    for network in networks:
+        if not all(np.isfinite(weight).all() for weight in network.get_weights()):
+            raise ValueError(
+                "training diverged: weights are not finite. Try a smaller `learning_rate`. "
+                f"Received: learning_rate={training.learning_rate!r}"
+            )
+
+
+def standardizer(columns: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return each column's mean and standard deviation; the latter is 1 for a constant column."""
+    scaler = StandardScaler().fit(columns, sample_weight=weights)
+    return scaler.mean_, np.maximum(scaler.scale_, keras.backend.epsilon())
+
+
+def scaling_layer(
+    mean: np.ndarray, scale: np.ndarray, name: str, *, invert: bool = False
+) -> keras.layers.Layer:
+    """Return the layer that standardizes, or with `invert` goes back.
+
+    It computes in float64, which keeps what is small beside a column's mean. Its numbers are
+    weights since Keras rounds the arguments `mean` and `variance` to float32.
+    """
+    layer = keras.layers.Normalization(invert=invert, dtype="float64", name=name)
+    layer.build((None, len(mean)))
+    layer.set_weights([mean, np.square(scale), np.zeros(())])
+    layer.finalize_state()
+    return layer
