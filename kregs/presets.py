@@ -188,10 +188,10 @@ TABLES = {
         regularization=Regularization(dropout=0.3, weight_decay=1.0, label_smoothing=0.1),
     ),
     "multiclass": _COMMON.replace(
-        embedding="piecewise",
+        embedding="periodic",
         ensemble=8,
-        learning_rate=2e-3,
-        regularization=Regularization(dropout=0.3, weight_decay=0.5),
+        learning_rate=3e-3,
+        regularization=Regularization(dropout=0.15, weight_decay=0.1, label_smoothing=0.1),
     ),
     "regression": _COMMON.replace(
         embedding="piecewise",

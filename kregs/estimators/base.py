@@ -22,8 +22,6 @@ from kregs.estimators.fitting import (
     Training,
     fit_folds,
     fit_network,
-    scaling_layer,
-    standardizer,
 )
 from kregs.estimators.parameters import (
     FIELDS,
@@ -33,6 +31,7 @@ from kregs.estimators.parameters import (
     checked_fields,
     given_or,
 )
+from kregs.estimators.scaling import robust_scaling, standard_scaling
 from kregs.inspection.calibration import with_temperature
 from kregs.layers import quantile_edges
 from kregs.presets import TablePreset, batch_rows, bin_count, epochs_of, for_table
@@ -163,7 +162,7 @@ class KregsEstimator(BaseEstimator):
         """Train on checked data and set `model_`, `history_` and `n_iter_`.
 
         Args:
-            x: float64 (n, features), not standardized.
+            x: float64 (n, features), not scaled.
             y: class numbers, or targets (n, outputs).
             weights: of the rows, above 0, or `None`.
             head: the output layer and the loss.
@@ -196,16 +195,19 @@ class KregsEstimator(BaseEstimator):
             one_of_many=len(splits) > 1,
         )
         seen_weights = None if weights is None else weights[seen]
-        mean, scale = standardizer(x[seen], seen_weights)
         number_columns, _ = self._columns(x.shape[1])
-        mean[number_columns:], scale[number_columns:] = 0.0, 1.0  # codes stay as they are
-        target_units = None
-        targets = y
+        of_preset = self._is_of_preset(head)
+        columns_scaling = (
+            robust_scaling(x[seen], columns=number_columns)
+            if of_preset
+            else standard_scaling(x[seen], seen_weights, columns=number_columns)
+        )
+        target_scaling, targets = None, y
         if standardize_targets:
-            target_units = standardizer(y[seen], seen_weights)
-            targets = ((y - target_units[0]) / target_units[1]).astype("float32")
+            target_scaling = standard_scaling(y[seen], seen_weights)
+            targets = target_scaling.transform(y)
         rows = Rows(
-            ((x - mean) / scale).astype("float32"),
+            columns_scaling.transform(x),
             targets,
             None if weights is None else weights.astype("float32"),
         )
@@ -238,10 +240,12 @@ class KregsEstimator(BaseEstimator):
             # a Sequential would turn the columns into float32 before a layer sees them
             columns = keras.Input((x.shape[1],), dtype="float64", name="columns")
             flat = isinstance(network, keras.Sequential)
-            inside = network.layers if flat else [network]
-            layers = [scaling_layer(mean, scale, "standardize"), *inside]
-            if target_units is not None:
-                layers.append(scaling_layer(*target_units, "target_units", invert=True))
+            layers = [
+                *columns_scaling.layers("standardize"),
+                *(network.layers if flat else [network]),
+            ]
+            if target_scaling is not None:
+                layers += target_scaling.layers("target_units", invert=True)
             self.model_ = keras.Model(columns, chain(columns, layers), name=network.name)
         histories = [
             {name: [float(v) for v in values] for name, values in history.items()}

@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from sklearn.preprocessing import StandardScaler
 
 from kregs.inspection.ensemble import ensemble
 from kregs.population import Population
@@ -26,8 +25,8 @@ class Training:
     """How a network is built and trained: what was given, and the network's own values else.
 
     Args:
-        build: returns the compiled network, of the rows that are trained on, standardized
-            (n, columns), and a seed.
+        build: returns the compiled network, of the rows that are trained on, scaled (n, columns),
+            and a seed.
         learning_rate, epochs, batch_size: as the estimators have them.
         patience: epochs without improvement before training stops.
     """
@@ -44,7 +43,7 @@ class Rows:
     """What networks are trained on.
 
     Args:
-        x: standardized (n, columns).
+        x: scaled (n, columns).
         y: class numbers (n,), or standardized targets (n, outputs).
         weights: (n,), or `None`.
     """
@@ -166,24 +165,3 @@ def _check_finite(training: Training, networks: Sequence[keras.Model]) -> None:
                 "training diverged: weights are not finite. Try a smaller `learning_rate`. "
                 f"Received: learning_rate={training.learning_rate!r}"
             )
-
-
-def standardizer(columns: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return each column's mean and standard deviation; the latter is 1 for a constant column."""
-    scaler = StandardScaler().fit(columns, sample_weight=weights)
-    return scaler.mean_, np.maximum(scaler.scale_, keras.backend.epsilon())
-
-
-def scaling_layer(
-    mean: np.ndarray, scale: np.ndarray, name: str, *, invert: bool = False
-) -> keras.layers.Layer:
-    """Return the layer that standardizes, or with `invert` goes back.
-
-    It computes in float64, which keeps what is small beside a column's mean. Its numbers are
-    weights since Keras rounds the arguments `mean` and `variance` to float32.
-    """
-    layer = keras.layers.Normalization(invert=invert, dtype="float64", name=name)
-    layer.build((None, len(mean)))
-    layer.set_weights([mean, np.square(scale), np.zeros(())])
-    layer.finalize_state()
-    return layer

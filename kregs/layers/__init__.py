@@ -12,6 +12,7 @@ from kregs.layers.piecewise_linear_embedding import PiecewiseLinearEmbedding, qu
 from kregs.layers.row_mix import RowMix
 from kregs.layers.scale import Scale
 from kregs.layers.shake import ShakeDrop, ShakeShake
+from kregs.layers.smooth_clip import SmoothClip
 from kregs.layers.tied_dense import TiedDense
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Scale",
     "ShakeDrop",
     "ShakeShake",
+    "SmoothClip",
     "TiedDense",
     "quantile_edges",
 ]

@@ -12,8 +12,10 @@ from kregs.layers import (
     PeriodicEmbedding,
     PiecewiseLinearEmbedding,
     Scale,
+    SmoothClip,
     quantile_edges,
 )
+from kregs.tables.transformers import SmoothClipScaler
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(7, 3)).astype("float32")
@@ -148,6 +150,27 @@ def test_scale():
     np.testing.assert_allclose(layer(X), X * 6 * scale, rtol=1e-5)
 
 
+@pytest.mark.parametrize("limit", [3.0, 0.5])
+def test_smooth_clip(limit):
+    x = np.array([[0.0, 1e-3, -2.0, 40.0], [-1e30, 3e38, 5.0, 7.0]], "float32")
+    z = x.astype("float64")
+    expected = z / np.hypot(1.0, z / limit)
+    np.testing.assert_allclose(SmoothClip(limit)(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(SmoothClip(limit, dtype="float64")(z), expected, rtol=1e-11)
+    expected[:, 2:] = z[:, 2:]
+    np.testing.assert_allclose(SmoothClip(limit, columns=2)(x), expected, rtol=1e-6)
+    np.testing.assert_array_equal(SmoothClip(limit, columns=0)(x), x)
+
+
+def test_smooth_clip_is_what_the_scaler_does():
+    x = np.random.default_rng(0).standard_cauchy((50, 2)) * [1.0, 30.0] + [0.0, 5.0]
+    scaler = SmoothClipScaler().fit(x)
+    z = (x - scaler.center_) * scaler.scale_
+    np.testing.assert_allclose(
+        SmoothClip(dtype="float64")(z), SmoothClipScaler().fit_transform(x), rtol=1e-11
+    )
+
+
 def test_category_embedding():
     layer = CategoryEmbedding((3, 2), 4)
     layer.build((None, 2))
@@ -175,6 +198,7 @@ def test_the_gradient_of_a_repeated_category_is_one_sum():
     [
         Columns(1, 3),
         Scale(learning_rate_factor=2.0),
+        SmoothClip(2.0, columns=2),
         CategoryEmbedding((3, 2, 2), 2, embeddings_regularizer="l2"),
         PiecewiseLinearEmbedding(2, bins=3, edges=EDGES, bias_regularizer="l1", seed=1),
         PiecewiseLinearEmbedding(None, bins=3, activation="tanh"),
@@ -201,6 +225,8 @@ def test_round_trips(layer, tmp_path):
         (lambda: Columns(0, 4)(X), r"`stop` must be at most.*\(7, 3\)"),
         (lambda: Scale(learning_rate_factor=0), r"`learning_rate_factor` must be"),
         (lambda: Scale()(X[0]), r"`Scale` needs an input of shape"),
+        (lambda: SmoothClip(0.0), r"`limit` must be"),
+        (lambda: SmoothClip(columns=1.5), r"`columns` must be an integer"),
         (lambda: CategoryEmbedding((), 2), r"`cardinalities` must be a sequence"),
         (lambda: CategoryEmbedding((2, 0), 2), r"`cardinalities\[1\]` must be"),
         (lambda: CategoryEmbedding((2, 2), 2)(X), r"`cardinalities` must hold a number for each"),

@@ -10,6 +10,7 @@ from kregs.layers import (
     PeriodicEmbedding,
     PiecewiseLinearEmbedding,
     Scale,
+    SmoothClip,
 )
 from kregs.population.layers.activations import apply_activation, is_elementwise
 from kregs.population.registry import Context, NotStackable, StackedLayer, register
@@ -32,6 +33,14 @@ class StackedScale(StackedLayer):
         value = tf.cast(x.member_first(), self.layer.compute_dtype)
         scale = tf.cast(self.weight("scale"), value.dtype)
         return self.output(value * self.layer.factors(scale)[:, None])
+
+
+@register(SmoothClip)
+class StackedSmoothClip(StackedLayer):
+    """The same numbers of every member's rows, clipped."""
+
+    def call(self, x: Stacked, *, context: Context) -> Stacked:
+        return self.output(self.layer.call(tf.cast(x.member_first(), self.layer.compute_dtype)))
 
 
 @register(CategoryEmbedding)

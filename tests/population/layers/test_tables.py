@@ -21,6 +21,7 @@ from kregs.layers import (
     PiecewiseLinearEmbedding,
     RandomSign,
     Scale,
+    SmoothClip,
 )
 from kregs.population import Context, Population, Stacked
 from kregs.population.layers.by_member import ByMember
@@ -90,7 +91,9 @@ NETWORKS = {
         Columns(3, 5), CategoryEmbedding((4, 3), 2, embeddings_regularizer=regularizers.L2(n)),
         layers.Dense(3),
     ],
-    "piecewise": lambda n: [Columns(0, 3), piecewise(n, 2), layers.Dense(3)],
+    "piecewise": lambda n: [
+        Columns(0, 3), SmoothClip(0.5, columns=2), piecewise(n, 2), layers.Dense(3)
+    ],
     "periodic": lambda n: [
         Columns(0, 3),
         PeriodicEmbedding(4, frequencies=5, frequency_scale=0.1 + n, learning_rate_factor=0.1),
