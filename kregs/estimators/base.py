@@ -15,7 +15,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from kregs.builders import mlp
-from kregs.builders.layer_factory import chain
 from kregs.estimators.checks import checked_rows
 from kregs.estimators.fitting import (
     Rows,
@@ -31,7 +30,7 @@ from kregs.estimators.parameters import (
     checked_fields,
     given_or,
 )
-from kregs.estimators.scaling import robust_scaling, standard_scaling
+from kregs.estimators.scaling import robust_scaling, standard_scaling, with_scaling
 from kregs.inspection.calibration import with_temperature
 from kregs.layers import quantile_edges
 from kregs.presets import TablePreset, batch_rows, bin_count, epochs_of, for_table
@@ -174,15 +173,7 @@ class KregsEstimator(BaseEstimator):
         check_choice("early_stopping", self.early_stopping, (True, False))
         check_choice("verbose", self.verbose, ("auto", 0, 1, 2))
         scorer = check_metric(self.metric, of_classes=stratify)
-        if isinstance(self.random_state, numbers.Number):
-            check_seed("random_state", self.random_state)
-        elif not isinstance(self.random_state, (np.random.RandomState, type(None))):
-            raise ValueError(
-                "`random_state` must be None, an integer or a numpy.random.RandomState. "
-                f"Received: random_state={self.random_state!r}"
-            )
-        # drawn before the state is preserved: None takes the next number of NumPy's, as ever
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = self._drawn_seed()
         if weights is not None:
             weights = weights / weights.mean()  # so that λ means the same under any scale
 
@@ -196,37 +187,24 @@ class KregsEstimator(BaseEstimator):
         )
         seen_weights = None if weights is None else weights[seen]
         number_columns, _ = self._columns(x.shape[1])
-        of_preset = self._is_of_preset(head)
-        columns_scaling = (
-            robust_scaling(x[seen], columns=number_columns)
-            if of_preset
-            else standard_scaling(x[seen], seen_weights, columns=number_columns)
-        )
-        target_scaling, targets = None, y
-        if standardize_targets:
-            target_scaling = standard_scaling(y[seen], seen_weights)
-            targets = target_scaling.transform(y)
+        if self._is_of_preset(head):
+            columns = robust_scaling(x[seen], columns=number_columns)
+        else:
+            columns = standard_scaling(x[seen], seen_weights, columns=number_columns)
+        units = standard_scaling(y[seen], seen_weights) if standardize_targets else None
         rows = Rows(
-            columns_scaling.transform(x),
-            targets,
+            columns.transform(x),
+            y if units is None else units.transform(y),
             None if weights is None else weights.astype("float32"),
         )
         with preserved_state():
             keras.utils.set_random_seed(seed)
+            common: dict[str, Any] = {"seed": seed, "verbose": self.verbose}
             if len(splits) == 1:
-                fitted = fit_network(
-                    training, rows, splits[0], scorer, seed=seed, verbose=self.verbose
-                )
+                fitted = fit_network(training, rows, splits[0], scorer, **common)
             else:
-                fitted = fit_folds(
-                    training,
-                    rows,
-                    splits,
-                    scorer,
-                    stops=self.early_stopping,
-                    seed=seed,
-                    verbose=self.verbose,
-                )
+                stops = self.early_stopping
+                fitted = fit_folds(training, rows, splits, scorer, stops=stops, **common)
             if self.early_stopping and scorer is not None:
                 for history, split in zip(fitted.histories, splits, strict=True):
                     self._check_judged(history[scorer.logged], len(split.validation))
@@ -237,16 +215,7 @@ class KregsEstimator(BaseEstimator):
                     fitted.outputs, y[judged], None if weights is None else weights[judged]
                 )
                 network = with_temperature(network, self.calibration_["temperature"])
-            # a Sequential would turn the columns into float32 before a layer sees them
-            columns = keras.Input((x.shape[1],), dtype="float64", name="columns")
-            flat = isinstance(network, keras.Sequential)
-            layers = [
-                *columns_scaling.layers("standardize"),
-                *(network.layers if flat else [network]),
-            ]
-            if target_scaling is not None:
-                layers += target_scaling.layers("target_units", invert=True)
-            self.model_ = keras.Model(columns, chain(columns, layers), name=network.name)
+            self.model_ = with_scaling(network, columns, units)
         histories = [
             {name: [float(v) for v in values] for name, values in history.items()}
             for history in fitted.histories
@@ -254,12 +223,23 @@ class KregsEstimator(BaseEstimator):
         self.history_ = histories[0] if len(splits) == 1 else histories
         self.n_iter_ = max(len(history["loss"]) for history in histories)
 
+    def _drawn_seed(self) -> int:
+        """Return a number of `random_state`, or raise if that is none; `None`: NumPy's next."""
+        if isinstance(self.random_state, numbers.Number):
+            check_seed("random_state", self.random_state)
+        elif not isinstance(self.random_state, (np.random.RandomState, type(None))):
+            raise ValueError(
+                "`random_state` must be None, an integer or a numpy.random.RandomState. "
+                f"Received: random_state={self.random_state!r}"
+            )
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
     def _check_judged(self, values: list[float], rows: int) -> None:
         """Raise if the metric was no number in any epoch: early stopping would keep the first."""
         if not np.isfinite(values).any():
             raise ValueError(
                 f"`metric` was never a number on the {rows} rows that are held out, such as where "
-                "they lack a class: raise `validation_fraction`. "
+                "they lack a class: raise `validation_fraction`, or take fewer `folds`. "
                 f"Received: metric={self.metric!r}"
             )
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
+from kregs.builders.layer_factory import chain
 from kregs.layers import SmoothClip
 from kregs.tables.transformers import SmoothClipScaler
 
@@ -81,3 +82,20 @@ def robust_scaling(rows: np.ndarray, *, columns: int) -> Scaling:
         with np.errstate(divide="ignore"):  # a constant column becomes 0
             scale[:columns] = 1.0 / scaler.scale_
     return Scaling(center, scale, clip, columns)
+
+
+def with_scaling(network: keras.Model, columns: Scaling, targets: Scaling | None) -> keras.Model:
+    """Return the model from raw rows (n, columns) to what a network puts out, unscaled again.
+
+    Args:
+        network: of scaled rows.
+        columns: how they were scaled.
+        targets: the same of a regression's targets, or `None`.
+    """
+    # a Sequential would turn the columns into float32 before a layer sees them
+    rows = keras.Input((len(columns.center),), dtype="float64", name="columns")
+    flat = isinstance(network, keras.Sequential)
+    layers = [*columns.layers("standardize"), *(network.layers if flat else [network])]
+    if targets is not None:
+        layers += targets.layers("target_units", invert=True)
+    return keras.Model(rows, chain(rows, layers), name=network.name)
