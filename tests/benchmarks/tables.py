@@ -142,8 +142,12 @@ def encoded(x: pd.DataFrame, x_test: pd.DataFrame) -> tuple[np.ndarray, np.ndarr
 
 
 def categories(x: pd.DataFrame, x_test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the frames with text as pandas's categories, those of the training rows."""
-    x, x_test = x.copy(), x_test.copy()
+    """Return the frames with text as pandas's categories, those of the training rows.
+
+    A column without any value, which XGBoost cannot read, is left out.
+    """
+    filled = x.columns[x.notna().any()]
+    x, x_test = x[filled].copy(), x_test[filled].copy()
     for name in x.select_dtypes(object):
         kind = pd.CategoricalDtype(sorted(x[name].dropna().unique()))
         x[name], x_test[name] = x[name].astype(kind), x_test[name].astype(kind)
