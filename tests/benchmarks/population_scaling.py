@@ -2,8 +2,9 @@
 
     python tests/benchmarks/population_scaling.py [--members 1 8 32 128 512] [--plot FILE]
 
-The network is 64-128-128-10 with batch normalization and dropout, batches of 32, 1,437 rows. The
-limit is the rate of a batched product of the network's own shapes, measured in the same run.
+The network is 64-128-128-10 with batch normalization and dropout, batches of 32, 1,437 rows. What
+bounds a step is measured in the same run, each alone: the products of the network at the rate of
+the fastest batched product of its own shapes, Adam on as many weights, the dropout's masks.
 """
 
 from __future__ import annotations
@@ -78,6 +79,10 @@ def run(members, repeats):
         began = time.perf_counter()
         products().numpy()
         times.append(time.perf_counter() - began)
+    count = sum(np.size(weight) for weight in model.get_weights())
+    adam = seconds_of_steps(adam_steps, [tf.zeros((members, count))] * 4, steps, repeats)
+    seeds = tf.range(members, dtype=tf.int32)
+    masks = seconds_of_steps(mask_steps, [seeds], steps, repeats)
     weights_each = sum(p * q for p, q in itertools.pairwise(UNITS))
     step_flops = 6 * BATCH * weights_each
     print(
@@ -88,10 +93,54 @@ def run(members, repeats):
                 "step": statistics.median(epochs) / steps / members,
                 "flops": step_flops * steps * members / statistics.median(epochs),
                 "limit": 20 * 2 * members * BATCH * 128 * 128 / statistics.median(times),
+                "adam": adam / members,
+                "masks": masks / members,
                 "MiB": memory,
             }
         )
     )
+
+
+def adam_steps(steps, weights, mean, square, gradient):
+    """Adam alone: reads four arrays and writes three in each step."""
+    import tensorflow as tf
+
+    def step(number, weights, mean, square):
+        mean = mean + (gradient - mean) * 0.1
+        square = square + (gradient * gradient - square) * 0.001
+        return number + 1, weights - 1e-3 * mean / (tf.sqrt(square) + 1e-7), mean, square
+
+    return tf.while_loop(lambda n, *_: n < steps, step, (0, weights, mean, square))
+
+
+def mask_steps(steps, seeds):
+    """The masks of both dropout layers alone."""
+    import tensorflow as tf
+
+    from kregs.population.threefry import Noise
+
+    rates = tf.fill(seeds.shape, 0.3)
+
+    def step(number, total):
+        noise = Noise(seeds, seeds + number, batch=BATCH, compiled=True)
+        drawn = [noise.kept([BATCH, units], k, rates) for k, units in enumerate(UNITS[1:-1])]
+        kept = sum(tf.reduce_sum(tf.cast(mask, tf.int32)) for mask in drawn)
+        return number + 1, total + kept
+
+    return tf.while_loop(lambda n, _: n < steps, step, (0, 0))
+
+
+def seconds_of_steps(function, arrays, steps, repeats):
+    """Return the median seconds of a step of a function that takes so many, compiled."""
+    import tensorflow as tf
+
+    compiled = tf.function(lambda *given: function(steps, *given), jit_compile=True)
+    times = []
+    for _ in range(repeats + 1):  # the first one compiles
+        began = time.perf_counter()
+        compiled(*arrays)[0].numpy()
+        times.append((time.perf_counter() - began) / steps)
+    return statistics.median(times[1:])
 
 
 def main():
@@ -106,10 +155,10 @@ def main():
         return
     print(f"{os.cpu_count()} cores, median of {arguments.repeats} epochs")
     print(
-        "| members | µs a member-step | GFLOP/s | batched product GFLOP/s | peak MiB "
-        "| first epoch s |"
+        "| members | µs a member-step | Adam alone | masks alone | GFLOP/s "
+        "| batched product GFLOP/s | peak MiB | first epoch s |"
     )
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     rows = []
     for members in arguments.members:
         command = [sys.executable, __file__, "--one", str(members)]
@@ -121,11 +170,13 @@ def main():
         row = json.loads(done.stdout.splitlines()[-1])
         rows.append(row)
         print(
-            f"| {members} | {row['step'] * 1e6:.0f} | {row['flops'] / 1e9:.0f} | "
+            f"| {members} | {row['step'] * 1e6:.0f} | {row['adam'] * 1e6:.0f} | "
+            f"{row['masks'] * 1e6:.0f} | {row['flops'] / 1e9:.0f} | "
             f"{row['limit'] / 1e9:.0f} | {row['MiB']:.0f} | {row['first']:.1f} |",
             flush=True,
         )
     limit = max(row["limit"] for row in rows)
+    print(f"the products at that rate: {1e6 * rows[0]['flops'] * rows[0]['step'] / limit:.0f} µs")
     best = max(rows, key=lambda row: row["flops"])
     print(
         f"best: {best['members']} members, {100 * best['flops'] / limit:.0f} % of the fastest "

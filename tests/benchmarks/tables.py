@@ -127,6 +127,7 @@ def encoded(x: pd.DataFrame, x_test: pd.DataFrame) -> tuple[np.ndarray, np.ndarr
     """Return codes of categories, NaN where missing or not seen, and which columns they are."""
     from sklearn.preprocessing import OrdinalEncoder
 
+    x, x_test = with_values(x, x_test)
     texts = list(x.select_dtypes(object))
     if not texts:
         return x.to_numpy(float), x_test.to_numpy(float), [False] * x.shape[1]
@@ -141,13 +142,15 @@ def encoded(x: pd.DataFrame, x_test: pd.DataFrame) -> tuple[np.ndarray, np.ndarr
     return made[0], made[1], [name in texts for name in x]
 
 
-def categories(x: pd.DataFrame, x_test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the frames with text as pandas's categories, those of the training rows.
-
-    A column without any value, which XGBoost cannot read, is left out.
-    """
+def with_values(x: pd.DataFrame, x_test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the frames without columns that have no value at all, which some cannot read."""
     filled = x.columns[x.notna().any()]
-    x, x_test = x[filled].copy(), x_test[filled].copy()
+    return x[filled], x_test[filled]
+
+
+def categories(x: pd.DataFrame, x_test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the frames with text as pandas's categories, those of the training rows."""
+    x, x_test = (frame.copy() for frame in with_values(x, x_test))
     for name in x.select_dtypes(object):
         kind = pd.CategoricalDtype(sorted(x[name].dropna().unique()))
         x[name], x_test[name] = x[name].astype(kind), x_test[name].astype(kind)
@@ -170,7 +173,9 @@ def fitted(make: Callable, prepare: Callable, *, numbered: bool = False) -> Call
         if task == "regression":
             return np.ravel(estimator.fit(x, y).predict(x_test))
         target = np.unique(y, return_inverse=True)[1] if numbered else y
-        return estimator.fit(x, target).predict_proba(x_test)
+        made = estimator.fit(x, target).predict_proba(x_test)
+        # CatBoost has "2" before "10"
+        return made[:, np.argsort(np.asarray(estimator.classes_))]
 
     return model
 
