@@ -82,7 +82,8 @@ class KregsEstimator(BaseEstimator):
 
         Example:
 
-        >>> KregsClassifier(regularization=Regularization(l2=0.1)).get_params()[
+        >>> import kregs
+        >>> kregs.KregsClassifier(regularization=Regularization(l2=0.1)).get_params()[
         ...     "regularization__l2"
         ... ]
         0.1
@@ -113,9 +114,10 @@ class KregsEstimator(BaseEstimator):
 
         Example:
 
-        >>> KregsClassifier().set_params(regularization__l2=1e-3).regularization
+        >>> import kregs
+        >>> kregs.KregsClassifier().set_params(regularization__l2=1e-3).regularization
         {'l2': 0.001}
-        >>> given = KregsClassifier(regularization=Regularization(dropout=0.1))
+        >>> given = kregs.KregsClassifier(regularization=Regularization(dropout=0.1))
         >>> given.set_params(regularization__l2=1e-3).regularization
         Regularization(l2=0.001, dropout=0.1)
         """
@@ -177,12 +179,14 @@ class KregsEstimator(BaseEstimator):
         if weights is not None:
             weights = weights / weights.mean()  # so that λ means the same under any scale
 
-        splits = self._splits(y, head, seed, stratify=stratify)
+        with preserved_state():
+            keras.utils.set_random_seed(seed)  # of a splitter without a seed of its own
+            splits = self._splits(y, head, seed, stratify=stratify)
         seen = splits[0].train if len(splits) == 1 else np.arange(len(y))
         training = self._training(
             head,
             x.shape[1],
-            min(len(split.train) for split in splits),
+            max(len(split.train) for split in splits),
             one_of_many=len(splits) > 1,
         )
         seen_weights = None if weights is None else weights[seen]
@@ -276,7 +280,7 @@ class KregsEstimator(BaseEstimator):
         if isinstance(regularization, Mapping):
             regularization = Regularization(**checked_fields(regularization))
 
-        def build(x: np.ndarray, seed: int) -> keras.Model:
+        def build(x: np.ndarray, rows: int, seed: int) -> keras.Model:
             network = build_network(
                 x.shape[1:],
                 head.outputs,
@@ -314,7 +318,7 @@ class KregsEstimator(BaseEstimator):
         )
         number_columns, cardinalities = self._columns(columns)
 
-        def build(x: np.ndarray, seed: int) -> keras.Model:
+        def build(x: np.ndarray, rows: int, seed: int) -> keras.Model:
             edges = None
             if preset.embedding == "piecewise" and number_columns:
                 edges = quantile_edges(x[:, :number_columns], bin_count(rows))
@@ -401,13 +405,12 @@ class KregsEstimator(BaseEstimator):
         folds = self._folds(y, head, stratify=stratify)
         if folds is None:
             return [self._split(y, seed, stratify=stratify)]
-        return make_splits(folds, y, labels=y if stratify else None, seed=seed)[0]
+        labels = self.classes_[y] if stratify else None
+        return make_splits(folds, y, labels=labels, seed=seed)[0]
 
     def _folds(self, y: np.ndarray, head: NetworkHead, *, stratify: bool) -> Any:
         """Return how many folds there are, or what makes them; `None`: one network."""
-        if self.folds != "auto":
-            if isinstance(self.folds, str):
-                check_choice("folds", self.folds, ("auto",))
+        if not isinstance(self.folds, str):
             if self.folds is not None and self.validation_fraction is not None:
                 raise ValueError(
                     "`validation_fraction` is of one network, and with `folds` each leaves a fold "
@@ -415,6 +418,11 @@ class KregsEstimator(BaseEstimator):
                     f"validation_fraction={self.validation_fraction!r}"
                 )
             return self.folds
+        if self.folds != "auto":
+            raise ValueError(
+                "`folds` must be 'auto', None, an integer >= 2, a scikit-learn splitter or a list "
+                f"of pairs of row numbers. Received: folds={self.folds!r}"
+            )
         fewest = np.bincount(y).min() if stratify else len(y)
         suits = (
             self._is_of_preset(head)
@@ -422,6 +430,8 @@ class KregsEstimator(BaseEstimator):
             and self.validation_fraction is None
             and len(y) <= _FOLDED_ROWS
             and fewest >= _FOLDS
+            # a population cannot follow a schedule beside a scaled loss
+            and keras.config.dtype_policy().compute_dtype != "float16"
         )
         return _FOLDS if suits else None
 

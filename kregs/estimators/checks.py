@@ -25,7 +25,9 @@ def checked_rows(estimator: BaseEstimator, *data: Any, **options: Any) -> Any:
             f"Received: shape {data[-1].shape}"
         )
     if options.get("reset", True):
-        several_targets = getattr(data[1], "ndim", 1) == 2 and data[1].shape[1] > 1
+        # lists have no shape
+        shape = getattr(data[1], "shape", None) or np.asarray(data[1], dtype=object).shape
+        several_targets = len(shape) == 2 and shape[1] > 1
         codes = estimator.network == PRESET and not several_targets
         estimator.encoder_ = frame_encoder(data[0], codes=codes)
     try:

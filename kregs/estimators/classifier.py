@@ -22,8 +22,10 @@ class KregsClassifier(ClassifierMixin, KregsEstimator):
     """A network for classes, as scikit-learn knows classifiers: the preset for tables, or another.
 
     It works in `cross_val_score`, `GridSearchCV` and pipelines, and can be cloned and pickled. The
-    columns are standardized inside the model, by the rows that `fit` trains on: nothing leaks
-    from a fold's validation rows. Training stops early by the loss without penalties.
+    columns are scaled inside the model, by the rows that `fit` trains on (with `folds` all of
+    them), so that nothing leaks from rows that it is scored on: for a preset by median and
+    quartiles, wild numbers clipped, else by mean and standard deviation. Training stops early by
+    the loss without penalties.
 
     A parameter that is `None` is the network's own: with `network="preset"` that of
     `kregs.presets.for_table`, with a function that builds a network the value in parentheses below.
@@ -46,15 +48,17 @@ class KregsClassifier(ClassifierMixin, KregsEstimator):
         epochs: the most epochs (100).
         batch_size: rows per step (32).
         early_stopping: hold some rows out of training, stop when their loss no longer falls, and
-            keep the best epoch's weights. `False`: train on all rows for all epochs.
+            keep the best epoch's weights. `False`: train on all rows for all epochs, with `folds`
+            on all but a fold.
         metric: what the best epoch is chosen by instead of the loss: `"log_loss"`, `"accuracy"`,
             `"balanced_accuracy"`, `"roc_auc"` (of several classes one against the rest) or
             `"f1_macro"`, computed by scikit-learn on the rows held out.
         folds: how many networks, each of which leaves a fold of the rows out and is stopped by it,
-            or a scikit-learn splitter that makes the folds; predictions are their mean. They are
-            trained as one population. `None`: one network. `"auto"`: 5 with a preset on up to 2,000
-            rows, where the mean of several gains most, else one; one, too, where
-            `validation_fraction` is given, `early_stopping` is off or a class has fewer rows.
+            or a scikit-learn splitter that makes the folds, or a list of pairs of row numbers;
+            predictions are their mean. They are trained as one population. `None`: one network.
+            `"auto"`: 5 with a preset on up to 2,000 rows, where the mean of several gains most,
+            else one; one, too, where `validation_fraction` is given, `early_stopping` is off, a
+            class has fewer rows or the global policy is `mixed_float16`.
         validation_fraction: the fraction of rows that one network holds out, in (0, 1), at least
             one row (0.1); stratified where every class has rows enough.
         n_iter_no_change: epochs without improvement before training stops (10; with a preset, as in
@@ -75,7 +79,8 @@ class KregsClassifier(ClassifierMixin, KregsEstimator):
     Attributes:
         classes_: the labels, sorted.
         model_: the trained, uncompiled Keras model: raw columns (n, features) to probabilities,
-            one per class, or for two classes that of the second alone.
+            one per class, or for two classes that of the second alone. A saved preset needs
+            `import kregs.layers` to be loaded.
         history_: what was logged, one number per epoch: `loss`, `data_loss` (without penalties),
             and with early stopping `val_loss`, `val_data_loss`; with `folds` a list of that, one a
             network.
@@ -84,15 +89,15 @@ class KregsClassifier(ClassifierMixin, KregsEstimator):
         encoder_: the scikit-learn transformer that makes numbers of a DataFrame with words, before
             `model_`: codes, which a preset embeds, or columns of 0 and 1; `None` where all columns
             are numbers.
-        calibration_: with `calibrate` the `temperature`, how many `rows` it fits, and their
-            `log_loss_before` and `log_loss_after`.
+        calibration_: with `calibrate` the `temperature`, how many held-out `rows` it fits (one that
+            is in several folds counts as often), and their `log_loss_before` and `log_loss_after`.
 
     Example:
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
     >>> model = KregsClassifier(
-    ...     (16,), learning_rate=0.05, epochs=5, batch_size=64, random_state=0
+    ...     (16,), learning_rate=0.05, epochs=15, batch_size=64, random_state=0
     ... ).fit(X, y)
     >>> bool(model.score(X, y) > 0.9), model.predict_proba(X[:2]).shape
     (True, (2, 3))
@@ -137,6 +142,11 @@ class KregsClassifier(ClassifierMixin, KregsEstimator):
                 self.class_weight, classes=self.classes_[present], y=self.classes_[numbers]
             )
             weights = by_class[numbers] * (1.0 if weights is None else weights)
+            if not weights.any():
+                raise ValueError(
+                    "`class_weight` must leave a weight above 0. "
+                    f"Received: class_weight={self.class_weight!r}"
+                )
         calibrate = check_choice("calibrate", self.calibrate, (True, False))
         if calibrate and not self.early_stopping:
             raise ValueError(

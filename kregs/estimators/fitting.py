@@ -25,13 +25,13 @@ class Training:
     """How a network is built and trained: what was given, and the network's own values else.
 
     Args:
-        build: returns the compiled network, of the rows that are trained on, scaled (n, columns),
-            and a seed.
+        build: returns the compiled network, of scaled rows (n, columns) that are like those it is
+            trained on, how many these are, and a seed.
         learning_rate, epochs, batch_size: as the estimators have them.
         patience: epochs without improvement before training stops.
     """
 
-    build: Callable[[np.ndarray, int], keras.Model]
+    build: Callable[[np.ndarray, int, int], keras.Model]
     learning_rate: Any
     epochs: int
     batch_size: int
@@ -79,7 +79,7 @@ def fit_network(
     training: Training, rows: Rows, split: Split, scorer: Scorer | None, *, seed: int, verbose: Any
 ) -> Fitted:
     """Train one network on a split's rows, stopped by those it holds out, if there are any."""
-    network = training.build(rows.x[split.train], seed)
+    network = training.build(rows.x[split.train], len(split.train), seed)
     network.jit_compile = False  # XLA compiles for longer than such a network trains
     steps = training.epochs * math.ceil(len(split.train) / training.batch_size)
     network.run_eagerly = steps <= _EAGER_STEPS
@@ -113,13 +113,12 @@ def fit_folds(
     Args:
         stops: whether each is stopped early, by the rows that it leaves out.
     """
-    networks = [
-        training.build(rows.x[split.train], derived_seed(seed, number))
-        for number, split in enumerate(splits)
+    seeds = [derived_seed(seed, number) for number in range(len(splits))]
+    networks = [  # of the same rows, whose quantiles say how many bins a column has
+        training.build(rows.x, len(split.train), own_seed)
+        for split, own_seed in zip(splits, seeds, strict=True)
     ]
-    population = Population.from_models(
-        networks, seeds=[derived_seed(seed, number) for number in range(len(splits))]
-    )
+    population = Population.from_models(networks, seeds=seeds)
     nothing = np.zeros(0, np.int32)
     histories = population.fit(
         rows.x,

@@ -1,4 +1,4 @@
-"""How columns and targets are scaled, by NumPy in training and by Keras layers in the model."""
+"""How columns and targets are scaled: by the same Keras layers in training and in the model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from sklearn.preprocessing import StandardScaler
 from kregs.builders.layer_factory import chain
 from kregs.layers import SmoothClip
 from kregs.tables.transformers import SmoothClipScaler
+
+# between these, squares and Keras's smallest divisor, 1e-7, do no harm
+_SMALLEST, _LARGEST = 1e-5, 1e15
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,28 +31,35 @@ class Scaling:
     clip: float | None = None
     clipped: int = 0
 
-    def transform(self, columns: np.ndarray) -> np.ndarray:
+    def transform(self, rows: np.ndarray) -> np.ndarray:
         """Return rows (n, columns) as the layers make them, float32."""
-        scaled = (columns - self.center) / self.scale
-        if self.clip is not None:
-            numbers = scaled[:, : self.clipped]
-            numbers /= np.hypot(1.0, numbers / self.clip)
-        return scaled.astype("float32")
+        for layer in self.layers("scaling"):
+            rows = layer(rows)
+        return np.asarray(rows, dtype="float32")
 
     def layers(self, name: str, *, invert: bool = False) -> list[keras.layers.Layer]:
-        """Return the layers that do the same, or with `invert` go back; in float64.
+        """Return the layers that do it, or with `invert` go back; in float64.
 
         Which keeps what is small beside a column's mean. The numbers of `Normalization` are weights
-        since Keras rounds its arguments `mean` and `variance` to float32.
+        since Keras rounds its arguments `mean` and `variance` to float32. Columns of tiny or huge
+        numbers get units in which they are near 1 first.
         """
+        extreme = np.isfinite(self.scale) & ((self.scale < _SMALLEST) | (self.scale > _LARGEST))
+        units = np.where(extreme, self.scale, 1.0)
         layer = keras.layers.Normalization(invert=invert, dtype="float64", name=name)
-        layer.build((None, len(self.center)))
-        layer.set_weights([self.center, np.square(self.scale), np.zeros(())])
+        layer.build((None, len(units)))
+        layer.set_weights([self.center / units, np.square(self.scale / units), np.zeros(())])
         layer.finalize_state()
-        if self.clip is None:
-            return [layer]
-        clip = SmoothClip(self.clip, columns=self.clipped, dtype="float64", name="smooth_clip")
-        return [layer, clip]
+        layers = [layer]
+        if extreme.any():
+            factors = units if invert else 1.0 / units
+            rescaling = keras.layers.Rescaling(factors, dtype="float64", name=f"{name}_units")
+            layers.insert(len(layers) if invert else 0, rescaling)
+        if self.clip is not None:
+            layers.append(
+                SmoothClip(self.clip, columns=self.clipped, dtype="float64", name="smooth_clip")
+            )
+        return layers
 
 
 def standard_scaling(
@@ -63,7 +73,7 @@ def standard_scaling(
         columns: how many of the first ones are scaled; the others stay as they are.
     """
     scaler = StandardScaler().fit(rows, sample_weight=weights)
-    center, scale = scaler.mean_, np.maximum(scaler.scale_, keras.backend.epsilon())
+    center, scale = scaler.mean_, scaler.scale_
     if columns is not None:
         center[columns:], scale[columns:] = 0.0, 1.0
     return Scaling(center, scale)
@@ -72,7 +82,9 @@ def standard_scaling(
 def robust_scaling(rows: np.ndarray, *, columns: int) -> Scaling:
     """Return what `SmoothClipScaler` does with the first columns; the others stay as they are.
 
-    Args: as of `standard_scaling`; the quartiles are those of the rows, whatever their weights.
+    Args:
+        rows: (n, columns); the quartiles are theirs, whatever their weights.
+        columns: how many of the first ones are scaled.
     """
     center, scale = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
     clip = SmoothClipScaler().clip

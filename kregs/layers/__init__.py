@@ -1,4 +1,4 @@
-"""Layers that Keras lacks. A model that holds one needs kregs to be loaded."""
+"""Layers that Keras lacks. A model that holds one is loaded after `import kregs.layers`."""
 
 from kregs.layers.adversarial import AdversarialInput
 from kregs.layers.batch_ensemble import BatchEnsembleDense, EnsembleDense, RandomSign

@@ -79,6 +79,25 @@ def check_no_other_rows(x: Any, validation_data: Any, validation_split: float) -
             )
 
 
+def check_sizes_of_splits(sizes: Mapping[str, int | None]) -> None:
+    """Raise if a batch would be so many of all rows, of which each member has some.
+
+    Args:
+        sizes: the arguments of `fit` that say how many rows or steps there are.
+    """
+    if sizes["batch_size"] is not None:
+        return
+    for name, size in (
+        ("steps_per_epoch", "batch_size"),
+        ("validation_steps", "validation_batch_size"),
+    ):
+        if sizes[name] is not None and sizes[size] is None:
+            raise ValueError(
+                f"`{size}` must be given with `splits` and `{name}`: members have other numbers of "
+                f"rows. Received: {name}={sizes[name]}, {size}=None"
+            )
+
+
 def check_splits(splits: Any, rows: int, members: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the numbers of the rows that each member trains on and is validated on.
 

@@ -23,6 +23,7 @@ from kregs.population.arguments import (
     check_counts,
     check_frequency,
     check_no_other_rows,
+    check_sizes_of_splits,
     check_splits,
     check_validation,
     each_member,
@@ -203,7 +204,7 @@ class Population:
                 members; 2: a line for each epoch of each. Callbacks find it among their `params`.
             sample_weight: `(rows,)`, for all outputs.
             class_weight: as in `keras.Model.fit`, for one output; also `"balanced"`: weights with
-                which each class counts the same.
+                which each class counts the same, with `splits` among all rows of `x`.
             early_stopping: applied to each member by itself.
             callbacks: further Keras callbacks without hooks of batches, of which each member has
                 its own copy; or a list of such lists, one a member, which are not copied: for those
@@ -255,6 +256,7 @@ class Population:
         model = self.models[0]
         if splits is not None:
             check_no_other_rows(x, validation_data, validation_split)
+            check_sizes_of_splits(sizes)
         if validation_split and validation_data is None:
             x, y, sample_weight, validation_data = split(validation_split, x, y, sample_weight)
         class_weight = check_class_weight(class_weight)

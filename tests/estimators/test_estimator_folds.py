@@ -13,7 +13,13 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import log_loss
-from sklearn.model_selection import ShuffleSplit, StratifiedKFold, cross_val_score, train_test_split
+from sklearn.model_selection import (
+    ShuffleSplit,
+    StratifiedKFold,
+    TimeSeriesSplit,
+    cross_val_score,
+    train_test_split,
+)
 
 import kregs
 from kregs.search.randomness import derived_seed
@@ -118,7 +124,7 @@ def test_a_class_of_few_rows_is_left_to_one_network():
     y = np.array(["a"] * 30 + ["b"] * 26 + ["c"] * 4)
     estimator = kregs.KregsClassifier((4,), epochs=1, batch_size=60).fit(x, y)
     assert isinstance(estimator.history_, dict)
-    with pytest.raises(ValueError, match=r"`folds`: fold \d would be trained without class"):
+    with pytest.raises(ValueError, match=r"`folds`: fold \d would be trained without class b"):
         kregs.KregsClassifier((4,), epochs=1, folds=5).fit(x, np.array(["a"] * 59 + ["b"]))
 
 
@@ -168,7 +174,8 @@ def test_several_targets(iris):
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"folds": "five"}, ValueError, r"`folds` must be .*'auto'.*Received: .*'five'"),
+        ({"folds": "five"}, ValueError, r"`folds` must be 'auto', None, .*Received: folds='five'"),
+        ({"folds": np.array([1, 2])}, TypeError, r"`folds` must be "),
         ({"folds": 1}, ValueError, r"`folds` must be .*Received: (folds=)?1"),
         ({"folds": 3.5}, TypeError, r"`folds` must be .*Received: .*3\.5"),
         (
@@ -180,6 +187,51 @@ def test_several_targets(iris):
 def test_wrong_folds(iris, parameters, error, message):
     with pytest.raises(error, match=message):
         small(**parameters).fit(*iris)
+
+
+def test_columns_of_few_values_have_one_structure_in_all_folds():
+    """Quantiles of a fold's rows would say of each fold how many bins there are."""
+    x = np.random.default_rng(1).poisson(3, size=(120, 2)).astype(float)
+    x = np.column_stack([x, np.r_[np.arange(119) % 2, [5]]])
+    estimator = kregs.KregsRegressor((8,), epochs=1, batch_size=120, random_state=0)
+    assert len(estimator.fit(x, x[:, 0] + x[:, 2]).history_) == 5
+    few = kregs.KregsRegressor((8,), epochs=1).fit(x[:6], x[:6, 0])
+    assert np.isfinite(few.predict(x)).all()
+
+
+def test_each_network_s_schedule_is_of_its_own_rows(monkeypatch):
+    seen = []
+    build = kregs.presets.TablePreset.build
+
+    def spied(preset, *arguments, rows, **options):
+        seen.append((rows, options["batch_size"]))
+        return build(preset, *arguments, rows=rows, **options)
+
+    monkeypatch.setattr(kregs.presets.TablePreset, "build", spied)
+    x = np.random.default_rng(0).normal(size=(90, 2))
+    kregs.KregsRegressor((4,), epochs=1, folds=TimeSeriesSplit(2)).fit(x, x[:, 0])
+    assert seen == [(30, 64), (60, 64)]
+
+
+def test_a_splitter_without_a_seed_has_the_estimator_s(iris):
+    first, second = (small(folds=ShuffleSplit(2)).fit(*iris) for _ in range(2))
+    np.testing.assert_array_equal(first.predict_proba(iris[0]), second.predict_proba(iris[0]))
+
+
+def test_a_list_of_pairs_is_folds(iris):
+    x, y = iris
+    pairs = [(np.arange(150) % 3 != k, np.arange(150) % 3 == k) for k in range(3)]
+    assert len(small(folds=pairs).fit(x, y).history_) == 3
+
+
+def test_a_scaled_loss_is_left_to_one_network(iris):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = kregs.KregsClassifier((8,), epochs=1, batch_size=150, random_state=0).fit(*iris)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert isinstance(model.history_, dict)
 
 
 @pytest.mark.slow

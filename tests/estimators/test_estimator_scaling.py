@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from keras import Input, Model
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_diabetes, load_iris
 from sklearn.preprocessing import StandardScaler
 
 import kregs
@@ -41,6 +41,45 @@ def test_targets_come_back():
     made = standard_scaling(X[:, :3], None)
     back = applied(made.layers("target_units", invert=True), made.transform(X[:, :3]))
     np.testing.assert_allclose(back, X[:, :3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e-9, 1e12])
+@pytest.mark.parametrize("scaling", [robust_scaling, standard_scaling])
+def test_units_do_not_matter(scaling, factor):
+    x = X[:, :3] - X[:, :3].mean(axis=0)
+    arguments = (None,) if scaling is standard_scaling else ()
+    expected = scaling(x, *arguments, columns=2).transform(x)
+    made = scaling(x * [factor, 1.0, 1.0], *arguments, columns=2)
+    np.testing.assert_allclose(made.transform(x * [factor, 1.0, 1.0]), expected, rtol=1e-5)
+    layers = made.layers("standardize")
+    np.testing.assert_allclose(applied(layers, x * [factor, 1.0, 1.0]), expected, rtol=1e-5)
+    back = standard_scaling(x * factor, None)
+    found = applied(back.layers("target_units", invert=True), back.transform(x * factor))
+    np.testing.assert_allclose(found / factor, x, rtol=1e-4, atol=1e-6 * np.abs(x).max())
+
+
+def test_a_finite_number_stays_finite():
+    x = np.random.default_rng(0).normal(size=(40, 1)) * 1e-10
+    x[0] = 1e300
+    scaled = robust_scaling(x, columns=1).transform(x)
+    assert np.isfinite(scaled).all()
+    assert scaled[0] == pytest.approx(3.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["preset", kregs.mlp])
+def test_a_model_does_not_depend_on_units(network):
+    x, y = load_diabetes(return_X_y=True)
+    scores = [
+        kregs.KregsRegressor(
+            (16,), network=network, folds=2, epochs=20, learning_rate=0.01, random_state=0
+        )
+        .fit(x * factor, y * factor)
+        .score(x * factor, y * factor)
+        for factor in (1.0, 1e-12)
+    ]
+    assert scores[0] > 0.3
+    assert scores[1] == pytest.approx(scores[0], abs=1e-3)
 
 
 @pytest.mark.slow

@@ -499,6 +499,8 @@ def test_wrong_data(iris):
         quick(class_weight="balnced").fit(x, y)
     with pytest.raises(TypeError, match=r"`class_weight` must be .* a dict.*Received: 2"):
         quick(class_weight=2).fit(x, y)
+    with pytest.raises(ValueError, match=r"`class_weight` must leave a weight above 0"):
+        quick(class_weight=dict.fromkeys(range(3), 0)).fit(x, y)
     with pytest.raises(ValueError, match="NaN"):
         quick().fit(pd.DataFrame(x).mask(x > 7), y)
     with pytest.raises(ValueError, match="1 sample"):
@@ -670,8 +672,8 @@ def test_the_preset_embeds_categories(make, people):
     words_only = frame[["city", "member"]]
     assert len(make((8,), epochs=1, batch_size=90).fit(words_only, y).predict(words_only)) == 90
     if make is kregs.KregsRegressor:  # several targets, of which there is no preset
-        several = make((8,), epochs=1).fit(frame, np.column_stack([y, y]))
-        assert several.model_.input_shape == (None, 9)
+        for targets in (np.column_stack([y, y]), np.column_stack([y, y]).tolist()):
+            assert make((8,), epochs=1).fit(frame, targets).model_.input_shape == (None, 9)
 
 
 @pytest.mark.nightly

@@ -112,6 +112,21 @@ def test_shuffled_folds_see_all_their_rows_and_no_others():
     assert (moved[1:] > 1e-4).all()
 
 
+def test_steps_of_members_with_other_numbers_of_rows():
+    splits = [(np.arange(7), np.arange(60, 66)), (np.arange(7, 50), np.arange(50, 66))]
+    options = {"epochs": 2, "batch_size": 4, "steps_per_epoch": 1, "validation_steps": 1}
+    population = kregs.Population.from_models([build(rate) for rate in RATES[:2]])
+    histories = population.fit(X, Y, splits=splits, shuffle=False, **options)
+    for member, (train, held_out) in enumerate(splits):
+        model = build(RATES[member])
+        expected = model.fit(
+            X[train], Y[train], validation_data=(X[held_out], Y[held_out]), shuffle=False,
+            verbose=0, **options,
+        ).history  # fmt: skip
+        for name, values in expected.items():
+            np.testing.assert_allclose(histories[member][name], values, rtol=2e-5, err_msg=name)
+
+
 def test_a_further_fit_goes_on():
     splits = list(KFold(2).split(X))
     halves, whole = (
@@ -148,6 +163,11 @@ def test_wrong_splits(splits, error, message):
     [
         ({"validation_data": (X, Y)}, "`validation_data` must not be given with `splits`"),
         ({"validation_split": 0.2}, "`validation_split` must not be given with `splits`"),
+        ({"steps_per_epoch": 2}, r"`batch_size` must be given with `splits` and `steps_per_epoch`"),
+        (
+            {"validation_steps": 2},
+            r"`validation_batch_size` must be given with `splits` and `validation_steps`",
+        ),
     ],
 )
 def test_splits_say_what_is_validated(arguments, message):

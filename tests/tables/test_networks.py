@@ -47,7 +47,7 @@ def test_what_is_sampled_is_in_the_network():
 
 def test_edges_are_those_of_the_piecewise_embedding():
     edges = ((0.0, 1.0), (0.0, 0.5, 2.0), (-1.0, 1.0))
-    network = TableNetwork(classes=3, searched=False, edges=edges, **FACTS)
+    network = TableNetwork(classes=None, searched=False, edges=edges, **FACTS)
     layer = network(None).get_layer("number_embedding")
     assert [tuple(column) for column in layer.get_config()["edges"]] == list(edges)
     # a table of categories alone has none
