@@ -42,6 +42,7 @@ def networks_of(estimator):
     return [layer for layer in layers if isinstance(layer, keras.Model)]
 
 
+@pytest.mark.slow
 def test_predictions_are_the_mean_of_what_fit_makes_of_each_fold(iris):
     x, y = iris
     estimator = small(
@@ -64,6 +65,7 @@ def test_predictions_are_the_mean_of_what_fit_makes_of_each_fold(iris):
     assert estimator.n_iter_ == 4
 
 
+@pytest.mark.slow
 def test_each_network_is_stopped_by_the_rows_that_it_leaves_out(iris):
     x, y = iris
     estimator = small(epochs=40, learning_rate=0.3, n_iter_no_change=1, metric="accuracy").fit(x, y)
@@ -75,6 +77,7 @@ def test_each_network_is_stopped_by_the_rows_that_it_leaves_out(iris):
         assert len(scores) == 40 or scores[-1] <= scores[-2]
 
 
+@pytest.mark.slow
 def test_the_temperature_fits_the_rows_that_were_left_out(iris):
     x, y = iris
     rng = np.random.default_rng(0)
@@ -94,6 +97,7 @@ def test_the_temperature_fits_the_rows_that_were_left_out(iris):
     np.testing.assert_allclose(estimator.predict_proba(x), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "rows", "networks"),
     [
@@ -119,6 +123,7 @@ def test_how_many_networks_there_are(make, parameters, rows, networks):
         assert len(networks_of(estimator)) == len(estimator.history_) == networks
 
 
+@pytest.mark.slow
 def test_a_class_of_few_rows_is_left_to_one_network():
     x = np.random.default_rng(0).normal(size=(60, 3))
     y = np.array(["a"] * 30 + ["b"] * 26 + ["c"] * 4)
@@ -128,6 +133,7 @@ def test_a_class_of_few_rows_is_left_to_one_network():
         kregs.KregsClassifier((4,), epochs=1, folds=5).fit(x, np.array(["a"] * 59 + ["b"]))
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_model_and_leaves_no_trace(iris):
     x, y = iris
     keras.utils.set_random_seed(3)
@@ -143,6 +149,7 @@ def test_the_same_seed_is_the_same_model_and_leaves_no_trace(iris):
     np.testing.assert_array_equal(restored.predict_proba(x), first.predict_proba(x))
 
 
+@pytest.mark.slow
 def test_weights_and_words(iris):
     x, y = iris
     rng = np.random.default_rng(0)
@@ -162,6 +169,7 @@ def test_weights_and_words(iris):
     )
 
 
+@pytest.mark.slow
 def test_several_targets(iris):
     x, _ = iris
     estimator = kregs.KregsRegressor((8,), folds=2, epochs=20, batch_size=75, random_state=0,
@@ -189,6 +197,7 @@ def test_wrong_folds(iris, parameters, error, message):
         small(**parameters).fit(*iris)
 
 
+@pytest.mark.slow
 def test_columns_of_few_values_have_one_structure_in_all_folds():
     """Quantiles of a fold's rows would say of each fold how many bins there are."""
     x = np.random.default_rng(1).poisson(3, size=(120, 2)).astype(float)
@@ -213,6 +222,7 @@ def test_each_network_s_schedule_is_of_its_own_rows(monkeypatch):
     assert seen == [(30, 64), (60, 64)]
 
 
+@pytest.mark.slow
 def test_a_splitter_without_a_seed_has_the_estimator_s(iris):
     first, second = (small(folds=ShuffleSplit(2)).fit(*iris) for _ in range(2))
     np.testing.assert_array_equal(first.predict_proba(iris[0]), second.predict_proba(iris[0]))
@@ -224,6 +234,7 @@ def test_a_list_of_pairs_is_folds(iris):
     assert len(small(folds=pairs).fit(x, y).history_) == 3
 
 
+@pytest.mark.slow
 def test_a_scaled_loss_is_left_to_one_network(iris):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")

@@ -288,6 +288,7 @@ def test_metric_is_that_of_keras(family, name):
             assert_same(evaluated[key][k], values[key], key)
 
 
+@pytest.mark.slow
 def test_losses_of_the_same_fits():
     for family in FAMILIES:
         of_keras, histories, evaluated = both(family)

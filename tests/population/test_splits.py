@@ -43,6 +43,7 @@ def masks():
     return [(~rows, rows) for rows in held_out]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("splits", "weighted"),
     [
@@ -85,6 +86,7 @@ def test_each_member_is_what_fit_makes_of_its_rows(splits, weighted):
         np.testing.assert_allclose(predictions[member], model.predict(X, verbose=0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_member_stops_by_its_own_rows():
     # the second member's validation labels are turned round: it is best before it has learned
     splits = [(np.arange(40), np.arange(40, 66)), (np.arange(40, 66), np.arange(40))]
@@ -97,6 +99,7 @@ def test_each_member_stops_by_its_own_rows():
     assert len(first["loss"]) > len(second["loss"]) == 3
 
 
+@pytest.mark.slow
 def test_shuffled_folds_see_all_their_rows_and_no_others():
     """A row far from the others moves the weights of those that train on it, and of no other."""
     splits = list(KFold(3).split(X))
@@ -112,6 +115,7 @@ def test_shuffled_folds_see_all_their_rows_and_no_others():
     assert (moved[1:] > 1e-4).all()
 
 
+@pytest.mark.slow
 def test_steps_of_members_with_other_numbers_of_rows():
     splits = [(np.arange(7), np.arange(60, 66)), (np.arange(7, 50), np.arange(50, 66))]
     options = {"epochs": 2, "batch_size": 4, "steps_per_epoch": 1, "validation_steps": 1}
@@ -127,6 +131,7 @@ def test_steps_of_members_with_other_numbers_of_rows():
             np.testing.assert_allclose(histories[member][name], values, rtol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_further_fit_goes_on():
     splits = list(KFold(2).split(X))
     halves, whole = (
