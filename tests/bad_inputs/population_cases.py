@@ -99,6 +99,15 @@ def methods() -> list[Case]:
             "validation_steps": counts,
             "validation_freq": [None, True, 1.5, "2", 0, -1, [], [0], ["2"], [None], {2}],
             "validation_split": [1.0, -0.1, 2, "0.2", True, float("nan"), 1e-12 + 1 - 1e-9],
+            "splits": [
+                3, "KFold", [], {}, [([0], [1])], [3, 3], [([0], [1]), ([0], [ROWS])],
+                [([0], [1]), ([-1], [1])], [([0], [1]), ([], [1])], [([0], [1]), ([0], [])],
+                [([0.5], [1])] * 2, [(["a"], [1])] * 2, [([0],)] * 2, [(None, [1])] * 2,
+                Bad([([0], [1])] * 2, "validation_data", call={"validation_data": (x, y)}),
+                Bad([([0], [1])] * 2, "validation_split", call={"validation_split": 0.2}),
+                Bad([([0], [1])] * 2, "batch_size", call={"steps_per_epoch": 1}),
+                Bad([([0], [1])] * 2, "splits", call={"x": dataset(x, y), "y": None}),
+            ],
             "verbose": [3, -1, "on", None, [1]],
             "shuffle": NO_FLAGS,
             "early_stopping": [
