@@ -17,10 +17,11 @@ from sklearn.utils.validation import check_is_fitted
 from kregs.builders import mlp
 from kregs.estimators.checks import checked_rows
 from kregs.estimators.fitting import (
-    Rows,
+    ScaledRows,
     Training,
     fit_folds,
     fit_network,
+    held_out_outputs,
 )
 from kregs.estimators.parameters import (
     FIELDS,
@@ -32,6 +33,7 @@ from kregs.estimators.parameters import (
 )
 from kregs.estimators.scaling import robust_scaling, standard_scaling, with_scaling
 from kregs.inspection.calibration import with_temperature
+from kregs.inspection.ensemble import ensemble
 from kregs.layers import quantile_edges
 from kregs.presets import TablePreset, batch_rows, bin_count, epochs_of, for_table
 from kregs.regularization import Regularization
@@ -180,29 +182,27 @@ class KregsEstimator(BaseEstimator):
             weights = weights / weights.mean()  # so that λ means the same under any scale
 
         with preserved_state():
-            keras.utils.set_random_seed(seed)  # of a splitter without a seed of its own
+            keras.utils.set_random_seed(seed)  # a splitter without a seed of its own has it, too
             splits = self._splits(y, head, seed, stratify=stratify)
-        seen = splits[0].train if len(splits) == 1 else np.arange(len(y))
-        training = self._training(
-            head,
-            x.shape[1],
-            max(len(split.train) for split in splits),
-            one_of_many=len(splits) > 1,
-        )
-        seen_weights = None if weights is None else weights[seen]
-        number_columns, _ = self._columns(x.shape[1])
-        if self._is_of_preset(head):
-            columns = robust_scaling(x[seen], columns=number_columns)
-        else:
-            columns = standard_scaling(x[seen], seen_weights, columns=number_columns)
-        units = standard_scaling(y[seen], seen_weights) if standardize_targets else None
-        rows = Rows(
-            columns.transform(x),
-            y if units is None else units.transform(y),
-            None if weights is None else weights.astype("float32"),
-        )
-        with preserved_state():
-            keras.utils.set_random_seed(seed)
+            seen = splits[0].train if len(splits) == 1 else np.arange(len(y))
+            training = self._training(
+                head,
+                x.shape[1],
+                max(len(split.train) for split in splits),
+                one_of_many=len(splits) > 1,
+            )
+            seen_weights = None if weights is None else weights[seen]
+            number_columns, _ = self._columns(x.shape[1])
+            if self._is_of_preset(head):
+                columns = robust_scaling(x[seen], columns=number_columns)
+            else:
+                columns = standard_scaling(x[seen], seen_weights, columns=number_columns)
+            units = standard_scaling(y[seen], seen_weights) if standardize_targets else None
+            rows = ScaledRows(
+                columns.transform(x),
+                y if units is None else units.transform(y),
+                None if weights is None else weights.astype("float32"),
+            )
             common: dict[str, Any] = {"seed": seed, "verbose": self.verbose}
             if len(splits) == 1:
                 fitted = fit_network(training, rows, splits[0], scorer, **common)
@@ -212,11 +212,12 @@ class KregsEstimator(BaseEstimator):
             if self.early_stopping and scorer is not None:
                 for history, split in zip(fitted.histories, splits, strict=True):
                     self._check_judged(history[scorer.logged], len(split.validation))
-            network = fitted.model
+            networks = fitted.networks
+            network = networks[0] if len(networks) == 1 else ensemble(networks)
             if calibrate:
-                judged = fitted.left_out
+                judged, outputs = held_out_outputs(networks, rows, splits)
                 self.calibration_ = calibrated(
-                    fitted.outputs, y[judged], None if weights is None else weights[judged]
+                    outputs, y[judged], None if weights is None else weights[judged]
                 )
                 network = with_temperature(network, self.calibration_["temperature"])
             self.model_ = with_scaling(network, columns, units)
@@ -309,19 +310,25 @@ class KregsEstimator(BaseEstimator):
             ),
         )
 
-    def _preset_training(self, preset: TablePreset, columns: int, rows: int) -> Training:
-        """Return the training of a preset with what was given, of so many columns and rows."""
-        epochs = check_integer("epochs", given_or(self.epochs, epochs_of(preset, rows)), minimum=1)
+    def _preset_training(self, preset: TablePreset, columns: int, most_rows: int) -> Training:
+        """Return the training of a preset with what was given.
+
+        Args:
+            most_rows: that any network is trained on: all have batches and bins of that many.
+        """
+        epochs = check_integer(
+            "epochs", given_or(self.epochs, epochs_of(preset, most_rows)), minimum=1
+        )
         patience = given_or(self.n_iter_no_change, default_patience(epochs))
         batch_size = check_integer(
-            "batch_size", given_or(self.batch_size, batch_rows(rows)), minimum=1
+            "batch_size", given_or(self.batch_size, batch_rows(most_rows)), minimum=1
         )
         number_columns, cardinalities = self._columns(columns)
 
         def build(x: np.ndarray, rows: int, seed: int) -> keras.Model:
             edges = None
             if preset.embedding == "piecewise" and number_columns:
-                edges = quantile_edges(x[:, :number_columns], bin_count(rows))
+                edges = quantile_edges(x[:, :number_columns], bin_count(most_rows))
             return preset.build(
                 number_columns,
                 self._classes,

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from kregs.inspection.ensemble import ensemble
 from kregs.population import Population
 from kregs.search.folds import Split
 from kregs.search.judging.scorer import ScoreCallback, Scorer
@@ -39,7 +38,7 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Rows:
+class ScaledRows:
     """What networks are trained on.
 
     Args:
@@ -60,23 +59,20 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fitted:
-    """What came of training.
+    """The networks that came of training, and the history of each."""
 
-    Args:
-        model: the network, or the mean of several.
-        histories: of each network.
-        left_out: numbers of the rows that a network was not trained on, of all networks.
-        outputs: of those rows, by the network that was not trained on them.
-    """
-
-    model: keras.Model
+    networks: list[keras.Model]
     histories: list[dict[str, list[float]]]
-    left_out: np.ndarray
-    outputs: np.ndarray
 
 
 def fit_network(
-    training: Training, rows: Rows, split: Split, scorer: Scorer | None, *, seed: int, verbose: Any
+    training: Training,
+    rows: ScaledRows,
+    split: Split,
+    scorer: Scorer | None,
+    *,
+    seed: int,
+    verbose: Any,
 ) -> Fitted:
     """Train one network on a split's rows, stopped by those it holds out, if there are any."""
     network = training.build(rows.x[split.train], len(split.train), seed)
@@ -94,13 +90,12 @@ def fit_network(
         **data, **fit, epochs=training.epochs, batch_size=training.batch_size, verbose=verbose
     ).history
     _check_finite(training, [network])
-    outputs = np.asarray(network(rows.x[split.validation], training=False), dtype=np.float64)
-    return Fitted(network, [history], split.validation, outputs)
+    return Fitted([network], [history])
 
 
 def fit_folds(
     training: Training,
-    rows: Rows,
+    rows: ScaledRows,
     splits: Sequence[Split],
     scorer: Scorer | None,
     *,
@@ -108,7 +103,7 @@ def fit_folds(
     seed: int,
     verbose: Any,
 ) -> Fitted:
-    """Train a network for each split, all of them as one population, and take their mean.
+    """Train a network for each split, all of them as one population.
 
     Args:
         stops: whether each is stopped early, by the rows that it leaves out.
@@ -130,21 +125,24 @@ def fit_folds(
         batch_size=training.batch_size,
         verbose=verbose,
     )
-    outputs = population.predict(rows.x)
     networks = population.unstack()
     _check_finite(training, networks)
-    return Fitted(
-        ensemble(networks),
-        histories,
-        np.concatenate([split.validation for split in splits]),
-        np.concatenate(
-            [of_all[split.validation] for of_all, split in zip(outputs, splits, strict=True)]
-        ).astype(np.float64),
-    )
+    return Fitted(networks, histories)
+
+
+def held_out_outputs(
+    networks: Sequence[keras.Model], rows: ScaledRows, splits: Sequence[Split]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers of the rows that networks were not trained on, and these networks' outputs."""
+    outputs = [
+        np.asarray(network(rows.x[split.validation], training=False), dtype=np.float64)
+        for network, split in zip(networks, splits, strict=True)
+    ]
+    return np.concatenate([split.validation for split in splits]), np.concatenate(outputs)
 
 
 def _stopping(
-    training: Training, rows: Rows, split: Split, scorer: Scorer | None
+    training: Training, rows: ScaledRows, split: Split, scorer: Scorer | None
 ) -> list[keras.callbacks.Callback]:
     """Return the callbacks that stop a network by the rows that a split holds out."""
     if scorer is None:

@@ -54,7 +54,7 @@ class Scaling:
         if extreme.any():
             factors = units if invert else 1.0 / units
             rescaling = keras.layers.Rescaling(factors, dtype="float64", name=f"{name}_units")
-            layers.insert(len(layers) if invert else 0, rescaling)
+            layers = [layer, rescaling] if invert else [rescaling, layer]
         if self.clip is not None:
             layers.append(
                 SmoothClip(self.clip, columns=self.clipped, dtype="float64", name="smooth_clip")

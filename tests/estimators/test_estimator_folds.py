@@ -223,6 +223,13 @@ def test_each_network_s_schedule_is_of_its_own_rows(monkeypatch):
 
 
 @pytest.mark.slow
+def test_networks_of_unequal_folds_have_as_many_bins():
+    x = np.random.default_rng(0).normal(size=(1000, 1))
+    estimator = kregs.KregsRegressor((4,), epochs=1, folds=TimeSeriesSplit(4), random_state=0)
+    assert len(estimator.fit(x, x[:, 0]).history_) == 4  # of 200 to 800 rows
+
+
+@pytest.mark.slow
 def test_a_splitter_without_a_seed_has_the_estimator_s(iris):
     first, second = (small(folds=ShuffleSplit(2)).fit(*iris) for _ in range(2))
     np.testing.assert_array_equal(first.predict_proba(iris[0]), second.predict_proba(iris[0]))

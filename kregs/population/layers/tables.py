@@ -17,9 +17,9 @@ from kregs.population.registry import Context, NotStackable, StackedLayer, regis
 from kregs.population.stacked import Stacked
 
 
-@register(Columns)
-class StackedColumns(StackedLayer):
-    """The same columns of every member's rows."""
+@register(Columns, SmoothClip)
+class StackedWithoutWeights(StackedLayer):
+    """The same columns of every member's rows, or the same numbers of them clipped."""
 
     def call(self, x: Stacked, *, context: Context) -> Stacked:
         return self.output(self.layer.call(tf.cast(x.member_first(), self.layer.compute_dtype)))
@@ -33,14 +33,6 @@ class StackedScale(StackedLayer):
         value = tf.cast(x.member_first(), self.layer.compute_dtype)
         scale = tf.cast(self.weight("scale"), value.dtype)
         return self.output(value * self.layer.factors(scale)[:, None])
-
-
-@register(SmoothClip)
-class StackedSmoothClip(StackedLayer):
-    """The same numbers of every member's rows, clipped."""
-
-    def call(self, x: Stacked, *, context: Context) -> Stacked:
-        return self.output(self.layer.call(tf.cast(x.member_first(), self.layer.compute_dtype)))
 
 
 @register(CategoryEmbedding)
