@@ -41,18 +41,24 @@ class FileFormats:
         self.options = options or ColumnOptions()
         self.delimiter = delimiter
         self._evidence: dict[str, NumberEvidence] = {}
-        self.file_decimal = self._decimal_of(frame)
+        self._decimals = self._sure_decimals(frame)
 
-    def _decimal_of(self, frame: pd.DataFrame) -> str | None:
-        """Return the one decimal mark that is sure in some column, or `None`."""
-        marks: set[str] = set()
-        for name in frame:
-            if frame[name].dtype.kind in "biufcmM":
+    def _sure_decimals(self, frame: pd.DataFrame) -> dict[str, str]:
+        """Return the decimal mark of each column in which it is sure."""
+        decimals = {}
+        for column in frame:
+            name = str(column)
+            if frame[column].dtype.kind in "biufcmM":
                 continue
-            if self.options.kind(str(name)) in (None, "number"):
-                evidence = self.evidence(str(name), frame[name])
+            if self.options.kind(name) in (None, "number"):
+                evidence = self.evidence(name, frame[column])
                 if evidence.share >= SHARE and len(evidence.decimals) == 1:
-                    marks |= set(evidence.decimals)
+                    (decimals[name],) = evidence.decimals
+        return decimals
+
+    def _decimal_beside(self, name: str) -> str | None:
+        """Return the one decimal mark that is sure in other columns, or `None`."""
+        marks = {mark for other, mark in self._decimals.items() if other != name}
         return marks.pop() if len(marks) == 1 else None
 
     @property
@@ -79,7 +85,7 @@ class FileFormats:
             form = find_number_format(
                 evidence,
                 delimiter=self.delimiter,
-                file_decimal=self.file_decimal,
+                file_decimal=self._decimal_beside(name),
                 decimal=self.options.decimal,
                 thousands=self.options.thousands,
             )

@@ -184,11 +184,12 @@ def find_number_format(
 ) -> NumberFormat | None:
     """Return how a column's numbers are written; `None` if they contradict each other.
 
-    A mark that may be either, as in 1.000, is what it surely is elsewhere in the column, then in
-    the file. Where nothing says so, the decimal mark is a comma in files with semicolons, a point
-    in others, and the other mark separates thousands if it does so in every number. Numbers that
-    have the decimal mark and three digits behind it, or nothing, as 1.000 and 970, are thousands in
-    files with semicolons if some end in 0; otherwise they are ambiguous.
+    A mark that may be either, as in 1.000, is what it surely is elsewhere in the column, unless
+    other columns contradict it, then what it surely is in those. Where nothing says so, the decimal
+    mark is a comma in files with semicolons, a point in others, and the other mark separates
+    thousands if it does so in every number. Numbers that have the decimal mark and three digits
+    behind it, or nothing, as 1.000 and 970, are thousands in files with semicolons if some end in
+    0; otherwise they are ambiguous.
 
     Args:
         evidence: of the column.
@@ -213,6 +214,12 @@ def find_number_format(
     sure_groups = next(iter(evidence.groups), None)
     if sure_decimal is not None and sure_decimal == sure_groups:
         return None
+    contradicts = file_decimal is not None and sure_decimal not in (None, file_decimal)
+    if contradicts and sure_decimal in evidence.ambiguous:
+        raise Ambiguous(
+            f"{_either(evidence.ambiguous[sure_decimal])}: {evidence.decimals[sure_decimal]!r} has "
+            f"decimals, and the decimal mark of other columns is {file_decimal!r}"
+        )
     open_marks = {
         mark: word
         for mark, word in evidence.ambiguous.items()

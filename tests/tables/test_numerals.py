@@ -121,6 +121,14 @@ def test_what_is_ambiguous_is_refused_and_said_by_an_option(write, delimiter, wo
     assert "x" in kregs.read_table(path, "y", categorical=["x"]).names("category")
 
 
+def test_one_slip_among_thousands_is_refused_where_other_columns_have_the_other_mark(write):
+    words = ["1.5", *(f"{i}.713" for i in range(1, 30)), *(f"{i}70" for i in range(1, 11))]
+    path = write(";", x=words, z=repeated("3", "0,5"))
+    with pytest.raises(ValueError, match=r"column 'x' is ambiguous.*'1.5' has.*columns is ','"):
+        kregs.read_table(path, "y")
+    assert kregs.read_table(path, "y", thousands=".").features["x"].tolist()[1] == 1713
+
+
 def test_marks_that_somebody_said(write):
     path = write(";", x=repeated("1.000", "970"), z=[str(i % 7) for i in range(40)])
 
