@@ -21,6 +21,7 @@ from kregs.search.progress import Progress
 
 _LINES = 10  # printed in all, where nothing can be redrawn
 _LINES_EVERY = 5  # trials, where their number is not known
+_SECONDS_A_LINE = 15.0
 _RUNNING_SHOWN = 3  # of perhaps thousands that are trained together
 
 
@@ -163,3 +164,38 @@ class SearchProgress(Progress):
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
         return Group(head, *lines)
+
+
+class EpochLines:
+    """Prints now and then how many epochs are trained, and how long the others will take.
+
+    Args:
+        what: is trained, such as `"networks"`.
+        seconds: between two lines, and before the first.
+        console: where to print; default: standard output.
+
+    Example:
+
+    >>> lines = EpochLines("networks", seconds=0.0)
+    >>> lines(10, 10)
+    networks: 10/10 epochs, 0.0 s
+    """
+
+    def __init__(
+        self, what: str, *, seconds: float = _SECONDS_A_LINE, console: Console | None = None
+    ) -> None:
+        self._what, self._seconds = what, seconds
+        self._console = console or make_console()
+        self._started = self._printed = time.monotonic()
+
+    def __call__(self, trained: int, total: int) -> None:
+        """Take note that so many epochs of all are trained."""
+        now = time.monotonic()
+        if now - self._printed < self._seconds:
+            return
+        self._printed = now
+        elapsed = now - self._started
+        words = f"{self._what}: {trained:,}/{total:,} epochs, {format_duration(elapsed)}"
+        if trained < total:
+            words += f", about {format_duration(elapsed / trained * (total - trained))} left"
+        self._console.print(Text(words), soft_wrap=True)

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -115,6 +115,7 @@ def refit_on(
     sample_weight: Any = None,
     class_weight: Mapping[int, float] | str | None = None,
     seed: int | None = None,
+    on_epochs: Callable[[int, int], None] | None = None,
 ) -> list[Refit]:
     """Train the members on each of several sets of rows, all of them as one population.
 
@@ -124,6 +125,7 @@ def refit_on(
         counts, seed: as in `SearchResult.refit_ensemble`.
         sample_weight: of the rows of each set, which then have one number.
         class_weight: checked; balanced classes are counted in each set.
+        on_epochs: called with how many epochs of members are trained, and how many there are.
 
     Returns:
         What was trained on each set, from the same initial weights.
@@ -144,8 +146,17 @@ def refit_on(
         groups: dict[Any, list[_Member]] = {}
         for member in members:
             groups.setdefault(_group_of(result, member), []).append(member)
+        epochs = sum(member.epochs for member in members)
+        trained = 0
+
+        def epoch_ended() -> None:
+            nonlocal trained
+            trained += 1
+            if on_epochs is not None:
+                on_epochs(trained, epochs)
+
         for group in groups.values():
-            _train(result, group, prepared)
+            _train(result, group, prepared, epoch_ended)
         return [
             Refit(_combined([m.model for m in members if m.rows is rows]), rows.transformer)
             for rows in prepared
@@ -234,11 +245,16 @@ def _group_of(result: SearchResult, member: _Member) -> Any:
         return id(member)
 
 
-def _train(result: SearchResult, group: list[_Member], sets: Sequence[_Rows]) -> None:
+def _train(
+    result: SearchResult,
+    group: list[_Member],
+    sets: Sequence[_Rows],
+    epoch_ended: Callable[[], None],
+) -> None:
     """Train models that can be stacked, as one population; one by one where they cannot."""
     if len(group) > 1:
         try:
-            _train_stacked(group, sets)
+            _train_stacked(group, sets, epoch_ended)
             return
         except NotStackable:  # callbacks that look at batches, a layer without a stacked form
             pass
@@ -252,12 +268,17 @@ def _train(result: SearchResult, group: list[_Member], sets: Sequence[_Rows]) ->
             sample_weight=member.rows.weight,
             epochs=member.epochs,
             batch_size=member.batch_size,
-            callbacks=member.callbacks,
+            callbacks=[
+                *member.callbacks,
+                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epoch_ended()),
+            ],
             verbose=0,
         )
 
 
-def _train_stacked(group: list[_Member], sets: Sequence[_Rows]) -> None:
+def _train_stacked(
+    group: list[_Member], sets: Sequence[_Rows], epoch_ended: Callable[[], None]
+) -> None:
     def joined(*parts: np.ndarray) -> np.ndarray:
         return np.concatenate(parts)
 
@@ -281,7 +302,12 @@ def _train_stacked(group: list[_Member], sets: Sequence[_Rows]) -> None:
     )
     layout = Layout([job.member for job in jobs])
     feed = Feed(as_rows(x, y, weight), None, group[0].batch_size)
-    training = Training(layout, members_at_once(layout, feed.step_rows, None), feed)
+    training = Training(
+        layout,
+        members_at_once(layout, feed.step_rows, None),
+        feed,
+        on_epoch=lambda job: epoch_ended(),
+    )
     with contextlib.closing(training.run(jobs)) as ended:
         for job in ended:
             if job.error is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,6 +127,7 @@ def train_last(
     sets: Sequence[tuple[pd.DataFrame, np.ndarray]],
     *,
     class_weight: str | None = None,
+    on_epochs: Callable[[int, int], None] | None = None,
 ) -> list[Refit]:
     """Train what is planned on each of several sets of rows, all of them as one population.
 
@@ -135,11 +136,14 @@ def train_last(
         plan: what `make_plan` returned.
         sets: features and targets of each, as the search was given them.
         class_weight: `"balanced"`, counted in each set, or `None`.
+        on_epochs: see `kregs.search.refit_ensemble.refit_on`.
     """
     from kregs.inspection.calibration import with_temperature
     from kregs.search.refit_ensemble import refit_on
 
-    refits = refit_on(result, sets, counts=plan.counts, class_weight=class_weight)
+    refits = refit_on(
+        result, sets, counts=plan.counts, class_weight=class_weight, on_epochs=on_epochs
+    )
     if plan.temperature == 1.0:
         return refits
     return [

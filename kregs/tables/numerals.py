@@ -214,8 +214,11 @@ def find_number_format(
     sure_groups = next(iter(evidence.groups), None)
     if sure_decimal is not None and sure_decimal == sure_groups:
         return None
-    contradicts = file_decimal is not None and sure_decimal not in (None, file_decimal)
-    if contradicts and sure_decimal in evidence.ambiguous:
+    if (
+        sure_decimal is not None
+        and sure_decimal in evidence.ambiguous
+        and file_decimal not in (None, sure_decimal)
+    ):
         raise Ambiguous(
             f"{_either(evidence.ambiguous[sure_decimal])}: {evidence.decimals[sure_decimal]!r} has "
             f"decimals, and the decimal mark of other columns is {file_decimal!r}"

@@ -17,6 +17,7 @@ import pandas as pd
 
 from kregs.files import PREPROCESSING_FILE, TABLE_FILE, write_json
 from kregs.presets import TablePreset, batch_rows, bin_count, epochs_of, for_table
+from kregs.reporting.progress import EpochLines
 from kregs.search.storage import MODEL_FILE, RESULT_FILE, TRIALS_FILE
 from kregs.tables.baselines import baseline_outputs
 from kregs.tables.budget import search_seconds
@@ -335,7 +336,13 @@ def tune_table(
         count = sum(plan.counts.values())
         print(f"training {count} networks on {len(train)} rows to test them, and on all {len(y)}")
     sets = [(x_train, y[train]), (split.features, y)]
-    tested, saved = train_last(result, plan, sets, class_weight=class_weight)
+    tested, saved = train_last(
+        result,
+        plan,
+        sets,
+        class_weight=class_weight,
+        on_epochs=EpochLines("networks") if verbose != 0 else None,
+    )
 
     files = {
         "model": result.path / MODEL_FILE,

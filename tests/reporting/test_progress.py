@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from kregs.reporting import SearchProgress
+from kregs.reporting.progress import EpochLines
 
 
 def play(progress, scores):
@@ -130,3 +131,16 @@ def test_names_with_brackets_are_no_markup():
     console.print(progress._render())
     assert "best val[loss] 0.5 (a[red]=1)" in console.file.getvalue()
     assert "b[/]=2" in console.file.getvalue()
+
+
+def test_lines_of_epochs_come_at_intervals_with_the_time_left(monkeypatch):
+    seconds = iter([0.0, 1.0, 4.0, 5.0, 20.0])
+    monkeypatch.setattr("kregs.reporting.progress.time.monotonic", lambda: next(seconds))
+    console = Console(file=io.StringIO(), width=100)
+    lines = EpochLines("networks", seconds=3.0, console=console)
+    for trained in (250, 1000, 1250, 5000):
+        lines(trained, 5000)
+    assert console.file.getvalue().splitlines() == [
+        "networks: 1,000/5,000 epochs, 4.0 s, about 16 s left",
+        "networks: 5,000/5,000 epochs, 20 s",
+    ]

@@ -195,6 +195,20 @@ def test_one_by_one_where_they_cannot_be_stacked(plain, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stacked", [True, False])
+def test_every_epoch_of_the_last_training_is_told(plain, monkeypatch, stacked):
+    if not stacked:
+        monkeypatch.setattr(refit_ensemble, "_group_of", lambda result, member: id(member))
+    told = []
+    counts = {plain.chosen_trial: 2}
+    refit_ensemble.refit_on(
+        plain, [(X, Y), (X[:90], Y[:90])], counts=counts, on_epochs=lambda *n: told.append(n)
+    )
+    epochs = plain.trials().set_index("trial")["best_epoch"][plain.chosen_trial]
+    assert told == [(n, 4 * epochs) for n in range(1, 4 * epochs + 1)]
+
+
+@pytest.mark.slow
 def test_class_weights_are_weights_of_the_rows(plain):
     by_class = {0: 1.0, 1: 3.0, 2: 0.5}
     rows = np.array([by_class[label] for label in Y])
