@@ -480,6 +480,16 @@ def own_hooks(tuner: keras_tuner.Tuner) -> list[str]:
     return [name for name in names if getattr(kind, name) is not getattr(_TUNER, name)]
 
 
+def check_own_methods(tuner: keras_tuner.Tuner) -> None:
+    """Raise `TypeError` if a subclass overrides what only keras-tuner's own `run_trial` calls."""
+    name = "_build_and_fit_model"
+    if getattr(type(tuner), name) is not getattr(_TUNER, name):
+        raise TypeError(
+            f"{type(tuner).__name__} must not override `{name}`, a private method that a "
+            "PopulationTuner does not call: override `run_trial`, or `HyperModel.fit`"
+        )
+
+
 def hooks_of_tuner(tuner: keras_tuner.Tuner, trial: Any) -> list[keras.callbacks.Callback]:
     """Return the callback that calls a tuner's own hooks, none if it has none: it costs time."""
     from keras_tuner.src.engine.tuner_utils import TunerCallback

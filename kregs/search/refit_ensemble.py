@@ -23,7 +23,7 @@ from kregs.population.signature import read_member
 from kregs.population.training import Training
 from kregs.search.folds import fit_transform
 from kregs.search.own_fit import has_stock_fit
-from kregs.search.randomness import derived_seed, preserved_state
+from kregs.search.randomness import cheap_collection, derived_seed, preserved_state
 from kregs.search.refit import check_arrays, recorded_rates, weights_by_class
 from kregs.search.replay import replayed
 from kregs.search.result import SearchResult
@@ -137,7 +137,7 @@ def refit_on(
         )
     by_trial = _checked_counts(result, counts)
     seed = result.seed if seed is None else check_seed("seed", seed)
-    with preserved_state():
+    with preserved_state(), cheap_collection():
         prepared: list[_Rows] = []
         for x, y in sets:
             offset = sum(len(earlier.places) for earlier in prepared)

@@ -26,6 +26,7 @@ from kregs.search.engines import engine_words
 from kregs.search.keras_tuner_internals import (
     QuietTuner,
     build_model,
+    check_own_methods,
     is_chief,
     is_worker,
     own_hooks,
@@ -43,7 +44,7 @@ from kregs.search.runs import Halves, RunJob, RunOutcome, Split, make_runs
 from kregs.search.storage import locked, remove_outcomes, remove_weights, searched_values
 from kregs.search.trainers import RunControl, TrainerSettings
 from kregs.search.trainers.feeds import rows_of
-from kregs.search.trainers.fit import FitTrainer, outcome_of
+from kregs.search.trainers.fit import FitTrainer, RunHistory, outcome_of
 from kregs.search.trainers.stacked import StackedTrainer
 from kregs.validation import (
     check_choice,
@@ -203,6 +204,7 @@ class PopulationTuner(QuietTuner):
             check_file_name("project_name", project_name)
         if progress is not None and not isinstance(progress, Progress):
             raise TypeError(f"`progress` must be a Progress. Received: {in_words(progress)}")
+        check_own_methods(self)
         self.max_members = max_members
         model = None
         if hypermodel is None and not self.trains_trials_itself:
@@ -427,8 +429,11 @@ class PopulationTuner(QuietTuner):
         """Whether a subclass has a `run_trial` of its own."""
         return type(self).run_trial is not PopulationTuner.run_trial
 
-    def run_trial(self, trial: Any, *fit_args: Any, **fit_kwargs: Any) -> list[RunOutcome]:
-        """Train one trial's model by `fit`, once per run; for subclasses that override it."""
+    def run_trial(self, trial: Any, *fit_args: Any, **fit_kwargs: Any) -> list[RunHistory]:
+        """Train one trial's model by `fit`, and return the History of each run.
+
+        A subclass may override it, to change arguments of `fit` or to judge the trial by itself.
+        """
         alone = FitTrainer(self._trainer_settings(), fit_args, fit_kwargs)
         fit = _named(fit_args, fit_kwargs)
         loop = SearchLoop(
@@ -438,7 +443,7 @@ class PopulationTuner(QuietTuner):
             epochs=fit.get("epochs", 1),
             first_epoch=fit.get("initial_epoch", 0),
         )
-        return loop.run_trial(trial)
+        return [RunHistory(outcome) for outcome in loop.run_trial(trial)]
 
     def outcomes_of_own_trial(self, trial: Any) -> list[RunOutcome]:
         """Return what a subclass's `run_trial` returned, one outcome a run."""
@@ -446,7 +451,13 @@ class PopulationTuner(QuietTuner):
         results = self.run_trial(trial, *args, **kwargs)
         told = self.oracle.get_trial(trial.trial_id).metrics
         name = self.oracle.objective.name
-        if results is None and told.exists(name):  # keras-tuner's way of old: `update_trial`
+        if results is None and told.exists(name):  # keras-tuner's way of old
+            warnings.warn(
+                "`run_trial` calls `oracle.update_trial` and returns nothing, which keras-tuner "
+                "has deprecated. Please remove the call, and return the metrics as a dictionary",
+                DeprecationWarning,
+                stacklevel=2,
+            )
             results = {metric: told.get_best_value(metric) for metric in told.metrics}
         results = results if isinstance(results, list) else [results]
         return [

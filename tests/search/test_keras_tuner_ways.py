@@ -71,6 +71,69 @@ def test_what_is_no_result_ends_the_search(tmp_path, result, error):
     assert len(tuner.oracle.trials) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::kregs.search.tuner.SequentialFallback")
+@pytest.mark.parametrize("judged_by_itself", [False, True])
+def test_run_trial_can_change_arguments_of_fit_and_look_at_the_histories(
+    tmp_path, judged_by_itself
+):
+    seen = []
+
+    class BatchSize(PopulationTuner):
+        def run_trial(self, trial, *args, **kwargs):
+            kwargs["batch_size"] = trial.hyperparameters.Choice("batch_size", [5, 15])
+            histories = super().run_trial(trial, *args, **kwargs)
+            seen.append(histories)
+            if judged_by_itself:
+                return {"val_loss": max(min(h.history["val_loss"]) for h in histories) + 1}
+            return histories
+
+    tuner = BatchSize(
+        compiled,
+        "val_loss",
+        seed=1,
+        max_trials=2,
+        executions_per_trial=2,
+        directory=tmp_path,
+    )
+    tuner.search(X[:30], Y[:30], **{**FIT, "epochs": 3})
+    for histories, trial in zip(seen, tuner.oracle.trials.values(), strict=True):
+        assert [type(h).__mro__[1] for h in histories] == [keras.callbacks.History] * 2
+        assert [h.epoch for h in histories] == [[0, 1, 2]] * 2
+        lowest = [min(h.history["val_loss"]) for h in histories]
+        score = max(lowest) + 1 if judged_by_itself else np.mean(lowest)
+        assert trial.score == pytest.approx(score, rel=1e-6)
+    best = tuner.oracle.get_best_trials()[0]
+    found = tuner.get_best_models()[0].evaluate(X[30:], Y[30:], verbose=0)
+    lowest = seen[list(tuner.oracle.trials).index(best.trial_id)]
+    expected = min(min(history.history["val_loss"]) for history in lowest)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_private_method_that_is_not_called_may_not_be_overridden(tmp_path):
+    class Own(PopulationTuner):
+        def _build_and_fit_model(self, trial, *args, **kwargs):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match="Own must not override `_build_and_fit_model`"):
+        Own(bare, "val_loss", directory=tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::kregs.search.tuner.SequentialFallback")
+@pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")  # its own
+def test_update_trial_in_run_trial_is_deprecated(tmp_path):
+    class Old(PopulationTuner):
+        def run_trial(self, trial, *args, **kwargs):
+            value = trial.hyperparameters.Float("value", 0.5, 1.5)
+            self.oracle.update_trial(trial.trial_id, {"cost": value})
+
+    goal = keras_tuner.Objective("cost", "min")
+    tuner = Old(objective=goal, max_trials=2, seed=1, directory=tmp_path)
+    with pytest.warns(DeprecationWarning, match="Please remove the call"):
+        tuner.search(verbose=0)
+    assert all(t.score == t.hyperparameters.get("value") for t in tuner.oracle.trials.values())
+
+
 @pytest.mark.filterwarnings("ignore::kregs.search.tuner.SequentialFallback")
 def test_without_an_objective_nothing_else_is_it(tmp_path):
     tuner = own_trials(lambda value: {"cost": value}, tmp_path, None)

@@ -154,6 +154,20 @@ def _fit_in_order(
     return type(model).fit(model, **fit)
 
 
+class RunHistory(keras.callbacks.History):
+    """What `fit` of a run has returned, as Keras tells it, with the outcome beside it.
+
+    Args:
+        outcome: of the run.
+    """
+
+    def __init__(self, outcome: RunOutcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+        self.history = outcome.history
+        self.epoch = list(range(max(map(len, outcome.history.values()), default=0)))
+
+
 def outcome_of(
     result: Any,
     objective: keras_tuner.Objective,
@@ -182,8 +196,8 @@ def outcome_of(
         outcome.state = best_epoch.state
     if model is not None and outcome.state is None:
         outcome.state = state_of(model)  # a `fit` that calls no callbacks
-    if isinstance(result, RunOutcome):
-        return result
+    if isinstance(result, RunHistory):
+        return result.outcome
     if isinstance(result, keras.callbacks.History):
         outcome.history = histories_of(result.history)
         return outcome
