@@ -287,7 +287,8 @@ class SearchLoop:
         model = build_model(self._tuner, hp)
         if not isinstance(model, keras.Model):
             raise keras_tuner.errors.FatalTypeError(  # no trial would have one
-                f"`build` must return a keras.Model. Received: {type(model).__name__}"
+                "Expected the model-building function to return a keras.Model. "
+                f"Received: {type(model).__name__}"
             )
         check_model_size(self._tuner, model)
         if under_way.facts is None and model.compiled:  # else its `fit` compiles it

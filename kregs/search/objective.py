@@ -77,8 +77,7 @@ def make_objective(objective: Any) -> keras_tuner.Objective:
         direction = early_stopping(objective).mode
     except ValueError:
         raise ValueError(
-            f"`objective`: whether {objective!r} should be small or large cannot be told from its "
-            f"name. Pass keras_tuner.Objective({objective!r}, 'min') or 'max'. "
+            f"Could not infer optimization direction from the name of `objective`. Pass keras_tuner.Objective({objective!r}, 'min') or 'max'. "
             f"Received: objective={objective!r}"
         ) from None
     return keras_tuner.Objective(objective, direction)

@@ -210,7 +210,7 @@ class PopulationTuner(QuietTuner):
         if hypermodel is None and not self.trains_trials_itself:
             raise ValueError(
                 "`hypermodel` must be given, or `run_trial` be overridden. "
-                "Received: hypermodel=None"
+                "Received `hypermodel=None`"
             )
         if hypermodel is not None:
             model = make_hypermodel(hypermodel, "hypermodel")
@@ -461,7 +461,7 @@ class PopulationTuner(QuietTuner):
             results = {metric: told.get_best_value(metric) for metric in told.metrics}
         results = results if isinstance(results, list) else [results]
         return [
-            outcome_of(result, self.oracle.objective, source="`run_trial`") for result in results
+            outcome_of(result, self.oracle.objective, source="Tuner.run_trial()") for result in results
         ]
 
     # ---- keras-tuner's hooks ---------------------------------------------------------------

@@ -174,7 +174,7 @@ def outcome_of(
     best_epoch: _BestEpoch | None = None,
     halves: Sequence[Histories] = (),
     model: keras.Model | None = None,
-    source: str = "`HyperModel.fit`",
+    source: str = "HyperModel.fit()",
 ) -> RunOutcome:
     """Return what a `fit`, or a user's own `run_trial`, has returned as an outcome.
 
@@ -205,14 +205,17 @@ def outcome_of(
     if isinstance(result, (int, float, np.number)):
         result = {objective.name: result}
     if not isinstance(result, dict) or objective.name not in result:
+        forgotten = " Did you forget to return it?" if result is None else ""
         if is_unset(objective):
             raise FatalTypeError(
-                f"{source} must return one number if no objective is given. Received: {result!r}"
+                f"Expected the result of {source} to be a single float, as no objective is given. "
+                f"Received: {result!r}.{forgotten}"
             )
         kind = FatalValueError if isinstance(result, dict) else FatalTypeError
         raise kind(
-            f"{source} must return what `model.fit` returns, the objective as a number, "
-            f"or a dictionary with {objective.name!r}. Received: {result!r}"
+            f"Expected the result of {source} to be one of: what `model.fit` returns, the "
+            f"objective as a number, a dictionary with {objective.name!r}. "
+            f"Received: {result!r}.{forgotten}"
         )
     outcome.history = histories_of({name: [value] for name, value in result.items()})
     return outcome
