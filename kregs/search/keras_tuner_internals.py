@@ -504,7 +504,8 @@ def check_model_size(tuner: keras_tuner.Tuner, model: keras.Model) -> None:
     size = maybe_compute_model_size(model)
     if tuner.max_model_size and size > tuner.max_model_size:
         raise keras_tuner.errors.FailedTrialError(
-            f"Oversized model: it has {size} parameters, more than max_model_size={tuner.max_model_size}"
+            f"Oversized model: it has {size} parameters, more than "
+            f"max_model_size={tuner.max_model_size}"
         )
 
 

@@ -77,7 +77,8 @@ def make_objective(objective: Any) -> keras_tuner.Objective:
         direction = early_stopping(objective).mode
     except ValueError:
         raise ValueError(
-            f"Could not infer optimization direction from the name of `objective`. Pass keras_tuner.Objective({objective!r}, 'min') or 'max'. "
+            "Could not infer optimization direction from the name of `objective`. "
+            f"Pass keras_tuner.Objective({objective!r}, 'min') or 'max'. "
             f"Received: objective={objective!r}"
         ) from None
     return keras_tuner.Objective(objective, direction)

@@ -461,7 +461,8 @@ class PopulationTuner(QuietTuner):
             results = {metric: told.get_best_value(metric) for metric in told.metrics}
         results = results if isinstance(results, list) else [results]
         return [
-            outcome_of(result, self.oracle.objective, source="Tuner.run_trial()") for result in results
+            outcome_of(result, self.oracle.objective, source="Tuner.run_trial()")
+            for result in results
         ]
 
     # ---- keras-tuner's hooks ---------------------------------------------------------------

@@ -206,7 +206,9 @@ def test_a_hypermodel_is_needed_otherwise(tmp_path):
     with pytest.raises(TypeError, match="`hypermodel` must be a function"):
         PopulationTuner(3, "val_loss", directory=tmp_path)
     tuner = PopulationTuner(lambda hp: None, "val_loss", 2, directory=tmp_path)
-    with pytest.raises(keras_tuner.errors.FatalTypeError, match="model-building function to return a keras.Model"):
+    with pytest.raises(
+        keras_tuner.errors.FatalTypeError, match="model-building function to return"
+    ):
         tuner.search(X, Y, **FIT)
 
 
