@@ -160,7 +160,8 @@ def tune_table(
         max_trials: how many networks; the first is the preset. 0: the preset, without a search.
         epochs: the most epochs of a trial; default: the preset's, see `kregs.presets.epochs_of`.
         max_time: seconds after which the search ends; what comes after it takes about as long
-            again. `"auto"`: 15 for each 1,000 rows, at least 20 and at most 300. `None`: no limit.
+            again. `"auto"`: 15 for each 1,000 rows, at least 20 and at most 300; a preset without a
+            search is trained to its end. `None`: no limit.
         folds: as in `kregs.tune`. With `time`, a number of folds means folds in order of time.
             `"auto"`: 5, of more than 5,000 rows to train on 3, of more than 20,000 2.
         selection, oracle, seed, directory, project_name, resume, workers, verbose: as in
@@ -313,7 +314,7 @@ def tune_table(
         max_trials=max(max_trials, 1),
         epochs=network.epochs,
         batch_size=network.batch_size,
-        max_time=search_seconds(len(train)) if max_time == "auto" else max_time,
+        max_time=_search_time(max_time, max_trials, len(train)),
         keep=KEPT_TRIALS,
         keep_folds=True,
         refit=False,  # what is trained on all rows is planned below
@@ -434,6 +435,14 @@ def _check_goal(table: Table, metric: Any, class_weight: Any) -> None:
             f"Received: class_weight={class_weight!r} and a regression of {table.target_name!r}"
         )
     check_metric(metric, of_classes=table.classes is not None)
+
+
+def _search_time(max_time: Any, max_trials: int, rows: int) -> float | None:
+    """Return the seconds of the search; `None` for no limit."""
+    if max_time != "auto":
+        return max_time
+    # one trial that is cut short has folds of unequal epochs, and a temperature of these
+    return search_seconds(rows) if max_trials else None
 
 
 def _check_seconds(max_time: Any) -> None:

@@ -21,6 +21,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 import kregs
 from kregs.cli import main
+from kregs.search.failures import NothingCompleted
 from kregs.tables.holdout import split_rows
 from kregs.tables.record import call_of
 from kregs.tables.runs import _rows_of_a_fold
@@ -37,6 +38,16 @@ def run(people, eager, tmp_path_factory):
 
 
 @pytest.mark.nightly
+@pytest.mark.slow
+def test_a_preset_without_a_search_is_trained_to_its_end(tmp_path, people, monkeypatch):
+    monkeypatch.setattr("kregs.tables.runs.search_seconds", lambda rows: 1e-3)
+    call = {"folds": 2, "epochs": 2, "ensemble": False, "verbose": 0, "directory": tmp_path}
+    run = kregs.tune_table(people(), "y", max_trials=0, **call)
+    assert run.search.trials()["status"].tolist() == ["completed"]
+    with pytest.raises(NothingCompleted, match="`max_time` must be longer"):
+        kregs.tune_table(people(), "y", max_trials=2, project_name="searched", **call)
+
+
 def test_the_test_part_is_kept_and_scored_once(run):
     assert run.record["rows"] == {"train": 96, "test": 24, "saved_model": 120}
     assert run.scores.index[:2].tolist() == ["network", "HistGradientBoosting"]
