@@ -134,8 +134,7 @@ class SearchProgress(Progress):
         words = format_duration(elapsed)
         now = self._done - self._done_before
         if self._total is not None and now and self._done < self._total:
-            left = elapsed / now * (self._total - self._done)
-            words += f", about {format_duration(left)} left"
+            words += _time_left(elapsed, now, self._total - self._done)
         if self._failed:
             words += f", {self._failed} failed"
         return words
@@ -164,6 +163,11 @@ class SearchProgress(Progress):
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
         return Group(head, *lines)
+
+
+def _time_left(elapsed: float, done: int, others: int) -> str:
+    """Say how long the others will take, if they take as long as those that are done."""
+    return f", about {format_duration(elapsed / done * others)} left"
 
 
 class EpochLines:
@@ -197,5 +201,5 @@ class EpochLines:
         elapsed = now - self._started
         words = f"{self._what}: {trained:,}/{total:,} epochs, {format_duration(elapsed)}"
         if trained < total:
-            words += f", about {format_duration(elapsed / trained * (total - trained))} left"
+            words += _time_left(elapsed, trained, total - trained)
         self._console.print(Text(words), soft_wrap=True)

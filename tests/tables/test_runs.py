@@ -37,7 +37,6 @@ def run(people, eager, tmp_path_factory):
         )
 
 
-@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_preset_without_a_search_is_trained_to_its_end(tmp_path, people, monkeypatch):
     monkeypatch.setattr("kregs.tables.runs.search_seconds", lambda rows: 1e-3)
@@ -48,6 +47,7 @@ def test_a_preset_without_a_search_is_trained_to_its_end(tmp_path, people, monke
         kregs.tune_table(people(), "y", max_trials=2, project_name="searched", **call)
 
 
+@pytest.mark.nightly
 def test_the_test_part_is_kept_and_scored_once(run):
     assert run.record["rows"] == {"train": 96, "test": 24, "saved_model": 120}
     assert run.scores.index[:2].tolist() == ["network", "HistGradientBoosting"]
