@@ -16,7 +16,9 @@ from keras.src.backend.common import global_state
 from tensorflow.python.eager import context
 
 # what a fresh session must not inherit; the rest (dtype policy, logging, ...) are settings
-_SESSION_ONLY = ("object_name_uids", "global_seed_generator", "global_random_seed")
+_SESSION_ONLY = (
+    "object_name_uids", "global_seed_generator", "global_random_seed", "uninitialized_variables",
+)  # fmt: skip
 
 
 def derived_seed(seed: int, *path: int) -> int:

@@ -73,6 +73,28 @@ def test_a_fresh_session_forgets_names_and_keeps_settings():
         keras.config.set_dtype_policy(before)
 
 
+class BuiltByItsCall(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.head = keras.layers.Dense(1)
+
+    def call(self, x):
+        return self.head(x)
+
+
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def test_a_model_that_its_call_builds_leaves_no_variable_to_the_caller():
+    """Keras lists such variables, and fills all that are listed when the next layer is traced."""
+    keras.Sequential([keras.Input((2,)), Doubled()])  # the list is there, and empty
+    with preserved_state():
+        BuiltByItsCall()(np.zeros((1, 2)))
+    keras.Sequential([keras.Input((2,)), Doubled()])
+
+
 def test_derived_seeds():
     seeds = [derived_seed(a, b) for a in range(40) for b in range(5)]
     assert len(set(seeds)) == len(seeds)
