@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,28 @@ def split_runs(history: pd.DataFrame) -> Iterator[pd.DataFrame]:
         return
     for _, run in history.groupby(keys, sort=False, dropna=False):
         yield run
+
+
+def mean_curve(curves: Sequence[pd.Series]) -> pd.Series:
+    """Return the mean by epoch of one metric's curves, in which a run that ended stays as it ended.
+
+    A mean of only those that still train would jump wherever one stops. It is NaN where one is.
+
+    Example:
+
+    >>> first, second = pd.Series([3.0, 1.0], index=[1, 2]), pd.Series([5.0], index=[1])
+    >>> mean_curve([first, second]).tolist()
+    [4.0, 3.0]
+    """
+    if len(curves) == 1:
+        return curves[0]
+    epochs = sorted(set().union(*(curve.index for curve in curves)))
+    padded = []
+    for curve in curves:
+        longer = curve.reindex(epochs)
+        longer[longer.index > curve.index.max()] = curve.iloc[-1]
+        padded.append(longer)
+    return pd.concat(padded, axis=1).mean(axis=1, skipna=False)
 
 
 def read_history(history: Any) -> pd.DataFrame:

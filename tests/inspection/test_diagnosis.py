@@ -352,6 +352,17 @@ def test_the_figure_of_a_loss_that_is_no_number():
     kregs.diagnose({"loss": [math.nan]}).plot().savefig(io.BytesIO())
 
 
+def test_in_the_figures_mean_a_fold_that_stopped_early_goes_on_at_its_last_value():
+    first = pd.DataFrame({"fold": 0, "loss": [3.0, 2.0, 1.0], "val_loss": [3.0, 1.0, 2.0]})
+    second = pd.DataFrame({"fold": 1, "loss": [5.0, 4.0], "val_loss": [5.0, 4.0]})
+    history = pd.concat([first, second], ignore_index=True)
+    history["epoch"] = [1, 2, 3, 1, 2]
+    lines = {line.get_label(): line for line in kregs.diagnose(history).plot().axes[0].lines}
+    assert lines["training"].get_ydata().tolist() == [4.0, 3.0, 2.5]
+    assert lines["validation"].get_ydata().tolist() == [4.0, 2.5, 3.0]
+    assert lines["lowest, epoch 2"].get_ydata() == [2.5]
+
+
 def test_reliabilities_are_those_of_the_record(repository):
     """Else run tests/benchmarks/diagnosis_truth.py and copy them."""
     record = json.loads((repository / "tuning/results/diagnosis.json").read_text("utf-8"))

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kregs.inspection.histories import split_runs
+from kregs.inspection.histories import mean_curve, split_runs
 from kregs.reporting.figures.style import (
     BEST,
     PAPER,
@@ -35,6 +35,8 @@ _LINE = 62  # columns
 def diagnosed_curves(diagnosis: Diagnosis, *, with_words: bool = True) -> Figure:
     """Return training and validation loss by epoch, the gap, the lowest loss and a guess's loss.
 
+    Several runs are drawn thin, their mean thick; in it a run that ended goes on at its last value.
+
     Args:
         diagnosis: what `kregs.diagnose` returned.
         with_words: write the first next steps below the curves.
@@ -55,8 +57,7 @@ def diagnosed_curves(diagnosis: Diagnosis, *, with_words: bool = True) -> Figure
         if len(runs) > 1:
             for run in runs:
                 axes.plot(run["epoch"], run[name], style, color=color, linewidth=0.8, alpha=0.5)
-        finite = curves[["epoch", name]].replace([np.inf, -np.inf], np.nan).dropna()
-        mean = finite.groupby("epoch")[name].mean()
+        mean = _mean(curves, name)
         axes.plot(
             mean.index, mean, style, color=color, linewidth=2.2, label=name,
             marker="o" if len(mean) < 3 else None,
@@ -106,9 +107,15 @@ def _mark_signs(axes: Axes, diagnosis: Diagnosis) -> None:
 def _lowest(curves: pd.DataFrame) -> tuple[int, float] | None:
     if "validation" not in curves:
         return None
-    mean = curves.groupby("epoch")["validation"].mean()
-    mean = mean[np.isfinite(mean)]
+    mean = _mean(curves, "validation")
     return (int(mean.idxmin()), float(mean.min())) if len(mean) else None
+
+
+def _mean(curves: pd.DataFrame, name: str) -> pd.Series:
+    """Return the mean of all runs where it is a number."""
+    runs = [run.set_index("epoch")[name] for run in split_runs(curves)]
+    mean = mean_curve([run.where(np.isfinite(run)) for run in runs])
+    return mean.dropna()
 
 
 def _words(diagnosis: Diagnosis) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from kregs.inspection.histories import split_runs
+from kregs.inspection.histories import mean_curve, split_runs
 from kregs.reporting.figures.style import (
     TRAINING,
     VALIDATION,
@@ -58,7 +56,7 @@ def learning_curves(
                 axes.plot(
                     curve.index, curve, color=color, linestyle=style, linewidth=0.8, alpha=0.5
                 )
-        mean = _mean_curve(curves)
+        mean = mean_curve(curves)
         axes.plot(
             mean.index,
             mean,
@@ -85,15 +83,3 @@ def learning_curves(
     axes.set_ylabel(plain_text(objective.removeprefix("val_"), 40))
     add_title_and_legend(figure, axes, title, columns=2)
     return figure
-
-
-def _mean_curve(curves: Sequence[pd.Series]) -> pd.Series:
-    if len(curves) == 1:
-        return curves[0]
-    epochs = sorted(set().union(*(curve.index for curve in curves)))
-    padded = []
-    for curve in curves:
-        longer = curve.reindex(epochs)
-        longer[longer.index > curve.index.max()] = curve.iloc[-1]
-        padded.append(longer)
-    return pd.concat(padded, axis=1).mean(axis=1, skipna=False)
