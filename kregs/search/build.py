@@ -89,7 +89,10 @@ def explore(
             model = built_with_fresh_names(functools.partial(hypermodel.build, hp))
         except Exception as error:
             values = ", ".join(f"{name}={value!r}" for name, value in hp.values.items())
-            error.add_note(f"`build` raised this before any training. Received: hp of {values}")
+            error.add_note(
+                "`build` raised this before any training. "
+                f"Received: hp of {values or 'no value yet'}"
+            )
             raise
         fit_arguments(hypermodel, hp)  # those that are functions of `hp` have some, too
         return _checked(model, needs_compile=has_stock_fit(hypermodel))

@@ -10,6 +10,7 @@ import copy
 import io
 import json
 import os
+import threading
 import time
 import types
 import warnings
@@ -32,6 +33,7 @@ _VALUES = "values_by_trial"
 
 
 _TUNER = keras_tuner.Tuner
+_redirecting = threading.RLock()
 
 
 class QuietTuner(keras_tuner.Tuner):
@@ -44,8 +46,11 @@ class QuietTuner(keras_tuner.Tuner):
         folder = Path(kwargs["directory"], kwargs["project_name"])
         if not kwargs.get("overwrite") and not is_worker():
             self._check_files(folder)
-        # keras-tuner prints that it reloads a project
-        with contextlib.redirect_stdout(io.StringIO()):
+        if kwargs.get("overwrite") or not (folder / "tuner0.json").exists():
+            super().__init__(**kwargs)
+            return
+        # keras-tuner prints that it reloads a project. Standard output is that of all threads
+        with _redirecting, contextlib.redirect_stdout(io.StringIO()):
             super().__init__(**kwargs)
 
     def _check_files(self, folder: Path) -> None:

@@ -74,14 +74,20 @@ class TrialUnderWay:
     started: float = dataclasses.field(default_factory=time.perf_counter)
     outcomes: dict[int, RunOutcome] = dataclasses.field(default_factory=dict)
     jobs: list[RunJob] = dataclasses.field(default_factory=list)
-    models: dict[int, keras.Model] = dataclasses.field(default_factory=dict)
+    models: dict[int, keras.Model | Exception] = dataclasses.field(default_factory=dict)
 
     def model(self, seed: int) -> keras.Model:
-        """Return the model that all runs of one seed share."""
+        """Return the model that all runs of one seed share, or raise what its `build` raised."""
         if seed not in self.models:
             with self.initial_weights.drawn_late():  # the models themselves are never trained
-                self.models[seed] = self.build(seed)
-        return self.models[seed]
+                try:
+                    self.models[seed] = self.build(seed)
+                except Exception as error:
+                    self.models[seed] = error
+        model = self.models[seed]
+        if isinstance(model, Exception):
+            raise model
+        return model
 
     @property
     def values(self) -> dict[str, Any]:
@@ -214,9 +220,28 @@ class SearchLoop:
         if not under_way.jobs:  # all were trained before the search was killed
             self._report(under_way)
             return
+        if self._stacked is not None:
+            self._learn_space(under_way)
         self._under_way[trial.trial_id] = under_way
         queue = self._alone_jobs if self._stacked is None else self._stacked_jobs
         queue.extend(under_way.jobs)
+
+    def _learn_space(self, under_way: TrialUnderWay) -> None:
+        """Let the oracle know what hyperparameters a trial's `build` meets, before it is trained.
+
+        Many trials are proposed before the first has ended. keras-tuner's oracles learn only then
+        of a hyperparameter that some values of others lead to, and would propose its default.
+        """
+        hp = under_way.trial.hyperparameters
+        known = len(hp.space)
+        try:
+            under_way.model(self._tuner.runs[0].seed)
+        except keras_tuner.errors.FatalError:
+            raise
+        except Exception:  # as its trainer will find
+            return
+        if len(hp.space) > known:
+            self._oracle.update_space(hp)
 
     def _begin(self, trial: Any) -> TrialUnderWay:
         under_way = TrialUnderWay(

@@ -63,7 +63,7 @@ class SearchTask:
     Args:
         settings: what the search was told.
         protocol: how trials are judged.
-        space: all hyperparameters, conditional ones too.
+        space: the hyperparameters that are known; trials may meet more.
         data: the rows.
         model: what `build` makes of the defaults, as `kregs.search.fingerprint` tells it; `None` if
             the hypermodel's `fit` compiles it.
@@ -334,10 +334,10 @@ def _say_resumed(record: SearchRecord, progress: Progress) -> None:
 def _say_cut_short(result: SearchResult, progress: Progress, max_time: float | None) -> None:
     cut = sum(trial["status"] == CUT_SHORT for trial in result.record.trials)
     if cut:
-        trials = "1 trial is" if cut == 1 else f"{cut} trials are"
+        trials, they = ("1 trial is", "it") if cut == 1 else (f"{cut} trials are", "they")
         progress.note(
             f"max_time={max_time:g} seconds are up: {trials} cut short and scored by the epochs "
-            "they had; resume=True trains them from their start to their end"
+            f"{they} had; resume=True (--resume) trains from the start to the end"
         )
 
 

@@ -10,7 +10,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +343,8 @@ class PopulationTuner(QuietTuner):
     ) -> SearchLoop:
         settings = self._trainer_settings()
         self._fit_arguments = args, kwargs
+        if not self.trains_trials_itself and has_stock_fit(self.hypermodel):
+            _check_fit(_named(args, kwargs))
         stacked, row_shape = None, None
         reason: str | None = "engine='sequential'"
         if self._engine != "sequential":
@@ -602,3 +604,29 @@ def _check_given_oracle(oracle: Any, objective: Any, max_trials: int | None) -> 
     check_oracle(oracle, max_trials, goal)
     if objective is not None and (is_unset(oracle.objective) or scorer_of(goal) is not None):
         oracle.objective = goal
+
+
+def _check_fit(fit: Mapping[str, Any]) -> None:
+    """Raise `TypeError` or `ValueError` for arguments that no trial could be trained with."""
+    for name in ("epochs", "steps_per_epoch", "validation_steps"):
+        if fit.get(name) is not None:
+            check_integer(name, fit[name], minimum=1)
+    first, epochs = (
+        check_integer("initial_epoch", fit.get("initial_epoch", 0)),
+        fit.get("epochs", 1),
+    )
+    if not 0 <= first < epochs:
+        raise ValueError(
+            "`initial_epoch` must be below `epochs` and not below 0. "
+            f"Received: initial_epoch={first}, epochs={epochs}"
+        )
+    callbacks, weights = fit.get("callbacks"), fit.get("class_weight")
+    if callbacks is not None and not isinstance(callbacks, Iterable):
+        raise TypeError(
+            f"`callbacks` must be a list of Keras callbacks. Received: {in_words(callbacks)}"
+        )
+    if weights is not None and not isinstance(weights, Mapping):
+        raise TypeError(
+            "`class_weight` must be a dictionary of classes and weights. "
+            f"Received: {in_words(weights)}"
+        )

@@ -385,7 +385,7 @@ def test_steps_are_those_of_keras(tmp_path, name):
 
 def test_no_epoch_is_no_trial(tmp_path):
     tuner = tuner_of(build, tmp_path, 1)
-    with pytest.raises(NotStackable, match="`initial_epoch` is not below `epochs`"):
+    with pytest.raises(ValueError, match="`initial_epoch` must be below `epochs`"):
         tuner.search(*TRAIN, validation_data=VALIDATION, epochs=2, initial_epoch=2, verbose=0)
 
 

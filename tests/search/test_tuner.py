@@ -1,6 +1,7 @@
 """PopulationTuner: keras-tuner's tuner, its trials trained together."""
 
 import copy
+import sys
 import warnings
 
 import keras
@@ -91,6 +92,77 @@ def test_all_oracles(tmp_path, oracle, arguments, count):
     best = tuner.oracle.get_best_trials()[0]
     score = tuner.get_best_models()[0].evaluate(*VALIDATION, verbose=0, return_dict=True)
     assert score["accuracy"] == pytest.approx(best.score, abs=1e-6)
+
+
+def build_of_depth(hp):
+    """What is met only where another hyperparameter has some value, as in keras-tuner's guides."""
+    model = keras.Sequential([keras.Input((64,))])
+    for i in range(hp.Int("layers", 1, 3)):
+        model.add(layers.Dense(hp.Int(f"units_{i}", 4, 40, step=4), "relu"))
+    if hp.Boolean("dropout"):
+        model.add(layers.Dropout(hp.Float("rate", 0.0, 0.5, step=0.25)))
+    model.add(layers.Dense(10, "softmax"))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def build_of_few(hp):
+    model = keras.Sequential([keras.Input((64,))])
+    for i in range(hp.Int("layers", 1, 2)):
+        model.add(layers.Dense(hp.Choice(f"units_{i}", [4, 8, 12]), "relu"))
+    model.add(layers.Dense(10, "softmax"))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+DEPTHS = {
+    # keras-tuner's to compare with, and whether by what acts only
+    "random": (build_of_depth, keras_tuner.RandomSearch, {"max_trials": 6}, False),
+    "grid": (build_of_few, keras_tuner.GridSearch, {"max_trials": 20}, True),
+    "hyperband": (build_of_depth, None, {"max_epochs": 4, "factor": 2}, False),
+}
+
+
+@pytest.mark.parametrize(
+    "oracle",
+    [
+        pytest.param(oracle, marks=pytest.mark.slow if oracle == "random" else pytest.mark.nightly)
+        for oracle in DEPTHS
+    ],
+)
+def test_hyperparameters_that_others_lead_to_are_proposed_as_by_keras_tuner(tmp_path, oracle):
+    build, theirs, arguments, only_active = DEPTHS[oracle]
+    kinds = {"ours": lambda **given: PopulationTuner(oracle=oracle, **given), "theirs": theirs}
+    proposed = {}
+    for name, kind in kinds.items():
+        if kind is None:
+            continue
+        tuner = kind(
+            hypermodel=build, objective="val_accuracy", seed=3,
+            directory=tmp_path / name, **arguments,
+        )  # fmt: skip
+        search(tuner, epochs=1)
+        proposed[name] = [
+            {
+                name: value
+                for name, value in trial.hyperparameters.values.items()
+                if not name.startswith("tuner/")
+                and not (only_active and name == "units_1" and trial.hyperparameters["layers"] == 1)
+            }
+            for trial in completed(tuner)
+            if not trial.hyperparameters.values.get("tuner/initial_epoch")
+        ]
+    if oracle == "grid":
+        points = {
+            name: {tuple(sorted(values.items())) for values in each}
+            for name, each in proposed.items()
+        }
+        assert points["ours"] == points["theirs"]
+        assert len(points["ours"]) == 3 + 3 * 3
+    elif oracle == "random":
+        assert proposed["ours"] == proposed["theirs"]
+    deep = [values for values in proposed["ours"] if values["layers"] > 1]
+    assert len({values["units_1"] for values in deep}) > 1
 
 
 def test_a_finished_directory_reloads_in_plain_keras_tuner(whole):
@@ -396,6 +468,46 @@ def test_what_shows_only_in_training_is_trained_one_by_one(tmp_path):
         tuner.search(*TRAIN, epochs=1, verbose=0)
     assert any("found out in the first step" in str(w.message) for w in said)
     assert len(completed(tuner)) == 2
+
+
+def build_for_text(hp):
+    words = layers.TextVectorization(20, output_sequence_length=4, vocabulary=["good", "bad"])
+    model = keras.Sequential([keras.Input((), dtype="string"), words, layers.Embedding(20, 4)])
+    model.add(layers.GlobalAveragePooling1D())
+    model.add(layers.Dense(1, "sigmoid"))
+    rate = hp.Float("learning_rate", 1e-2, 1e-1)
+    model.compile(keras.optimizers.Adam(rate), "binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")  # which Keras says of datasets
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_text_is_trained_one_by_one(tmp_path, as_dataset):
+    x, y = tf.constant(["a good one", "a bad one"] * 16), np.array([1, 0] * 16)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    tuner = PopulationTuner(build_for_text, "val_accuracy", 2, seed=1, directory=tmp_path)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", SequentialFallback)
+        fit = {"epochs": 3, "verbose": 0, "validation_data": data if as_dataset else (x, y)}
+        tuner.search(*([data] if as_dataset else [x, y]), **fit)
+    assert any("the data hold text" in str(warning.message) for warning in said)
+    best = tuner.get_best_models()[0].evaluate(data, verbose=0, return_dict=True)
+    assert best["accuracy"] == tuner.oracle.get_best_trials()[0].score
+
+
+def test_what_build_prints_is_shown_and_output_is_left_alone(tmp_path, capsys):
+    def build_and_print(hp):
+        print("built")
+        return build(hp)
+
+    output = sys.stdout
+    arguments = {"objective": "val_loss", "max_trials": 1, "seed": 1, "directory": tmp_path}
+    PopulationTuner(build_and_print, **arguments).save()
+    assert "built" in capsys.readouterr().out
+    PopulationTuner(build_and_print, **arguments)  # which keras-tuner says to reload
+    assert "Reloading" not in capsys.readouterr().out
+    assert sys.stdout is output
 
 
 def test_several_objectives(tmp_path):

@@ -86,7 +86,7 @@ def make_oracle(
     Args:
         oracle: one of `ORACLES`, or an object, which is taken as it is.
         objective: what to optimize.
-        space: all hyperparameters, conditional ones too.
+        space: the hyperparameters that are known; trials may meet more.
         max_trials: upper bound of the number of trials; `None` is 20 for random and Bayesian
             search, all points for `"grid"`, one sweep for `"hyperband"`.
         epochs: the most epochs of a trial, which Hyperband divides.

@@ -218,11 +218,24 @@ def _check_data(fit: Mapping[str, Any]) -> None:
         raise NotStackable(f"`validation_data` is a {kind}, no arrays and no dataset")
     if _is_generator(x) or _is_generator(validation):
         raise NotStackable("the data are a generator, which can be read once only")
+    for dataset in (x, validation):
+        if isinstance(dataset, tf.data.Dataset) and _holds_text(dataset.element_spec):
+            raise NotStackable("the data hold text")
     for part in keras.tree.flatten(parts):
         # for Keras a list or a dictionary is several inputs
         if not (isinstance(part, (np.ndarray, tf.Tensor)) or hasattr(part, "__array__")):
             kind = type(part).__name__
             raise NotStackable(f"the data hold a {kind}, no arrays and no dataset")
+        if _holds_text(part):
+            raise NotStackable("the data hold text")
+
+
+def _holds_text(data: Any) -> bool:
+    """Return whether an array, or a part of a dataset's elements, is of words or objects."""
+    dtypes = [getattr(part, "dtype", None) for part in keras.tree.flatten(data)]
+    return any(
+        dtype == tf.string or getattr(dtype, "kind", None) in ("O", "U", "S") for dtype in dtypes
+    )
 
 
 def _is_generator(data: Any) -> bool:
