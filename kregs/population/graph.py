@@ -223,16 +223,20 @@ def _read_call(operation: Any, call: Any, sources: list[Edge], nodes: list[Node]
 
 
 def _all_arguments(call: Any) -> dict[str, Any]:
-    """All arguments of a call, with a mark in place of each input."""
+    """All arguments of a call, with a mark in place of each input; the model says the phase.
+
+    Keras notes the default of `training` as if it had been passed, and overrides it in `fit`.
+    """
     positions = itertools.count()
 
     def mark(value: Any) -> Any:
         return Argument(next(positions)) if _is_tensor(value) else value
 
     arguments = call.arguments
+    kwargs = {name: value for name, value in arguments.kwargs.items() if name != "training"}
     return {
         "args": keras.tree.map_structure(mark, arguments.args),
-        "kwargs": keras.tree.map_structure(mark, arguments.kwargs),
+        "kwargs": keras.tree.map_structure(mark, kwargs),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -275,19 +276,21 @@ def _group_edges(members: list[Member]) -> list[int]:
     """Return per edge the first edge that reads the same source through the same layers."""
     first_edges: dict[tuple, int] = {}
     groups: list[int] = []
-    group_of_layer: dict[int, int] = {}
+    place_of_layer: dict[int, tuple[int, int]] = {}
     per_member = [list(member.graph.edges()) for member in members]
     for edge, template_edge in enumerate(per_member[0]):
         chains = tuple(tuple(id(layer) for layer in edges[edge].chain) for edges in per_member)
         group = first_edges.setdefault((template_edge.source, chains), edge)
         groups.append(group)
-        for chain in chains:
-            for layer_id in chain:
-                if group_of_layer.setdefault(layer_id, group) != group:
-                    raise NotStackable(
-                        "a noise layer's output is read both directly and through another "
-                        "noise layer"
-                    )
+        place = group, template_edge.source
+        for layer in itertools.chain.from_iterable(edges[edge].chain for edges in per_member):
+            known, source = place_of_layer.setdefault(id(layer), place)
+            if source != template_edge.source:
+                raise NotStackable(f"noise layer {layer.name!r} acts on several tensors")
+            if known != group:
+                raise NotStackable(
+                    f"noise layer {layer.name!r} is read both directly and through another one"
+                )
     return groups
 
 

@@ -22,6 +22,7 @@ from kregs.validation import check_number
 GATHER_BYTES = 128 * 2**20
 # of shuffled orders that are kept for members of the same seed
 ORDER_BYTES = 16 * 2**20
+_INT32 = np.iinfo(np.int32)
 
 
 @dataclasses.dataclass
@@ -155,7 +156,10 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         raise ValueError(f"`{name}` must have rows. Received: the scalar {value!r}")
     if array.dtype.kind == "f" and array.dtype != keras.config.floatx():
         return array.astype(keras.config.floatx())
-    return array.astype("int32") if array.dtype == "int64" else array
+    if array.dtype == "int64" and array.size:
+        fits = _INT32.min <= array.min() and array.max() <= _INT32.max
+        return array.astype("int32") if fits else array
+    return array
 
 
 def class_weights(y: np.ndarray, class_weight: Mapping[int, float]) -> np.ndarray:

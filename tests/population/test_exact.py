@@ -445,6 +445,19 @@ def test_own_loss_function(double):
 
 
 @pytest.mark.nightly
+def test_integers_that_no_int32_holds(double):
+    """Such as times in milliseconds."""
+    x = np.array([[5_000_000_000], [-3_000_000_000], [7]])
+    inputs = keras.Input((1,))
+    scaled = layers.Rescaling(1e-9)(inputs)
+    model = keras.Model(inputs, layers.Dense(1, kernel_initializer="ones")(scaled))
+    model.compile("sgd", "mse")
+    population = Population.from_models([model])
+    np.testing.assert_allclose(population.predict(x)[0].ravel(), [5.0, -3.0, 7e-9], rtol=1e-6)
+    expected = model.evaluate(x, np.zeros(3), verbose=0)
+    assert population.evaluate(x, np.zeros(3))["loss"][0] == pytest.approx(expected)
+
+
 def test_last_batch_is_smaller(double):
     def build(n):
         body = [layers.Dense(6, activity_regularizer=l2(n)), layers.BatchNormalization()]

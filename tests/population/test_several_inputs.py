@@ -35,6 +35,16 @@ def body(k):
     return a, b, layers.Dense(4, "tanh", kernel_regularizer=penalty)(hidden), layers.Dense(2)(a)
 
 
+def test_a_noise_layer_that_acts_on_several_tensors_is_named():
+    """As in an encoder that two inputs share."""
+    one, other = keras.Input((4,)), keras.Input((4,))
+    encoder = keras.Sequential([layers.Dense(8), layers.Dropout(0.3, name="drop"), layers.Dense(2)])
+    model = keras.Model([one, other], layers.Subtract()([encoder(one), encoder(other)]))
+    model.compile("sgd", "mse")
+    with pytest.raises(NotStackable, match="noise layer 'drop' acts on several tensors"):
+        Population.from_models([model])
+
+
 def sgd(k):
     return optimizers.SGD((0.2, 0.05)[k])
 

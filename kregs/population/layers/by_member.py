@@ -53,7 +53,8 @@ class ByMember(StackedLayer):
         self._operation = layer.operation
         by_id = {id(variable): variable for variable in layer.weights}
         self._variables = list(by_id.values())
-        trained = {id(variable) for variable in layer.trainable_weights}
+        self._trained = list(layer.trainable_weights)
+        trained = set(map(id, self._trained))
         self._updated = [v for v in self._variables if id(v) not in trained]
         # states of generators of random numbers are variables, but no weights
         self._generators = [
@@ -112,9 +113,15 @@ class ByMember(StackedLayer):
         mapping = list(zip(variables, [*weights, *states], strict=True))
         with keras.StatelessScope(mapping, collect_losses=True) as scope, self._no_penalty():
             phase = InPhase(self._call)
+            before = [scope.get_current_value(variable) for variable in self._trained]
             output = phase(values, training=training)
+            after = [scope.get_current_value(variable) for variable in self._trained]
             updated = [scope.get_current_value(variable) for variable in self._updated]
             losses = [tf.cast(loss, tf.float32) for loss in scope.losses]
+        if any(new is not old for new, old in zip(after, before, strict=True)):
+            raise NotStackable(
+                f"layer {self._operation.name!r} changes its own trained weights when it is called"
+            )
         if states_changed_beside(scope, variables):
             raise NotStackable(
                 f"layer {self._operation.name!r} changes variables that are none of its weights"

@@ -44,6 +44,22 @@ class Centred(layers.Layer):
         return x - ops.mean(x, axis=0)
 
 
+class Phased(layers.Layer):
+    """Another computation in training, told by an argument with Keras's own examples' default."""
+
+    def call(self, x, training=False):
+        return 1.5 * x if training else x
+
+
+class PhasedInside(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = Phased()
+
+    def call(self, x, training=None):
+        return self.inner(x, training=training) + self.inner(x)
+
+
 def attention(n):
     inputs = keras.Input((4, 4))
     attended = layers.MultiHeadAttention(2, 3, kernel_regularizer=keras.regularizers.L2(n))(
@@ -69,7 +85,15 @@ def transposed(n):
     return inputs, layers.Conv2DTranspose(2, 2, kernel_regularizer=keras.regularizers.L2(n))(x)
 
 
+def phased(n):
+    inputs = keras.Input((4, 4))
+    x = layers.Dense(3, kernel_regularizer=keras.regularizers.L2(n))(inputs)
+    # what is passed in a Functional, `fit` and `evaluate` override
+    return inputs, Phased()(Phased()(PhasedInside()(x)), training=True)
+
+
 BODIES = {
+    "phased": phased,
     "attention": attention,
     "own block": own_block,
     "batch": centred,
@@ -150,6 +174,15 @@ def test_what_layers_inside_compute_is_structure():
     assert member(rate=0.3) == member(rate=0.3)
     assert member(rate=0.3) != member(rate=0.4)
     assert member(activation="relu") != member(activation="tanh")
+
+
+def test_a_layer_that_changes_its_trained_weights_is_not_stacked(double):
+    """As SpectralNormalization, which divides its kernel in each call of the training."""
+    inputs = keras.Input((4, 4))
+    normalized = layers.SpectralNormalization(layers.Dense(3))(inputs)
+    population = Population.from_models([build(lambda n: (inputs, normalized), 0.0)])
+    with pytest.raises(NotStackable, match="changes its own trained weights"):
+        population.fit(X, Y, batch_size=26)
 
 
 class Counting(layers.Layer):
