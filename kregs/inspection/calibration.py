@@ -201,7 +201,9 @@ def calibration(
     if isinstance(model, keras.Model):
         return _of_model(model, ("x", x), ("y", y), from_logits, bins, batch_size)
     outputs = np.asarray(model)
-    if outputs.dtype.kind not in "fiu" or outputs.ndim == 0 or not outputs.size:
+    if outputs.ndim and not outputs.size:
+        raise ValueError(f"`model` must hold predictions. Received: shape {outputs.shape}")
+    if outputs.dtype.kind not in "fiu" or outputs.ndim == 0:
         raise TypeError(
             "`model` must be a Keras model or an array of its predictions. "
             f"Received: {in_words(model)}"

@@ -25,6 +25,7 @@ from kregs.inspection.probing import (
     named_layers,
     some_rows,
     state_kept,
+    whole_loss,
 )
 from kregs.validation import check_integer, check_number
 
@@ -139,8 +140,13 @@ class GradientFlow:
     def __str__(self) -> str:
         columns = ["layer", "gradient_norm", "ratio", "activation_mean", "activation_std"]
         columns += [c for c in ("dead", "saturated") if self.frame[c].notna().any()]
-        called = self.frame[self.frame["gradient_norm"].notna() | self.frame["ratio"].notna()]
-        table = called[columns].to_string(index=False, float_format="{:.3g}".format, na_rep="")
+        called = self.frame[(self.frame["parameters"] > 0) | self.frame["ratio"].notna()]
+        norms = called["gradient_norm"].map("{:.3g}".format)  # of a diverged model: nan
+        table = (
+            called[columns]
+            .assign(gradient_norm=norms)
+            .to_string(index=False, float_format="{:.3g}".format, na_rep="")
+        )
         lines = [table]
         for problem in ("exploding", "vanishing", "dead", "saturated"):
             group = [finding for finding in self.findings if finding.problem == problem]
@@ -383,7 +389,7 @@ class _Probe:
         calls: list[tuple[int, Any]] = []
         with tf.GradientTape() as tape, _recorded(self.layers, calls):
             prediction = self.model(x, training=True)
-            loss = self.model.compute_loss(x, y, prediction, sample_weight, training=True)
+            loss = whole_loss(self.model, x, y, prediction, sample_weight, training=True)
             scaled = loss * tf.cast(scale, loss.dtype)
         last = {id(tensor) for tensor in keras.tree.flatten(prediction)}
         self._called = [position for position, _ in calls]
@@ -597,6 +603,8 @@ class _Findings:
     def _problem(self, row: pd.Series) -> tuple[str, float, str] | None:
         low, high = self._limits
         norm, ratio, relative = row["gradient_norm"], row["ratio"], row["relative_gradient"]
+        if row["parameters"] and not math.isfinite(row["weight_norm"]):
+            return "exploding", norm, "its weights are no finite numbers: training has diverged"
         if math.isinf(norm) or (row["parameters"] and math.isnan(norm)):
             return "exploding", norm, "the gradient is no finite number"
         if row["dead"] > DEAD:
@@ -634,6 +642,8 @@ class _Findings:
         yield from self._structure()
 
     def _against_exploding(self, row: pd.Series) -> Iterator[str]:
+        if row["parameters"] and not math.isfinite(row["weight_norm"]):
+            yield "the model built anew, or a checkpoint from before: NaN does not go away"
         yield from self._initializer(row, too="large")
         yield "clip: clipnorm=1.0 in the optimizer"
         yield "inputs and targets scaled to a standard deviation of 1; a smaller learning rate"

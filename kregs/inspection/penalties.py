@@ -22,6 +22,7 @@ from kregs.inspection.probing import (
     check_model,
     named_layers,
     state_kept,
+    whole_loss,
 )
 from kregs.validation import check_integer
 
@@ -199,9 +200,7 @@ def penalties(
             sums = values if not sums else [a + b for a, b in zip(sums, values, strict=True)]
             if with_loss:
                 loss += weight * float(
-                    model.compute_loss(
-                        part.x, part.y, prediction, part.sample_weight, training=False
-                    )
+                    whole_loss(model, part.x, part.y, prediction, part.sample_weight)
                 )
             activity_ids.clear()
     whole = loss if with_loss else None

@@ -128,6 +128,38 @@ def check_model(model: Any, *, compiled: bool) -> None:
         )
 
 
+class HalfPrecisionPenalty(ValueError):
+    """A model has a penalty in half precision, which Keras cannot add to its loss."""
+
+
+def whole_loss(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    prediction: Any,
+    sample_weight: Any = None,
+    *,
+    training: bool = False,
+) -> Any:
+    """Return what `fit` minimizes: the loss of the data and all penalties.
+
+    Raises:
+        HalfPrecisionPenalty: Keras itself fails to add them, in `fit`, too.
+    """
+    try:
+        return model.compute_loss(x, y, prediction, sample_weight, training=training)
+    except (TypeError, tf.errors.InvalidArgumentError) as error:
+        dtypes = {keras.backend.standardize_dtype(loss.dtype) for loss in model.losses}
+        half = sorted(dtypes & {"float16", "bfloat16"})
+        if not half:
+            raise
+        raise HalfPrecisionPenalty(
+            f"`model` must have penalties in float32. Received: model {model.name!r} with one in "
+            f"{half[0]}, which Keras cannot add to the loss, so that `fit` fails: "
+            "kregs.audit(model) says of which layer, its repair() puts activity penalties right"
+        ) from error
+
+
 @dataclasses.dataclass(frozen=True)
 class Batch:
     """Rows as a model takes them; targets and weights may be `None`."""

@@ -203,7 +203,13 @@ def uncertainty() -> list[Case]:
         kregs.calibration,
         {"model": model, "x": X, "y": Y},
         {
-            "model": [None, "model.keras", 3, keras.Sequential],
+            "model": [
+                None,
+                "model.keras",
+                3,
+                keras.Sequential,
+                Bad(np.zeros((0, 3)), "`model`", r"\(0, 3\)", call={"x": None}),
+            ],
             "x": ["rows", np.zeros((12, 3), "float32"), np.zeros((0, 4), "float32")],
             "y": [None, np.arange(5), "labels", np.full(12, 7), np.full(12, -1)],
             **common,

@@ -306,7 +306,12 @@ CASES = {
         lambda: stack(hidden(activity_regularizer="l1"), L.Dense(3, name="o"), L.Softmax()),
     ),
     "half_activity": (
-        "KR015", "warning", ["penalty"], lambda: mixed("mixed_float16"), lambda: mixed("float32"),
+        "KR015", "error", ["penalty"], lambda: mixed("mixed_float16"), lambda: mixed("float32"),
+    ),
+    "half_weights": (
+        "KR015", "error", ["a"],
+        lambda: stack(hidden(kernel_regularizer="l2", dtype="bfloat16", name="a"), L.Dense(1)),
+        lambda: stack(hidden(kernel_regularizer="l2", dtype="mixed_bfloat16"), L.Dense(1)),
     ),
     "heavy": (
         "KR016", "warning", 0,

@@ -203,6 +203,30 @@ def test_dead_and_saturated_and_not_finite(eager):
     assert flow.exploding
     assert "no finite number" in str(flow)
     assert flow.plot()
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    flow = flow_of(model)
+    assert len(flow.exploding) == 4
+    assert all("built anew" in finding.remedies[0] for finding in flow.findings)
+    assert str(flow).count(" nan") >= 4
+
+
+def test_a_penalty_in_half_precision_is_said_to_be_the_reason(eager):
+    """Keras's own `fit` fails to add it to the loss, with an error that names no layer."""
+    model = keras.Sequential([keras.Input((8,))])
+    model.add(L.Dense(4, activity_regularizer="l2", dtype="mixed_float16"))
+    model.add(L.Dense(1, dtype="float32"))
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="in float16, which Keras cannot add to the loss"):
+        flow_of(model)
+    with pytest.raises(ValueError, match="in float16, which Keras cannot add to the loss"):
+        kregs.penalties(model, data(4, 8), data(4, 1))
+    with pytest.raises((TypeError, tf.errors.InvalidArgumentError)):
+        model.fit(data(4, 8), data(4, 1), verbose=0)
+    audit = kregs.audit(model, x=data(64, 8), y=data(64, 1))
+    assert "KR015" in {finding.code for finding in audit.findings}
+    mended = audit.repair().model
+    mended.compile("sgd", "mse")
+    mended.fit(data(4, 8), data(4, 1), verbose=0)
 
 
 def test_convolutions_embeddings_and_wrappers(eager):

@@ -13,7 +13,7 @@ from kregs.inspection.audit.findings import Hit, rule
 from kregs.inspection.audit.model_view import SHIFTS, ModelView, coefficients, penalties_of
 from kregs.inspection.audit.rules.dropout import is_output_part
 from kregs.inspection.audit.rules.initializers import is_trained
-from kregs.inspection.probing import state_kept
+from kregs.inspection.probing import HalfPrecisionPenalty, state_kept, whole_loss
 from kregs.training.compilation import loss_object
 from kregs.training.targets import compiled_loss
 
@@ -55,23 +55,27 @@ def output_activity(view: ModelView) -> Iterator[Hit]:
 
 @rule(
     "KR015",
-    "Activity penalty in float16",
-    severities=["warning"],
-    source="Keras: the penalty is summed in the dtype of the output; float16 ends at 65504",
-    fix="put keras.layers.ActivityRegularization(..., dtype='float32') behind the layer",
-    repair="such a layer in float32 takes its place",
+    "Penalty in half precision",
+    severities=["error"],
+    source="Keras: a penalty has the dtype of the output or the weight; the loss is float32",
+    fix="put keras.layers.ActivityRegularization(..., dtype='float32') behind the layer; "
+    "keep weights in float32 by a policy such as mixed_float16",
+    repair="such a layer in float32 takes the activity penalty's place",
 )
-def half_precision_activity(view: ModelView) -> Iterator[Hit]:
-    """The sum over all outputs of a batch overflows to infinity, and with it the loss: the steps
-    are skipped or the weights become NaN."""
+def half_precision_penalty(view: ModelView) -> Iterator[Hit]:
+    """Keras cannot add it to the loss of the data, so that `fit` fails. In float16 it overflows,
+    too, where outputs are many."""
     for site in view.sites:
-        penalty = getattr(site.layer, "activity_regularizer", None)
-        if acts(penalty) and getattr(site.layer, "compute_dtype", None) == "float16":
-            yield Hit(
-                severity="warning",
-                layers=[site.name],
-                what="its activity penalty is summed in float16",
-            )
+        layer = site.layer
+        for name in penalties_of(layer):
+            of_outputs = name == "activity"
+            dtype = layer.compute_dtype if of_outputs else layer.variable_dtype
+            if dtype in ("float16", "bfloat16") and (of_outputs or layer.trainable):
+                yield Hit(
+                    severity="error",
+                    layers=[site.name],
+                    what=f"its {name} penalty is summed in {dtype}",
+                )
 
 
 @rule(
@@ -116,7 +120,10 @@ def _losses(view: ModelView) -> tuple[float, float] | None:
         loss = loss_object(training.loss)(training.y, prediction)
         return penalty, float(np.mean(keras.ops.convert_to_numpy(loss)))
     if getattr(model, "compiled", False) and penalty:
-        total = model.compute_loss(training.x, training.y, prediction, training=False)
+        try:
+            total = whole_loss(model, training.x, training.y, prediction)
+        except HalfPrecisionPenalty:  # KR015 says it
+            return None
         return penalty, float(total) - penalty
     return None
 
