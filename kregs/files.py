@@ -57,6 +57,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         DiskFull: there was no space left.
+        OSError: the file cannot be written, or `path` is a folder.
 
     Example:
 
@@ -68,6 +69,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     'whole'
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "There is a folder of that name", os.fspath(path))
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield temporary
@@ -75,6 +78,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except Exception as error:
         if is_disk_full(error) and not isinstance(error, DiskFull):
             raise disk_full(path) from error
+        if isinstance(error, OSError) and error.filename == os.fspath(temporary):
+            # nobody knows the temporary name
+            raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -107,15 +107,19 @@ class TablePreset:
 
         head = network_head(classes)
         rows = check_integer("rows", rows, minimum=1)
+        embedding = self.embedding if numbers else None
+        bins = None
+        if embedding == "piecewise":
+            bins = max((len(column) - 1 for column in edges or ()), default=bin_count(rows))
         model = kregs.table_mlp(
             numbers,
             head.outputs,
             categories=categories,
             units=self.units,
             activation=self.activation,
-            embedding=self.embedding if numbers else None,
+            embedding=embedding,
             edges=edges,
-            bins=max((len(column) - 1 for column in edges or ()), default=bin_count(rows)),
+            bins=bins,
             scaling=self.scaling,
             ensemble=self.ensemble,
             skip_connections=self.skip_connections,

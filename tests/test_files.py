@@ -33,6 +33,16 @@ def test_the_temporary_name_keeps_the_suffixes(tmp_path):
         temporary.write_text("")
 
 
+def test_errors_name_the_file_that_was_to_be_written(tmp_path):
+    with pytest.raises(IsADirectoryError, match="folder of that name") as raised:
+        write_text(tmp_path, "a")
+    assert raised.value.filename == str(tmp_path)
+    with pytest.raises(FileNotFoundError) as raised:
+        write_text(tmp_path / "absent" / "a.txt", "a")
+    assert raised.value.filename == str(tmp_path / "absent" / "a.txt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_json_is_strict(tmp_path):
     value = {"a": [math.nan, math.inf, np.float32(0.5)], 1: np.arange(2), "b": (True, None)}
     write_json(tmp_path / "a.json", value)

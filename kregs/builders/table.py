@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ from kregs.layers import (
 from kregs.layers.category_embedding import check_cardinalities
 from kregs.layers.piecewise_linear_embedding import DEFAULT_BINS
 from kregs.regularization import Regularization
-from kregs.validation import check_choice, check_flag, check_integer
+from kregs.validation import check_choice, check_flag, check_integer, in_words
 
 EMBEDDINGS = ("piecewise", "periodic")
 # Holzmüller et al. 2024, table A.1: learning rates of the two, as multiples of the others'
@@ -53,7 +54,7 @@ def table_mlp(
     units: Sequence[int] = (256, 256, 256),
     embedding: str | None = None,
     embedding_units: int | None = None,
-    bins: int = DEFAULT_BINS,
+    bins: int | None = None,
     edges: Sequence[Sequence[float]] | None = None,
     category_units: int = 8,
     scaling: bool = False,
@@ -86,8 +87,8 @@ def table_mlp(
             `"periodic"` (`kregs.layers.PeriodicEmbedding`).
         embedding_units: length of the vector of a number; default: 8 piecewise, 4 periodic.
         bins, edges: of the piecewise embedding; `kregs.layers.quantile_edges` takes edges from
-            data, as `model.get_layer("number_embedding").adapt(x[:, :numbers])` does. Default:
-            those of the standard normal distribution.
+            data, as `model.get_layer("number_embedding").adapt(x[:, :numbers])` does. Default: 16
+            bins, those of the standard normal distribution.
         category_units: length of the vector of a category.
         scaling: whether one trainable factor for each input comes before the first hidden layer
             (`kregs.layers.Scale`, which learns six times as fast).
@@ -147,14 +148,16 @@ def table_mlp(
                 f"`{option}` is of `embedding`, one of {', '.join(map(repr, EMBEDDINGS))}. "
                 f"Received: {option}={value!r}, embedding=None"
             )
-    if edges is not None and embedding != "piecewise":
-        raise ValueError(
-            "`edges` are those of bins: expected embedding='piecewise' with them. "
-            f"Received: embedding={embedding!r}"
-        )
+    for option, value in (("edges", edges), ("bins", bins)):
+        if value is not None and embedding != "piecewise":
+            raise ValueError(
+                f"`{option}` is of embedding='piecewise': expected that with it. "
+                f"Received: embedding={embedding!r}, {option} of {in_words(value)}"
+            )
     check_flag("scaling", scaling)
     check_flag("skip_connections", skip_connections)
-    allowed = {*DENSE_FIELDS, *(("drop_path",) if skip_connections else ())}
+    has_skips = skip_connections and any(p == q for p, q in itertools.pairwise(units))
+    allowed = {*DENSE_FIELDS, *(("drop_path",) if has_skips else ())}
     checked = check_fields("table_mlp", regularization, allowed)
     if ensemble is not None:
         ensemble = check_integer("ensemble", ensemble, minimum=2)
@@ -234,6 +237,7 @@ def _number_embedding(
     if kind == "periodic":
         options["learning_rate_factor"] = _PERIODIC_RATE
         return [PeriodicEmbedding(units or _PERIODIC_UNITS, **options)]
+    bins = DEFAULT_BINS if bins is None else bins
     return [PiecewiseLinearEmbedding(units or _PIECEWISE_UNITS, bins=bins, edges=edges, **options)]
 
 

@@ -129,6 +129,8 @@ def study_name(name: str) -> str:
             raise ValueError(f"there is no recipe {name!r}. Did you mean '{name}.py'?")
         return check_name(RECIPES, name)
     path = Path(name)
+    if path.is_dir():
+        raise IsADirectoryError(f"{name!r} is a folder, no Python file with build(hp)")
     if not path.is_file():
         raise FileNotFoundError(f"the file {name!r} does not exist")
     if path.suffix != ".py" or not path.stem.isidentifier():

@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has said what it had to
         return stop.code if isinstance(stop.code, int) else BAD_USE
     except (ValueError, TypeError, OSError) as error:
-        return complain(str(error), BROKEN if is_disk_full(error) else BAD_USE)
+        message = str(error).replace("`directory`", "`--output`")  # its name in Python
+        return complain(message, BROKEN if is_disk_full(error) else BAD_USE)
     except RuntimeError as error:
         from kregs.search.failures import NothingCompleted  # loads no TensorFlow
 

@@ -67,7 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     tune.add_argument("--epochs", type=int, metavar="N", help="of a trial; default: the study's")
     tune.add_argument(
-        "--oracle", metavar="NAME", help="random, bayesian, hyperband or grid; default: the study's"
+        "--oracle",
+        metavar="NAME",
+        help="random, random_from_defaults, bayesian, hyperband or grid; default: the study's",
     )
     tune.add_argument("--folds", type=int, metavar="N", help="judge trials by cross-validation")
     tune.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -281,16 +282,16 @@ class KregsEstimator(BaseEstimator):
         if isinstance(regularization, Mapping):
             regularization = Regularization(**checked_fields(regularization))
 
+        options = {
+            "units": given_or(self.units, (64,)),
+            "activation": given_or(self.activation, "relu"),
+            "regularization": regularization,
+            "head_activation": head.head_activation,
+        }
+        _check_takes(build_network, options)
+
         def build(x: np.ndarray, rows: int, seed: int) -> keras.Model:
-            network = build_network(
-                x.shape[1:],
-                head.outputs,
-                units=given_or(self.units, (64,)),
-                activation=given_or(self.activation, "relu"),
-                regularization=regularization,
-                head_activation=head.head_activation,
-                seed=seed,
-            )
+            network = build_network(x.shape[1:], head.outputs, **options, seed=seed)
             return compile_model(
                 network,
                 head.loss,
@@ -483,3 +484,20 @@ class KregsEstimator(BaseEstimator):
             for i in range(0, len(padded), _BLOCK)
         ]
         return np.concatenate(blocks)[: len(x)]
+
+
+def _check_takes(build_network: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raise `TypeError` unless a function takes what `network` is called with."""
+    try:
+        signature = inspect.signature(build_network)
+    except ValueError:  # of some built-in callables
+        return
+    try:
+        signature.bind((1,), 1, **options, seed=0)
+    except TypeError as error:
+        name = getattr(build_network, "__name__", repr(build_network))
+        given = ", ".join(f"{option}=" for option in options)
+        raise TypeError(
+            f"`network` must take (input_shape, outputs, {given}, seed=), as kregs.mlp does. "
+            f"Received: {name}, {error}"
+        ) from None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_X_y
 from sklearn.utils.validation import _check_sample_weight, validate_data
@@ -37,7 +38,31 @@ def checked_rows(estimator: BaseEstimator, *data: Any, **options: Any) -> Any:
     except ValueError as error:
         if not str(error).startswith("could not convert"):
             raise
-        raise ValueError(f"`X` must hold numbers. Received: {error}") from error
+        where = _column_of_words(data[0])
+        raise ValueError(f"`X` must hold numbers. Received: {error}{where}") from error
+
+
+def _column_of_words(x: Any) -> str:
+    """Return which column of a frame holds words, for a message; of what is no frame, nothing."""
+    if not isinstance(x, pd.DataFrame):
+        return ""
+    for name in x:
+        numbers = pd.to_numeric(x[name], errors="coerce")
+        if (numbers.isna() & x[name].notna()).any():
+            return f", in column {name!r}"
+    return ""
+
+
+def check_targets_are_numbers(y: Any) -> None:
+    """Raise `ValueError` if the targets of a regression are words."""
+    targets = np.asarray(y)
+    are_words = targets.dtype.kind in "US"
+    if targets.dtype == object and targets.ndim:
+        are_words = any(isinstance(target, str) for target in targets.flat)
+    if are_words:
+        raise ValueError(
+            "`y` must hold numbers. Received: words, for which there is KregsClassifier"
+        )
 
 
 def encoded_rows(estimator: Any, x: Any, *y: Any, reset: bool = True, **options: Any) -> Any:

@@ -133,7 +133,7 @@ class KregsClassifier(ClassifierMixin, KregsEstimator):
         if len(present) < 2:
             raise ValueError(
                 "`y` must hold at least two classes with a weight above 0. "
-                f"Received: one class, {self.classes_[present[0]]!r}"
+                f"Received: one class, {self.classes_[present].tolist()[0]!r}"
             )
         if self.class_weight is not None:
             check_class_weight(self.class_weight, self.classes_[present])

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import RegressorMixin
 
 from kregs.estimators.base import KregsEstimator
-from kregs.estimators.checks import checked_rows, row_weights
+from kregs.estimators.checks import check_targets_are_numbers, checked_rows, row_weights
 from kregs.tasks import network_head
 
 
@@ -58,6 +58,7 @@ class KregsRegressor(RegressorMixin, KregsEstimator):
         Raises:
             TypeError, ValueError: the data or a parameter are wrong, or training diverges.
         """
+        check_targets_are_numbers(y)
         x, y = checked_rows(self, X, y, y_numeric=True, multi_output=True)
         if not np.isfinite(y).all():  # of objects, scikit-learn looks before they are numbers
             raise ValueError("`y` must be finite. Received: NaN or infinity")

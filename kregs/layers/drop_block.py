@@ -21,7 +21,8 @@ class DropBlock2D(SeededLayer):
     the batch is kept.
 
     Args:
-        rate: share of the activations to drop, in [0, 1).
+        rate: share of the activations to drop, in [0, 1). As in the paper it is what squares that
+            do not overlap would drop: 0.3 drops about 0.26, in squares of 3 on a map of 12.
         block_size: side of the squares, in pixels; cut down to the map's side where that is
             less. 1 is dropout of single activations.
         seed: integer, or `None` for random.

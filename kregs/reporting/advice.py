@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from kregs.search.storage import CUT_SHORT
+
 if TYPE_CHECKING:
     from kregs.inspection.diagnosis import Diagnosis
     from kregs.search.result import SearchResult
@@ -103,6 +105,9 @@ def _without_diagnosis(result: SearchResult, trial: int) -> str:
         result.history(trial)
     except (ValueError, KeyError, OSError):
         return "bring the search's folder back from a copy: the trial's history cannot be read"
+    statuses = {record["trial"]: record["status"] for record in result.record.trials}
+    if statuses.get(trial) == CUT_SHORT:
+        return "search with more time: the trial was cut short before its curves tell anything"
     return "search with more epochs: what was logged tells no course"
 
 

@@ -191,15 +191,20 @@ class EpochLines:
         self._what, self._seconds = what, seconds
         self._console = console or make_console()
         self._started = self._printed = time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def __call__(self, trained: int, total: int) -> None:
         """Take note that so many epochs of all are trained."""
         now = time.monotonic()
+        if self._first is None:  # it took the compiling, too, and tells nothing of the others
+            self._first = now, trained
         if now - self._printed < self._seconds:
             return
         self._printed = now
-        elapsed = now - self._started
-        words = f"{self._what}: {trained:,}/{total:,} epochs, {format_duration(elapsed)}"
-        if trained < total:
-            words += _time_left(elapsed, trained, total - trained)
+        words = (
+            f"{self._what}: {trained:,}/{total:,} epochs, {format_duration(now - self._started)}"
+        )
+        began, before = self._first
+        if before < trained < total:
+            words += _time_left(now - began, trained - before, total - trained)
         self._console.print(Text(words), soft_wrap=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from kregs.validation import in_words
 
 ISO = "ISO"  # the format of 2026-01-31 and 2026-01-31T12:30Z
 
@@ -84,6 +87,26 @@ def _candidates(word: str, asked: bool) -> tuple[str, ...]:
     if _NAMED.fullmatch(word):
         return _NAMED_FORMATS
     return _COMPACT if asked else (ISO,)
+
+
+def check_date_format(column: str, form: Any) -> None:
+    """Raise `TypeError` or `ValueError` unless dates can be read by a format; `""`: find it out.
+
+    Example:
+
+    >>> check_date_format("since", "%d/%m/%Y")
+    """
+    expected = f"`date` must have a format such as '%d/%m/%Y' for column {column!r}"
+    if not isinstance(form, str):
+        raise TypeError(f"{expected}. Received: {in_words(form)}")
+    if form in ("", ISO):
+        return
+    if "%" not in form:
+        raise ValueError(f"{expected}. Received: {form!r}")
+    try:
+        pd.to_datetime(pd.Series(["-"]), errors="coerce", format=form)
+    except ValueError as error:
+        raise ValueError(f"{expected}. Received: {form!r}, {error}") from None
 
 
 def days_since_1970(raw: pd.Series, form: str = ISO) -> pd.Series:

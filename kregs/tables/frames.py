@@ -12,6 +12,12 @@ from kregs.tables.preprocessing import add_one
 if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
 
+# of pandas's `infer_dtype`: what is neither a number nor a category
+_TIMES = {
+    "datetime64": "dates", "datetime": "dates", "date": "dates", "period": "periods",
+    "time": "times", "timedelta64": "durations", "timedelta": "durations",
+}  # fmt: skip
+
 
 def word_columns(x: Any) -> list[Any]:
     """Return the names of a frame's columns that hold no numbers; none of what is no frame.
@@ -27,10 +33,11 @@ def word_columns(x: Any) -> list[Any]:
 
 
 def _holds_words(values: pd.Series) -> bool:
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind in _TIMES:
         raise TypeError(
-            f"column {values.name!r} of `X` must hold numbers or words; it holds dates: give what "
-            "of them matters as numbers"
+            f"column {values.name!r} of `X` must hold numbers or words; it holds {_TIMES[kind]}: "
+            "give what of them matters as numbers"
         )
     if values.dtype == object:  # of numbers, as databases return them, or of words
         numbers = pd.to_numeric(values, errors="coerce")

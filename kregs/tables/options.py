@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kregs.tables.dates import check_date_format
 from kregs.tables.numerals import DECIMALS, THOUSANDS
 from kregs.validation import check_choice, suggestion
 
@@ -112,6 +113,8 @@ def check_columns(
     options = dataclasses.replace(
         options, date=dict(_date_format(*item, names) for item in options.date.items())
     )
+    for name, form in options.date.items():
+        check_date_format(name, form)
     asked: dict[str, Iterable[str]] = {
         "target": [target],
         "number": options.number,
@@ -155,7 +158,7 @@ def check_columns(
     return options
 
 
-def _date_format(word: str, form: str, names: list[str]) -> tuple[str, str]:
+def _date_format(word: str, form: Any, names: list[str]) -> tuple[str, Any]:
     if word not in names and "=" in word and not form:
         name, _, form = word.partition("=")
         # a name may have an equals sign, too

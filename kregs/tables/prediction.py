@@ -67,7 +67,7 @@ def predict_table(
     columns = [Column(**column) for column in record["columns"]]
     encoding = encoding or record.get("encoding")
     options = column_options(keep=keep, encoding=encoding, decimal=decimal, thousands=thousands)
-    frame = read_frame(rows, encoding)
+    frame = read_frame(rows, encoding, argument="rows")
     features = read_rows(frame, columns, options=options, seen=record.get("categories"))
     classes = record["classes"]
     names = ["prediction", *(f"probability_{label}" for label in classes or [])]

@@ -12,15 +12,17 @@ import pandas as pd
 
 DELIMITER = "kregs: delimiter"  # of a frame's attrs
 
+_PACKED = {"gzip": b"\x1f\x8b", "zip": b"PK\x03\x04", "bzip2": b"BZh", "xz": b"\xfd7zXZ"}
 _QUOTED_FIELD = re.compile(r'(^|[,;\t|]) *"([^"]|"")*"')
 
 
-def read_frame(data: Any, encoding: str | None = None) -> pd.DataFrame:
+def read_frame(data: Any, encoding: str | None = None, *, argument: str = "data") -> pd.DataFrame:
     """Read a CSV or Parquet file as it is: all fields of a CSV are text.
 
     Args:
         data: as in `kregs.read_table`.
         encoding: of a CSV. Default: UTF-8.
+        argument: what `data` is called where somebody passed it.
 
     Returns:
         A `DataFrame` with text as headers and, of a file, rows numbered from 0.
@@ -41,12 +43,14 @@ def read_frame(data: Any, encoding: str | None = None) -> pd.DataFrame:
         return frame
     if not isinstance(data, (str, os.PathLike)):
         raise TypeError(
-            "`data` must be a CSV file, a Parquet file or a pandas DataFrame. "
+            f"`{argument}` must be a CSV file, a Parquet file or a pandas DataFrame. "
             f"Received: {type(data).__name__}"
         )
     path = Path(data)
     if not path.is_file():
-        raise FileNotFoundError(f"`data` must be a file. {str(path)!r} is not there, or no file")
+        raise FileNotFoundError(
+            f"`{argument}` must be a file. {str(path)!r} is not there, or no file"
+        )
     if path.suffix.lower() in (".parquet", ".pq"):
         try:
             return read_frame(pd.read_parquet(path))
@@ -59,6 +63,9 @@ def read_frame(data: Any, encoding: str | None = None) -> pd.DataFrame:
 
 def _read_csv(path: Path, encoding: str | None) -> pd.DataFrame:
     rows: list[list[str]] = []
+    packed = _packing(path)
+    if packed:
+        raise ValueError(f"{str(path)!r} is compressed by {packed}: unpack it first")
     try:
         with open(path, newline="", encoding=encoding or "utf-8-sig") as file:
             delimiter = _delimiter(file.read(1 << 16))
@@ -88,6 +95,13 @@ def _read_csv(path: Path, encoding: str | None) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=header, dtype=object)
     frame.attrs[DELIMITER] = delimiter
     return frame
+
+
+def _packing(path: Path) -> str | None:
+    """Return what a file was compressed by, as its first bytes tell; `None`: it is not."""
+    with open(path, "rb") as file:
+        first = file.read(6)
+    return next((name for name, mark in _PACKED.items() if first.startswith(mark)), None)
 
 
 def _delimiter(text: str) -> str:

@@ -162,7 +162,7 @@ def labelled_rows(data: Any, table: Table) -> tuple[pd.DataFrame, np.ndarray, st
     >>> labelled_rows(rows, read_table(frame, "y"))[1:]
     (array([1]), ', 1 of 2 left out')
     """
-    frame = read_frame(data, table.options.encoding).reset_index(drop=True)
+    frame = read_frame(data, table.options.encoding, argument="test_file").reset_index(drop=True)
     if table.target_name not in frame:
         raise ValueError(f"`test_file` must have the target, {table.target_name!r}")
     raw = typed_values(frame[table.target_name])
@@ -174,10 +174,9 @@ def labelled_rows(data: Any, table: Table) -> tuple[pd.DataFrame, np.ndarray, st
         numbers = {label: number for number, label in enumerate(table.classes)}
         labels = labels.map(numbers).dropna().astype(int)
     if labels.empty:
-        expected = "" if table.classes is None else f" one of {table.classes[:10]}"
+        known = "known" if table.classes is None else f"one of {table.classes[:10]}"
         raise ValueError(
-            f"`test_file` must have rows whose {table.target_name!r} is known{expected}. "
-            "Received: none"
+            f"`test_file` must have rows whose {table.target_name!r} is {known}. Received: none"
         )
     features = read_rows(frame, table.columns, options=table.options).loc[labels.index]
     left_out = len(frame) - len(labels)

@@ -172,15 +172,23 @@ def builders() -> list[Case]:
             **hidden, **outputs, "numbers": [v for v in NO_COUNTS if v != 0], "units": NO_SIZES,
             "categories": [None, 3, "ab", (0,), (-1,), (2.5,), ("a",)],
             "embedding": ["linear", "", 2, True], "embedding_units": no_optional_counts,
-            "bins": NO_COUNTS, "edges": [3, "ab", [0, 1], [[0, 1]], [[1, 0]] * 3],
+            "bins": no_optional_counts, "edges": [3, "ab", [0, 1], [[0, 1]], [[1, 0]] * 3],
             "category_units": NO_COUNTS, "scaling": NO_FLAGS, "skip_connections": NO_FLAGS,
             "ensemble": [*no_optional_counts, 1],
             "regularization": [
                 *NO_REGULARIZATIONS, Bad(Regularization(spatial_dropout=0.1), "spatial_dropout"),
                 Bad(Regularization(drop_path=0.1), "drop_path"),
+                # no two layers of the same units: nothing is skipped
+                Bad(Regularization(drop_path=0.1), "drop_path",
+                    call={"skip_connections": True, "units": (4, 5)}),
             ],
         },
     )  # fmt: skip
+    cases += bad(
+        kregs.table_mlp,
+        {"numbers": 3, "outputs": 3},
+        {"bins": [3, Bad(3, "`bins`", "periodic", call={"embedding": "periodic"})]},
+    )
     cases += bad(
         kregs.linear,
         {"input_shape": (4,)},

@@ -190,7 +190,7 @@ def command_cases(folder: str, result: kregs.SearchResult) -> list[Case]:
             (["--seed", "4294967296"], "seed.*4294967296"), (["--seed", "1e3"], "--seed.*'1e3'"),
             (["--workers", "0"], "workers.*0"), (["--workers", "-2"], "workers.*-2"),
             (["--workers", "x"], "--workers.*'x'"), (["--max-tme", "3"], "--max-tme"),
-            (["--output", str(file)], "directory|some_file"), (["--output", ""], "directory"),
+            (["--output", str(file)], "--output|some_file"), (["--output", ""], "--output"),
             (["--max-time", "0.1", "--output", str(Path(folder, "short"))], "--max-time.*0.1"),
         )),
     ]  # fmt: skip

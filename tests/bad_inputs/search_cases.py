@@ -312,15 +312,30 @@ def tuner_cases(folder: str) -> list[Case]:
         },
     )  # fmt: skip
     x = np.zeros((4, 4))
+
+    def search(given=good, **fit):
+        tuner = kregs.PopulationTuner(**given, max_trials=1, overwrite=True)
+        tuner.search(x, x[:, 0], **{"verbose": 0, "validation_split": 0.5, **fit})
+
     cases.append(
         Case(
             "PopulationTuner",
             "search without an objective",
-            lambda: kregs.PopulationTuner(**without, overwrite=True).search(x, x[:, 0], verbose=0),
+            lambda: search(without),
             ("`objective`", "None"),
         )
     )
-    return cases
+    return cases + bad(
+        search,
+        {},
+        {
+            "epochs": [v for v in NO_COUNTS if v is not None],
+            "steps_per_epoch": [0, -1, 2.5, "3"],
+            "initial_epoch": [-1, 1.5, Bad(3, "`initial_epoch`", "3", call={"epochs": 3})],
+            "callbacks": [3, True], "class_weight": ["balanced", 3],
+        },
+        entry="PopulationTuner.search",
+    )  # fmt: skip
 
 
 def paths_cases(folder: str) -> list[Case]:
@@ -394,7 +409,15 @@ def estimator_cases() -> list[Case]:
         "batch_size": counts,
         "early_stopping": [None, "yes", "", [True], 2],
         "metric": ["", "acuracy", 3, True, ["accuracy"], np.mean],
-        "network": [None, "mlp", 3, True, keras.Sequential(), [kregs.mlp]],
+        "network": [
+            None,
+            "mlp",
+            3,
+            True,
+            keras.Sequential(),
+            [kregs.mlp],
+            Bad(kregs.linear, "`network`", "units", "linear"),
+        ],
         "folds": [
             1,
             0,

@@ -675,7 +675,7 @@ def test_bad_activation(case):
         (
             partial(kregs.table_mlp, 2, 3, embedding="periodic", edges=[[0, 1]] * 2),
             ValueError,
-            r"`edges` are those of bins",
+            r"`edges` is of embedding='piecewise'",
         ),
         (
             partial(kregs.table_mlp, 2, 3, embedding="piecewise", edges=[[0, 1]]),

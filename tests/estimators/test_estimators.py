@@ -505,6 +505,16 @@ def test_wrong_data(iris):
         quick().fit(pd.DataFrame(x).mask(x > 7), y)
     with pytest.raises(ValueError, match="1 sample"):
         kregs.KregsRegressor().fit([[1.0]], [1.0])
+    for words in (["a"] * 150, np.arange(150).astype(str), np.full(150, "a", object)):
+        with pytest.raises(ValueError, match=r"`y` must hold numbers\. Received: words"):
+            kregs.KregsRegressor().fit(x, words)
+    with pytest.raises(ValueError, match="one class, 'a'"):
+        quick().fit(x, ["a"] * 150)
+    fitted = quick(epochs=1).fit(pd.DataFrame(x, columns=list("abcd")), y)
+    frame = pd.DataFrame(x, columns=list("abcd")).astype({"c": object})
+    frame.loc[3, "c"] = "word"
+    with pytest.raises(ValueError, match=r"`X` must hold numbers.*'word', in column 'c'"):
+        fitted.predict(frame)
 
 
 def test_divergence_is_said():
@@ -695,8 +705,13 @@ def test_numbers_in_object_columns_are_numbers(iris):
     mixed = frame.assign(e=["p", None] * 75)
     assert word_columns(mixed) == ["e"]
     assert quick(epochs=2).fit(mixed, y).model_.input_shape == (None, 6)
-    with pytest.raises(TypeError, match="column 'e' of `X` must hold numbers or words"):
-        quick().fit(frame.assign(e=pd.Timestamp(0)), y)
+    day, span = pd.Timestamp(0), pd.Timedelta(days=1)
+    times = {"dates": [day, day.date(), pd.Series([day] * 150, dtype=object)], "durations": [span]}
+    for what, values in times.items():
+        for value in values:
+            expected = f"column 'e' of `X` must hold numbers or words; it holds {what}"
+            with pytest.raises(TypeError, match=expected):
+                quick().fit(frame.assign(e=value), y)
 
 
 def test_a_metric_that_is_never_a_number_is_said():

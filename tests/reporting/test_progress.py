@@ -134,13 +134,14 @@ def test_names_with_brackets_are_no_markup():
 
 
 def test_lines_of_epochs_come_at_intervals_with_the_time_left(monkeypatch):
-    seconds = iter([0.0, 1.0, 4.0, 5.0, 20.0])
+    seconds = iter([0.0, 10.0, 13.0, 14.0, 30.0])  # the first epochs are compiled before
     monkeypatch.setattr("kregs.reporting.progress.time.monotonic", lambda: next(seconds))
     console = Console(file=io.StringIO(), width=100)
     lines = EpochLines("networks", seconds=3.0, console=console)
     for trained in (250, 1000, 1250, 5000):
         lines(trained, 5000)
     assert console.file.getvalue().splitlines() == [
-        "networks: 1,000/5,000 epochs, 4.0 s, about 16 s left",
-        "networks: 5,000/5,000 epochs, 20 s",
+        "networks: 250/5,000 epochs, 10 s",
+        "networks: 1,000/5,000 epochs, 13 s, about 16 s left",
+        "networks: 5,000/5,000 epochs, 30 s",
     ]

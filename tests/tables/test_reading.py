@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +52,10 @@ NUMBERS = LINES.replace(",a\n", ",1.5\n").replace(",b\n", ",2.5\n")
         (broken("x,y\n"), {}, "which has none"),
         (broken(LINES.encode("utf-16")), {}, "not UTF-8"),
         (broken(LINES.encode() + "1,é\n".encode("latin-1")), {}, "not UTF-8 text .byte 0xe9"),
+        (broken(gzip.compress(LINES.encode())), {}, "compressed by gzip: unpack it first"),
+        (broken(LINES), {"date": {"x": "%q"}}, "`date` must have a format.*'x'.*'%q'"),
+        (broken(LINES), {"date": ["x=%d/%q"]}, "`date` must have a format.*'x'.*'%d/%q'"),
+        (broken(LINES), {"date": {"x": "day"}}, "`date` must have a format.*'day'"),
     ],
 )
 def test_unfit_files(write, options, message, tmp_path):
@@ -68,6 +74,8 @@ def test_no_file_and_no_table(tmp_path, people):
         kregs.read_table([1, 2], "y")
     with pytest.raises(TypeError, match="`drop` must be a list"):
         kregs.read_table(people(), "y", drop="age")
+    with pytest.raises(TypeError, match=r"`date` must have a format .*'age'. Received: int, 3"):
+        kregs.read_table(people(), "y", date={"age": 3})
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

@@ -150,7 +150,9 @@ def test_a_test_file(tmp_path):
     assert copied.words.endswith(", 7 of them copies of rows that are trained on")
     with pytest.raises(ValueError, match="`test_file` must have the target, 'y'"):
         divide(table, test_share=0.2, test_file=frame.drop(columns="y"))
-    with pytest.raises(ValueError, match="must have rows whose 'y' is known"):
+    with pytest.raises(FileNotFoundError, match="`test_file` must be a file"):
+        divide(table, test_share=0.2, test_file=tmp_path / "absent.csv")
+    with pytest.raises(ValueError, match="must have rows whose 'y' is one of"):
         divide(table, test_share=0.2, test_file=frame.assign(y="z"))
     with pytest.raises(ValueError, match="lack column 'x'"):
         divide(table, test_share=0.2, test_file=frame.drop(columns="x"))
