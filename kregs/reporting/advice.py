@@ -105,8 +105,8 @@ def _without_diagnosis(result: SearchResult, trial: int) -> str:
         result.history(trial)
     except (ValueError, KeyError, OSError):
         return "bring the search's folder back from a copy: the trial's history cannot be read"
-    statuses = {record["trial"]: record["status"] for record in result.record.trials}
-    if statuses.get(trial) == CUT_SHORT:
+    trials = result.trials()
+    if (trials.loc[trials["trial"] == trial, "status"] == CUT_SHORT).any():
         return "search with more time: the trial was cut short before its curves tell anything"
     return "search with more epochs: what was logged tells no course"
 

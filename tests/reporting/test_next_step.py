@@ -83,6 +83,13 @@ def test_a_history_that_tells_nothing_costs_no_report(tmp_path, page_of, lost):
     assert f"Next step: {step}" in text
 
 
+def test_a_trial_that_was_cut_short_needs_more_time(tmp_path, page_of):
+    result = FakeResult(tmp_path, histories=lambda trial: make_history(trial).head(1))
+    trials = result.trials().assign(status="cut short")
+    result.trials = lambda: trials
+    assert "Next step: search with more time" in page_of(result).text
+
+
 def test_a_loss_that_is_no_number_is_a_diagnosis(tmp_path, page_of):
     def histories(trial):
         return make_history(trial).assign(data_loss=math.nan, val_data_loss=math.nan)
