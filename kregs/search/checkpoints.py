@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,11 @@ def load_checkpoint(model: keras.Model, folder: str | os.PathLike[str]) -> None:
     holds_slots = _holds_slots(path)
     if optimizer is not None and not optimizer.built and holds_slots:
         optimizer.build(model.trainable_variables)
-    model.load_weights(path)
+    with warnings.catch_warnings():
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            # its own variables are in the file, the inner optimizer's are not
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        model.load_weights(path)
     # Keras does not load the file of a model whose optimizer is not built
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)

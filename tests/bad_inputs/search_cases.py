@@ -315,7 +315,7 @@ def tuner_cases(folder: str) -> list[Case]:
 
     def search(given=good, **fit):
         tuner = kregs.PopulationTuner(**given, max_trials=1, overwrite=True)
-        tuner.search(x, x[:, 0], **{"verbose": 0, "validation_split": 0.5, **fit})
+        tuner.search(x, np.zeros(4), **{"verbose": 0, "validation_split": 0.5, **fit})
 
     cases.append(
         Case(

@@ -480,6 +480,19 @@ def build_for_text(hp):
     return model
 
 
+def test_the_best_model_in_mixed_precision_is_loaded_without_a_word(tmp_path):
+    """Warnings are errors here; the momenta are left out of a checkpoint."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        tuner = search(PopulationTuner(build, "val_loss", 1, seed=1, directory=tmp_path))
+        (model,) = tuner.get_best_models()
+        score = tuner.oracle.get_best_trials()[0].score
+        assert model.evaluate(*VALIDATION, verbose=0)[0] == pytest.approx(score, rel=1e-3)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")  # which Keras says of datasets
 @pytest.mark.parametrize("as_dataset", [False, True])

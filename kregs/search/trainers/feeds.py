@@ -231,11 +231,15 @@ def _check_data(fit: Mapping[str, Any]) -> None:
 
 
 def _holds_text(data: Any) -> bool:
-    """Return whether an array, or a part of a dataset's elements, is of words or objects."""
-    dtypes = [getattr(part, "dtype", None) for part in keras.tree.flatten(data)]
-    return any(
-        dtype == tf.string or getattr(dtype, "kind", None) in ("O", "U", "S") for dtype in dtypes
-    )
+    """Return whether an array, or a part of a dataset's elements, is of words."""
+    for part in keras.tree.flatten(data):
+        dtype = getattr(part, "dtype", None)
+        kind = getattr(dtype, "kind", None)
+        if dtype == tf.string or kind in ("U", "S"):
+            return True
+        if kind == "O" and any(isinstance(word, (str, bytes)) for word in np.ravel(part)[:1]):
+            return True
+    return False
 
 
 def _is_generator(data: Any) -> bool:
