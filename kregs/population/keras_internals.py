@@ -31,6 +31,7 @@ from keras.src.models.functional import Functional
 # operations that Keras puts into a graph to compute masks; it exports the functions only
 from keras.src.ops.numpy import Any as AnyOperation
 from keras.src.ops.numpy import NotEqual as NotEqualOperation
+from keras.src.random.seed_generator import global_seed_generator
 
 # how Keras names and counts what is given no name
 from keras.src.utils.naming import to_snake_case
@@ -55,6 +56,7 @@ __all__ = [
     "decays_weight",
     "gathered_by",
     "generator_seed",
+    "global_generator_state",
     "has_automatic_name",
     "has_mask",
     "inner_functional",
@@ -664,6 +666,15 @@ def averages_of(optimizer: keras.optimizers.Optimizer) -> list[Any] | None:
     """
     optimizer = unwrapped(optimizer)
     return list(optimizer._model_variables_moving_average) if optimizer.use_ema else None
+
+
+def global_generator_state() -> keras.Variable:
+    """Return the state of the generator that `keras.random` without a seed draws from.
+
+    Why: it is no layer's, and Keras keeps it private, where the first that draws makes it.
+    """
+    with tf.init_scope():
+        return global_seed_generator().state
 
 
 def states_changed_beside(scope: keras.StatelessScope, variables: Iterable[Any]) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kregs.population.keras_internals import states_changed_beside
+from kregs.population.fingerprint import is_library
+from kregs.population.keras_internals import global_generator_state, states_changed_beside
 from kregs.population.registry import Argument, Context, NotStackable, StackedLayer, fall_back_on
 from kregs.population.stacked import Stacked
 
@@ -37,8 +38,8 @@ class InPhase(keras.layers.Layer):
 class ByMember(StackedLayer):
     """The Keras layer itself, called for one member after the other.
 
-    What a layer draws at random is its own generator's, begun anew in each step from the member's
-    seed and the number of the step: it is not what `fit` draws.
+    What a layer draws at random is its own generator's, or Keras's global one, begun anew in each
+    step from the member's seed and the number of the step: it is not what `fit` draws.
     """
 
     accelerated = False
@@ -64,12 +65,16 @@ class ByMember(StackedLayer):
     def call(self, *inputs: Stacked, context: Context) -> Stacked:
         values = [x.member_first() for x in inputs]
         weights = [context.value_of(self._weights[id(v)]) for v in self._variables]
-        states = self._random_states(context)
+        generators = list(self._generators)
+        if not is_library(type(self._operation).__module__):
+            generators.append(global_generator_state())
+        states = self._random_states(generators, context)
         rows = () if context.rows is None else (context.rows,)
         parts = (values, weights, states, rows)
 
         def one(values, weights, states, rows):
-            return self._of_member(values, weights, states, rows, context.training)
+            variables = [*self._variables, *generators]
+            return self._of_member(values, variables, [*weights, *states], rows, context.training)
 
         # traced by itself first: how many losses it has is known only then
         traced = tf.function(one, autograph=False).get_concrete_function(
@@ -90,10 +95,10 @@ class ByMember(StackedLayer):
                 context.updates.append((self._weights[id(variable)], value))
         return self.output(output)
 
-    def _random_states(self, context: Context) -> list[tf.Tensor]:
+    def _random_states(self, generators: list[Any], context: Context) -> list[tf.Tensor]:
         """A state of each generator for each member, `(K, 2)`."""
         states = []
-        for number, variable in enumerate(self._generators, start=1):
+        for number, variable in enumerate(generators, start=1):
             if context.noise is None:
                 state = tf.convert_to_tensor(variable.value)[None]
                 states.append(tf.repeat(state, self.members, axis=0))
@@ -102,15 +107,14 @@ class ByMember(StackedLayer):
                 states.append(tf.cast(words, variable.dtype))
         return states
 
-    def _of_member(self, values, weights, states, rows, training: bool):
+    def _of_member(self, values, variables, contents, rows, training: bool):
         """Call the layer for one member; return its output, added losses and updated weights."""
         batch = tf.shape(values[0])[0]
         if rows:
             # it is shown its real rows, which come first: it may look at the batch as a whole
             real = tf.maximum(tf.reduce_sum(tf.cast(rows[0] > 0, tf.int32)), 1)
             values = [_first_rows(value, real) for value in values]
-        variables = [*self._variables, *self._generators]
-        mapping = list(zip(variables, [*weights, *states], strict=True))
+        mapping = list(zip(variables, contents, strict=True))
         with keras.StatelessScope(mapping, collect_losses=True) as scope, self._no_penalty():
             phase = InPhase(self._call)
             before = [scope.get_current_value(variable) for variable in self._trained]

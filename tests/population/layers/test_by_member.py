@@ -163,6 +163,30 @@ def test_noise_is_of_the_members_seed():
     assert abs(end_of([7, 4], 0) - second).max() > 1e-5
 
 
+class Noisy(layers.Layer):
+    def call(self, x, training=False):  # from Keras's global generator
+        return x + keras.random.normal(ops.shape(x), dtype=x.dtype) if training else x
+
+
+def test_noise_of_the_global_generator_is_of_the_members_seed(double):
+    def noisy(n):
+        inputs = keras.Input((4, 4))
+        return inputs, Noisy()(Noisy()(inputs))
+
+    models = [build(noisy, 0.0) for _ in range(4)]
+    for model in models[1:]:
+        model.set_weights(models[0].get_weights())
+    alone = Population.from_models([models.pop()], seeds=[4])
+    population = Population.from_models(models, seeds=[7, 4, 7])
+    population.fit(X, Y, batch_size=26, epochs=2, shuffle=False)
+    first, second, third = (model.get_weights()[0] for model in population.unstack())
+    np.testing.assert_array_equal(first, third)
+    assert abs(first - second).max() > 1e-5
+    np.testing.assert_allclose(population.predict(X)[0], population[0].predict(X, verbose=0))
+    alone.fit(X, Y, batch_size=26, epochs=2, shuffle=False)
+    np.testing.assert_allclose(alone[0].get_weights()[0], second, rtol=1e-9)
+
+
 def test_what_layers_inside_compute_is_structure():
     def member(**settings):
         return read_member(build(lambda n: own(**settings), 0.0)).signature
