@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_X_y
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from kregs.estimators.parameters import PRESET
-from kregs.tables.frames import frame_encoder
+from kregs.tables.frames import frame_encoder, word_columns
 from kregs.validation import check_number, suggestion
 
 
@@ -38,19 +37,9 @@ def checked_rows(estimator: BaseEstimator, *data: Any, **options: Any) -> Any:
     except ValueError as error:
         if not str(error).startswith("could not convert"):
             raise
-        where = _column_of_words(data[0])
+        names = ", ".join(map(repr, word_columns(data[0])))
+        where = f", in column {names}" if names else ""
         raise ValueError(f"`X` must hold numbers. Received: {error}{where}") from error
-
-
-def _column_of_words(x: Any) -> str:
-    """Return which column of a frame holds words, for a message; of what is no frame, nothing."""
-    if not isinstance(x, pd.DataFrame):
-        return ""
-    for name in x:
-        numbers = pd.to_numeric(x[name], errors="coerce")
-        if (numbers.isna() & x[name].notna()).any():
-            return f", in column {name!r}"
-    return ""
 
 
 def check_targets_are_numbers(y: Any) -> None:
